@@ -1,0 +1,41 @@
+# Every target sets up .venv when needed and is instant when it is there.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+FUZZ_EXAMPLES ?= 200
+export FUZZ_EXAMPLES
+
+.PHONY: fit test test-all lint bench tensorboard clean
+
+fit: $(READY)
+	$(BIN)/python -m lightning_rnn fit
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off --timeout 10 >.venv/audit 2>&1 \
+		&& echo "pip-audit: no known vulnerability" \
+		|| { grep -q "Found .* known vulnerabilit" .venv/audit && { cat .venv/audit; exit 1; } \
+		|| echo "pip-audit: not done, its data could not be reached"; }
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+tensorboard: $(READY)
+	$(BIN)/tensorboard --logdir lightning_logs
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'Python 3.11 or newer is needed, found {sys.version}'"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,export]"
+	touch $(READY)

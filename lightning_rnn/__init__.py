@@ -1,0 +1,42 @@
+"""Recurrent sequence classifiers with PyTorch Lightning: trained, watched, judged and shipped.
+
+Dimension letters, used throughout: `B` batch, `T` time steps, `F` features per step, `H` hidden size, `K` classes,
+`N` sequences in a data set, `D` directions (1 or 2).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_rnn.classifier import SequenceClassifier
+    from lightning_rnn.data.modules import FileDataModule, SequenceDataModule, SyntheticDataModule
+    from lightning_rnn.data.sequences import SequenceBatch, Sequences
+    from lightning_rnn.models.network import SequenceNetwork
+
+__version__ = "0.1.0"
+__all__ = [
+    "FileDataModule",
+    "SequenceBatch",
+    "SequenceClassifier",
+    "SequenceDataModule",
+    "SequenceNetwork",
+    "Sequences",
+    "SyntheticDataModule",
+]
+
+_MODULE_OF = {
+    "FileDataModule": "data.modules",
+    "SequenceBatch": "data.sequences",
+    "SequenceClassifier": "classifier",
+    "SequenceDataModule": "data.modules",
+    "SequenceNetwork": "models.network",
+    "Sequences": "data.sequences",
+    "SyntheticDataModule": "data.modules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that importing the package alone needs no torch."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

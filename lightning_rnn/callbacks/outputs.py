@@ -1,0 +1,116 @@
+"""What `test` and `predict` leave in the run folder."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_rnn.classifier import Prediction, SequenceClassifier
+from lightning_rnn.data.modules import SequenceDataModule
+from lightning_rnn.errors import OptionError
+from lightning_rnn.metrics import Outcome, gather_outcomes
+
+
+class TestMetricsFile(Callback):
+    """Writes the test metrics to `test_metrics.json`, flat: `test/accuracy` and so on."""
+
+    def __init__(self, folder: Path) -> None:
+        """Set up; the file goes into `folder`."""
+        self.path = folder / "test_metrics.json"
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file and say where it is."""
+        if trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+            write_text(self.path, json.dumps(metrics, indent=2) + "\n")
+            print(f"metrics written to {self.path}")
+
+
+class PredictionsFile(Callback):
+    """Writes one row a sequence, in the order of the data: id, probability or one column a class, label."""
+
+    def __init__(self, folder: Path, output: str | None, overwrite: bool) -> None:
+        """Set up.
+
+        Args:
+            folder: Where `predictions.csv` goes, or `predictions-2.csv` and so on where it exists.
+            output: A .csv or .parquet file instead.
+            overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            OptionError: `output` of another kind, or there already and not to be overwritten.
+        """
+        self.path = Path(output) if output else folder / "predictions.csv"
+        if self.path.suffix not in (".csv", ".parquet"):
+            raise OptionError(f"--output: found {str(self.path)!r}, accepted is a name ending in .csv or .parquet")
+        if self.path.exists() and not overwrite:
+            if output:
+                raise OptionError(f"--output: {self.path} exists; accepted is another name, or --overwrite true")
+            taken = 2
+            while (folder / f"predictions-{taken}.csv").exists():
+                taken += 1
+            self.path = folder / f"predictions-{taken}.csv"
+        self._parts: list[Outcome] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect a batch."""
+        assert isinstance(outputs, Prediction)
+        self._parts.append(Outcome(outputs.index, outputs.probability, outputs.label, None))
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather all ranks' predictions and write the file."""
+        outcome = gather_outcomes(self._parts)  # a collective call
+        self._parts = []
+        if trainer.is_global_zero:
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            assert isinstance(pl_module, SequenceClassifier) and isinstance(data, SequenceDataModule)
+            sequences = data.part("predict")
+            assert sequences is not None
+            ids = outcome.index.tolist() if sequences.ids is None else sequences.ids.tolist()
+            self._write(ids, outcome, pl_module.schema.class_names)
+            print(f"{len(outcome.index)} predictions written to {self.path}")
+
+    def _write(self, ids: list[Any], outcome: Outcome, class_names: list[str]) -> None:
+        import polars
+
+        assert outcome.y is not None
+        probability = outcome.logits.cpu()
+        columns: dict[str, Any] = {"id": ids}
+        if probability.ndim == 1:
+            columns["probability"] = probability.numpy()
+        else:
+            columns |= {f"probability_{name}": probability[:, k].numpy() for k, name in enumerate(class_names)}
+        columns["label"] = [class_names[code] for code in outcome.y.tolist()]
+        frame = polars.DataFrame(columns)
+        beside = beside_of(self.path)
+        try:
+            frame.write_csv(beside) if self.path.suffix == ".csv" else frame.write_parquet(beside)
+            os.replace(beside, self.path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def beside_of(path: Path) -> Path:
+    """Return the name of a temporary file in the folder of `path`, which is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    beside = beside_of(path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

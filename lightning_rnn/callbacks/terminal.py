@@ -1,0 +1,103 @@
+"""What the user reads while a run goes on."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_rnn.classifier import SequenceClassifier
+from lightning_rnn.data.modules import SequenceDataModule
+
+EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+
+
+class EpochLines(Callback):
+    """Prints one line an epoch, above the progress bar where there is one, and at the end what to do next."""
+
+    def __init__(self) -> None:
+        """Set up."""
+        self._pending: str | None = None
+        self._start = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is trained on what, and start the clock."""
+        self._start = time.monotonic()
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.is_global_zero and isinstance(data, SequenceDataModule):
+            parts = {name: part for name in ("train", "val") if (part := data.part(name)) is not None}
+            sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+            lengths = torch.cat([part.lengths for part in parts.values()])
+            span = " to ".join(str(length) for length in sorted({int(lengths.min()), int(lengths.max())}))
+            print(
+                f"data: {sizes} sequences; steps: {span}; features: {data.schema.num_features}; "
+                f"classes: {', '.join(data.schema.class_names)}"
+            )
+            print(f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line of the epoch before: only now are all its metrics there."""
+        self._print_epoch(trainer)
+        self._pending = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs not in (None, -1):
+            self._pending += f"/{trainer.max_epochs}"
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last epoch's line and the next commands."""
+        self._print_epoch(trainer)
+        if trainer.is_global_zero:
+            print(f"trained for {trainer.global_step} steps in {time.monotonic() - self._start:.1f} s")
+
+    def _print_epoch(self, trainer: Trainer) -> None:
+        if self._pending is None or not trainer.is_global_zero:
+            return
+        metrics = trainer.callback_metrics
+        parts = [f"{name} {float(metrics[name]):.4f}" for name in EPOCH_METRICS if name in metrics]
+        line, self._pending = "  ".join([self._pending, *parts]), None
+        bar = trainer.progress_bar_callback
+        bar.print(line) if isinstance(bar, TQDMProgressBar) else print(line, flush=True)
+
+
+class NextCommands(Callback):
+    """Says at the end of `fit` where the run lies and what to type next."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the commands."""
+        log_dir = trainer.log_dir  # a collective call
+        if log_dir is None or not trainer.is_global_zero:
+            return
+        folder = Path(log_dir)
+        checkpoint = shlex.quote(str(folder / "checkpoints" / "best.ckpt"))
+        print(f"run folder: {folder}")
+        print(f"next: python -m lightning_rnn test --ckpt_path {checkpoint}")
+        print(f"      tensorboard --logdir {shlex.quote(str(folder.parent))}")
+
+
+class HyperParameters(Callback):
+    """Shows the settings with the metrics they led to in TensorBoard's HParams tab."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log with the validation metrics."""
+        self._log(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log with the test metrics."""
+        self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(trainer.logger, TensorBoardLogger) or not isinstance(pl_module, SequenceClassifier):
+            return
+        settings: dict[str, Any] = dict(pl_module.hparams)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, SequenceDataModule):
+            settings |= {f"data/{name}": value for name, value in data.settings.items()}
+        metrics = {
+            f"hp/{name.replace('/', '_')}": float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.endswith("_step")
+        }
+        trainer.logger.log_hyperparams(settings, metrics)

@@ -1,0 +1,1 @@
+"""Sequence storage, synthetic tasks, file readers, batching and the data modules."""

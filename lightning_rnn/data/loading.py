@@ -1,0 +1,144 @@
+"""Which sequences make up which batch, on which rank, in which order; and the loader that assembles them.
+
+There are no worker processes: one gather from tensors in memory costs less than handing a batch between processes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from lightning_rnn.data.sequences import SequenceBatch, Sequences
+
+EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
+EVAL_BATCH = 1024
+
+
+def seeded_generator(*key: int) -> Generator:
+    """Return a generator that is a function of the key alone, its streams independent of each other's."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+class Sampler(Protocol):
+    """The rows of each batch of one epoch, on this rank."""
+
+    epoch: int
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+
+    def batches(self, skip: int) -> Iterator[Tensor]:
+        """Yield (B,) int64 rows, leaving out the first `skip` batches."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the epoch whose batches come next; Lightning calls it."""
+
+
+class TrainSampler:
+    """Shuffled batches, their order a function of (seed, epoch).
+
+    A global batch is `world_size` times `batch_size` sequences, cut into equal parts for the ranks. The last global
+    batch of an epoch is shared out as far as equal parts go; what is left over (fewer sequences than ranks) waits
+    for another epoch's order.
+    """
+
+    def __init__(self, lengths: Tensor, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        """Set up.
+
+        Args:
+            lengths: (N,) time steps of each sequence.
+            batch_size: Sequences in a batch of one rank.
+            seed: Seed of the order.
+            rank: This process among `world_size`.
+            world_size: Number of processes.
+        """
+        self.num_rows, self.batch_size, self.seed = len(lengths), batch_size, seed
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch, the same on every rank."""
+        whole, rest = divmod(max(self.num_rows, self.world_size), self.batch_size * self.world_size)
+        return whole + (rest >= self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def batches(self, skip: int) -> Iterator[Tensor]:
+        """Yield this rank's rows of each batch, leaving out the first `skip` batches."""
+        order = torch.randperm(self.num_rows, generator=seeded_generator(self.seed, self.epoch))
+        if len(order) < self.world_size:  # every rank needs a row to take part in the step
+            order = order.repeat(-(-self.world_size // len(order)))[: self.world_size]
+        size = self.batch_size * self.world_size
+        for step in range(skip, len(self)):
+            rows = order[step * size : (step + 1) * size]
+            share = len(rows) // self.world_size
+            yield rows[self.rank * share : (self.rank + 1) * share]
+
+
+class EvalSampler:
+    """Every sequence once: large batches of like lengths, rank r taking batches r, r + W, ...
+
+    A rank without a batch gets one row of `FILLER`; its outcome is discarded by the -1 in its index.
+    """
+
+    epoch = 0
+
+    def __init__(self, lengths: Tensor, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        """Set up; see `TrainSampler`. `batch_size` is raised to what a machine can take with ease."""
+        size = max(batch_size, min(EVAL_BATCH, EVAL_STEPS // int(lengths.max())))
+        self.chunks = list(torch.split(lengths.argsort(stable=True), size)[rank::world_size]) or [torch.tensor([-1])]
+
+    def __len__(self) -> int:
+        """Return the number of batches on this rank, at least 1."""
+        return len(self.chunks)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the order is the same in every epoch."""
+
+    def batches(self, skip: int) -> Iterator[Tensor]:
+        """Yield the rows of each batch."""
+        yield from self.chunks[skip:]
+
+
+class SequenceLoader:
+    """Iterates over batches; its position travels in the checkpoint, so that a resumed epoch goes on where it was.
+
+    Not a `DataLoader`: Lightning would put a sampler of its own into that.
+    """
+
+    batch_sampler = None  # Lightning looks for it wherever it finds a `sampler`
+
+    def __init__(self, source: Callable[[int], Sequences], sampler: Sampler) -> None:
+        """Set up.
+
+        Args:
+            source: The data set for an epoch.
+            sampler: The rows of each batch; Lightning calls its `set_epoch`.
+        """
+        self.source, self.sampler = source, sampler
+        self.position = 0  # batches of the epoch handed out so far
+        self._skip = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        """Yield the epoch's batches, from the stored position in the first epoch after a resume."""
+        sequences = self.source(self.sampler.epoch)
+        self.position, self._skip = self._skip, 0
+        for rows in self.sampler.batches(self.position):
+            self.position += 1
+            yield sequences.batch(rows.clamp(min=0))._replace(index=rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, for the checkpoint."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a stored position; at an epoch's end that is the next one's beginning."""
+        self._skip = int(state["position"]) % len(self)

@@ -1,0 +1,116 @@
+"""Metrics of a whole evaluation, from the logits of all its sequences at once."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torchmetrics.functional.classification as tm
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from lightning_rnn.models.network import probabilities
+
+CALIBRATION_BINS = 15
+
+
+class Outcome(NamedTuple):
+    """What a model said of N sequences, in the order of the data set.
+
+    Attributes:
+        index: (N,) int64, row in the data set.
+        logits: (N,) or (N, K) float32.
+        y: (N,) int64, or None.
+        loss: (N,) each sequence's loss as weighted in training, or None.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # not the tuple's method, which nobody needs
+    logits: Tensor
+    y: Tensor | None
+    loss: Tensor | None
+
+
+def gather_outcomes(parts: list[Outcome]) -> Outcome:
+    """Join the batches of all ranks into the outcome that one process would have had.
+
+    Rows with a negative index, which only fill an empty rank, are dropped.
+    """
+    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        columns = [_gather(column) for column in columns]
+    index = columns[0]
+    assert index is not None
+    order = index.argsort(stable=True)[int((index < 0).sum()) :]
+    return Outcome._make(None if column is None else column[order] for column in columns)
+
+
+def _gather(column: Tensor | None) -> Tensor | None:
+    """Concatenate a column of all ranks, whose numbers of rows may differ."""
+    if column is None:
+        return None
+    world = torch.distributed.get_world_size()
+    sizes = [torch.zeros(1, dtype=torch.int64, device=column.device) for _ in range(world)]
+    torch.distributed.all_gather(sizes, torch.tensor([len(column)], device=column.device))
+    longest = max(int(size) for size in sizes)
+    padded = torch.cat([column, column.new_zeros(longest - len(column), *column.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+
+
+def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
+    """Return (B,) cross entropies in nats; for two classes the binary cross entropy of the one logit."""
+    if logits.ndim == 1:
+        return binary_cross_entropy_with_logits(logits.float(), y.float(), reduction="none")
+    return cross_entropy(logits.float(), y, reduction="none")
+
+
+def evaluate(outcome: Outcome, *, full: bool) -> dict[str, Tensor]:
+    """Compute the metrics of an evaluation.
+
+    AUROC, F1, average precision and balanced accuracy are those of the second of two classes, or the mean over the
+    classes (each against the rest). Those that a set of one class leaves undefined are left out.
+
+    Args:
+        outcome: With labels.
+        full: Also the metrics of a final test.
+
+    Returns:
+        Scalars by name: loss, accuracy, auroc, f1, and in full average_precision, balanced_accuracy, brier,
+        log_loss, ece (expected calibration error of the predicted class's probability, 15 bins).
+    """
+    y, logits = outcome.y, outcome.logits
+    assert y is not None and outcome.loss is not None
+    p = probabilities(logits)
+    table = p if p.ndim == 2 else torch.stack([1 - p, p], dim=1)  # (N, K)
+    num_classes = table.shape[1]
+    decided = (logits > 0).long() if logits.ndim == 1 else logits.argmax(1)
+    present = y.bincount(minlength=num_classes) > 0
+    result = {"loss": outcome.loss.mean(), "accuracy": (decided == y).float().mean()}
+    # double: float32 sigmoids of confident logits tie
+    ranks = logits.double().sigmoid() if logits.ndim == 1 else logits.double().softmax(1)
+    if bool(present.all()):
+        result["auroc"] = _by_ranks(ranks, y, tm.binary_auroc, tm.multiclass_auroc)
+    if logits.ndim == 1:
+        result["f1"] = tm.binary_f1_score(decided, y, validate_args=False)
+    else:
+        result["f1"] = tm.multiclass_f1_score(decided, y, num_classes=num_classes, validate_args=False)
+    if full:
+        if bool(present.all()):
+            result["average_precision"] = _by_ranks(
+                ranks, y, tm.binary_average_precision, tm.multiclass_average_precision
+            )
+        recalls = torch.stack([(decided[y == k] == k).float().mean() for k in present.nonzero().view(-1)])
+        result["balanced_accuracy"] = recalls.mean()
+        squared = (table - one_hot(y, num_classes)).square().sum(1)
+        result["brier"] = squared.mean() / (2 if num_classes == 2 else 1)
+        result["log_loss"] = cross_entropies(logits, y).mean()
+        result["ece"] = tm.multiclass_calibration_error(
+            table, y, num_classes=num_classes, n_bins=CALIBRATION_BINS, validate_args=False
+        )
+    return result
+
+
+def _by_ranks(ranks: Tensor, y: Tensor, binary: Callable[..., Tensor], multiclass: Callable[..., Tensor]) -> Tensor:
+    if ranks.ndim == 1:
+        return binary(ranks, y, validate_args=False).float()
+    return multiclass(ranks, y, num_classes=ranks.shape[1], average="macro", validate_args=False).float()

@@ -1,0 +1,1 @@
+"""Networks in pure torch: preprocess, stem, cells, pooling, head."""

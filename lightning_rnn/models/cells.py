@@ -1,0 +1,97 @@
+"""Recurrent layers, each with a form for whole sequences and one for single steps."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_rnn.models.masking import flip_sequences
+
+CellName = Literal["rnn", "lstm", "gru"]
+State = tuple[Tensor, ...]  # (h,) or (h, c), each (B, H)
+
+_LAYERS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+CELLS = tuple(_LAYERS)
+
+
+class RecurrentLayer(nn.Module):
+    """One layer in one direction, from a state of zeros. The equations are those of torch's own layers."""
+
+    def __init__(self, cell: CellName, input_size: int, hidden_size: int) -> None:
+        """Set up."""
+        super().__init__()
+        self.cell, self.hidden_size = cell, hidden_size
+        self.layer = _LAYERS[cell](input_size, hidden_size, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs h (B, T, H) of whole sequences (B, T, input size)."""
+        output: Tensor = self.layer(x)[0]
+        return output
+
+    def initial_state(self, x: Tensor) -> State:
+        """Return the state of zeros for inputs like `x` (B, ...)."""
+        zero = x.new_zeros(len(x), self.hidden_size)
+        return (zero, zero) if self.cell == "lstm" else (zero,)
+
+    def step(self, x: Tensor, state: State) -> State:
+        """Advance one step.
+
+        Args:
+            x: (B, input size).
+            state: (h,), or (h, c) for lstm.
+
+        Returns:
+            The next state; its first tensor is the output.
+        """
+        weights = self.layer.all_weights[0]  # input to state, state to state, and a bias of each
+        if self.cell == "lstm":
+            return torch.lstm_cell(x, state, *weights)
+        if self.cell == "gru":
+            return (torch.gru_cell(x, state[0], *weights),)
+        return (torch.rnn_tanh_cell(x, state[0], *weights),)
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all time steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
+
+    The mask does not depend on how wide a batch is padded, so neither does training.
+    """
+
+    def __init__(self, p: float) -> None:
+        """Set up."""
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop whole channels of (B, T, H)."""
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.empty_like(x[:, :1]).bernoulli_(1 - self.p)  # (B, 1, H)
+        return x * (keep / (1 - self.p))
+
+
+class RecurrentStack(nn.Module):
+    """Layers one above the other, in one or both directions, with dropout between them."""
+
+    def __init__(
+        self, cell: CellName, input_size: int, hidden_size: int, *, num_layers: int, bidirectional: bool, dropout: float
+    ) -> None:
+        """Set up; see `SequenceNetwork`."""
+        super().__init__()
+        self.output_size = hidden_size * (2 if bidirectional else 1)
+        sizes = [input_size] + [self.output_size] * (num_layers - 1)
+        self.forward_layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size) for size in sizes)
+        backward = sizes if bidirectional else []
+        self.backward_layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size) for size in backward)
+        self.dropout = LockedDropout(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the top layer's outputs (B, T, H), or (B, T, 2 H) with the backward direction behind."""
+        for i, layer in enumerate(self.forward_layers):
+            x = self.dropout(x) if i > 0 else x
+            output = layer(x)
+            if self.backward_layers:
+                reverse = self.backward_layers[i](flip_sequences(x, lengths))
+                output = torch.cat([output, flip_sequences(reverse, lengths)], dim=2)
+            x = output
+        return x

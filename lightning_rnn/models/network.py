@@ -1,0 +1,106 @@
+"""The network: preprocess, stem, recurrent layers, pooling, head."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_rnn.errors import require
+from lightning_rnn.models.cells import CELLS, CellName, RecurrentStack
+from lightning_rnn.models.masking import last_step, valid_steps
+from lightning_rnn.models.preprocess import Preprocess
+from lightning_rnn.models.stem import ConvStem
+
+Pooling = Literal["last", "mean", "max"]
+Stem = Literal["none", "conv"]
+
+
+class SequenceNetwork(nn.Module):
+    """Logits from raw sequences; padding never changes them."""
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        num_classes: int,
+        cell: CellName = "rnn",
+        hidden_size: int = 32,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        pooling: Pooling = "last",
+        stem: Stem = "none",
+    ) -> None:
+        """Set up.
+
+        Args:
+            input_size: Features F per step.
+            num_classes: Classes K, at least 2.
+            cell: rnn (tanh), lstm or gru.
+            hidden_size: H of each layer and direction.
+            num_layers: Recurrent layers.
+            bidirectional: Read each sequence backwards as well.
+            dropout: Probability of dropping an input of a higher layer or of the head.
+            pooling: What the head sees of the top layer: each direction's last state, the mean or the maximum over
+                time.
+            stem: conv puts two strided convolutions in front.
+
+        Raises:
+            OptionError: A value outside its range.
+        """
+        super().__init__()
+        require(input_size >= 1, "input_size", input_size, "an integer of at least 1")
+        require(num_classes >= 2, "num_classes", num_classes, "an integer of at least 2")
+        require(cell in CELLS, "--model.cell", cell, f"one of {', '.join(CELLS)}")
+        require(hidden_size >= 1, "--model.hidden_size", hidden_size, "an integer of at least 1")
+        require(num_layers >= 1, "--model.num_layers", num_layers, "an integer of at least 1")
+        require(0 <= dropout < 1, "--model.dropout", dropout, "a number from 0 to below 1")
+        require(pooling in ("last", "mean", "max"), "--model.pooling", pooling, "one of last, mean, max")
+        require(stem in ("none", "conv"), "--model.stem", stem, "one of none, conv")
+        self.num_classes, self.pooling = num_classes, pooling
+        self.preprocess = Preprocess(input_size)
+        self.stem = ConvStem(input_size) if stem == "conv" else None
+        self.recurrent = RecurrentStack(
+            cell,
+            64 if stem == "conv" else input_size,
+            hidden_size,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.recurrent.output_size, 1 if num_classes == 2 else num_classes)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            x: (B, T, F) raw values, NaN where missing; what stands after a sequence's end is ignored.
+            lengths: (B,) int64, from 1 to T.
+
+        Returns:
+            Logits: (B,) for two classes, that of the second; (B, K) for more.
+        """
+        x = self.preprocess(x, lengths)
+        if self.stem is not None:
+            x, lengths = self.stem(x, lengths)
+        pooled = self.pool(self.recurrent(x, lengths), lengths)  # (B, D H)
+        logits: Tensor = self.head(self.dropout(pooled))  # (B, 1) or (B, K)
+        return logits.squeeze(1) if self.num_classes == 2 else logits
+
+    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, D H) from the top layer's states (B, T, D H)."""
+        if self.pooling == "last":
+            if not self.recurrent.backward_layers:
+                return last_step(states, lengths)
+            forward, backward = states.chunk(2, dim=2)
+            return torch.cat([last_step(forward, lengths), backward[:, 0]], dim=1)
+        mask = valid_steps(lengths, states.shape[1])[..., None]
+        if self.pooling == "max":
+            return states.masked_fill(~mask, -torch.inf).amax(1)
+        return states.masked_fill(~mask, 0.0).sum(1) / lengths[:, None]
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return (B,) probabilities of the second class, or (B, K), in float32 from logits of any precision."""
+    return logits.float().sigmoid() if logits.ndim == 1 else logits.float().softmax(1)
