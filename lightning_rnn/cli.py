@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from functools import partial
@@ -148,8 +149,12 @@ class Parser(LightningArgumentParser):
     """A parser whose errors are one message."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and exit with 2."""
-        raise OptionError(" ".join(message.split()))
+        """Raise the message, in our words.
+
+        Raises:
+            OptionError: Always.
+        """
+        raise OptionError(_in_our_words(message))
 
 
 class SaveConfig(SaveConfigCallback):
@@ -202,7 +207,8 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our options, link what `fit` takes from the data, restore what the checkpoint knows."""
-        parser.set_defaults({"data": {"class_path": "SyntheticDataModule"}})
+        if self.typed.data_class is None:  # defaults of one class must not leak into another's
+            parser.set_defaults({"data": {"class_path": "SyntheticDataModule"}})
         if self.typed.command in (None, "fit"):
             parser.add_lightning_class_args(Checkpoints, "checkpoint")
             parser.link_arguments("data", "model.input_size", lambda data: data.schema.num_features, "instantiate")
@@ -299,6 +305,32 @@ class CommandLine(LightningCLI):
 __doc_of_program__ = "Trains, watches, judges and ships recurrent sequence classifiers."
 
 
+def _in_our_words(message: str) -> str:
+    """Say what jsonargparse said in one line: option, what was found, what is accepted."""
+    match = re.search(r'Parser key "([^"]*)":?', message)
+    option = f"--{match[1]}: " if match else ""
+    causes = [line.strip(" -") for line in message.splitlines() if line.lstrip().startswith("- ")]
+    causes = [line for line in causes if "NoneType" not in line and "a path but" not in line]
+    text = "; ".join(causes) or " ".join(message.split())
+    text = re.sub(r'^Parser key "[^"]*":? ?', "", text)
+    text = re.sub(
+        r"Expected an? (?:<class '([\w.]+)'>|typing\.(.*?))\. Got value: (.*)", r"found \3, accepted is \1\2", text
+    )
+    text = re.sub(r"Literal\[(.*?)\]", r"one of \1", text)
+    text = re.sub(
+        r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}", text
+    )
+    return option + text
+
+
+def find_cause(error: BaseException) -> LightningRNNError | None:
+    """Return our error behind one that a library has wrapped around it."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, LightningRNNError):
+        link = link.__cause__ or link.__context__
+    return link
+
+
 def _tells(starts: tuple[str, ...], record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(starts)
 
@@ -321,10 +353,10 @@ def run(args: list[str]) -> int:
     _quieten()
     try:
         CommandLine(args)
-    except LightningRNNError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (MisconfigurationException, OSError) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        ours = find_cause(error)
+        if ours is None and not isinstance(error, MisconfigurationException | OSError):
+            raise
+        print(f"{PROGRAM}: error: {ours or error}", file=sys.stderr)
+        return ours.exit_code if ours else 1
     return 0

@@ -11,9 +11,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import DataError
 
-LOWER_IS_BETTER = ("loss", "brier", "ece")
+Monitor = Literal["val/loss", "val/accuracy", "val/auroc", "val/f1"]
 
 
 class Checkpoints(Checkpoint):
@@ -22,15 +22,15 @@ class Checkpoints(Checkpoint):
     Lightning's own callback writes its `last.ckpt` only when a best one was saved, and takes NaN for a best value.
     """
 
-    def __init__(self, *, monitor: str = "val/loss", mode: Literal["auto", "min", "max"] = "auto") -> None:
+    def __init__(self, *, monitor: Monitor = "val/loss", mode: Literal["auto", "min", "max"] = "auto") -> None:
         """Set up.
 
         Args:
             monitor: Validation metric that makes a checkpoint the best. Without validation data the last is the best.
-            mode: Whether the lowest (min) or the highest (max) value is best; auto knows the metrics logged here.
+            mode: Whether the lowest (min) or the highest (max) value is best; auto knows.
         """
         self.monitor = monitor
-        self.sign = -1.0 if mode == "min" or (mode == "auto" and monitor.endswith(LOWER_IS_BETTER)) else 1.0
+        self.sign = -1.0 if mode == "min" or (mode == "auto" and monitor == "val/loss") else 1.0
         self.best = -math.inf  # best value so far, times the sign
         self.folder: Path | None = None
         self.validated = False  # whether validation has ever spoken
@@ -47,8 +47,7 @@ class Checkpoints(Checkpoint):
         if self.folder is None or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
-            found = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise OptionError(f"--checkpoint.monitor: found {self.monitor!r}, accepted is one of {found}")
+            raise DataError(f"{self.monitor} is not defined on this validation part; accepted is one with all classes")
         self.validated = True
         value = self.sign * float(trainer.callback_metrics[self.monitor])
         if value > self.best:  # never true of NaN

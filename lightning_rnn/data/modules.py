@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lightning_rnn.data.files import FileContents, read_file, sort_classes
+from lightning_rnn.data.contents import FileContents, sort_classes
+from lightning_rnn.data.files import read_file
 from lightning_rnn.data.loading import EvalSampler, SequenceLoader, TrainSampler, seeded_generator
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.splitting import PARTS, split
@@ -101,7 +102,7 @@ class SequenceDataModule(LightningDataModule):
         """Sequences in a training batch of one rank; unless set, an eighth of the part, from 8 to 64."""
         size = self.settings["batch_size"]
         if size is None:
-            size = 1 << max(3, min(6, (len(self._required("train")) // 8).bit_length()))
+            size = 1 << max(3, min(6, (len(self._required("train")) // 8).bit_length() - 1))
         return int(size)
 
     def setup(self, stage: str) -> None:
@@ -393,10 +394,14 @@ class FileDataModule(SequenceDataModule):
         if path is None:
             raise OptionError(f"--data.{option}: found nothing, accepted is a file")
         columns = {key: self.settings[key] for key in ("label_column", "id_column", "time_column", "group_column")}
-        if not require_labels:
-            columns["group_column"] = None
-        wanted = feature_names or self.settings["feature_columns"]
-        return read_file(path, **columns, feature_columns=wanted, require_labels=require_labels)
+        chosen = self.settings["feature_columns"]
+        return read_file(
+            path,
+            **columns,
+            feature_columns=chosen or feature_names,
+            only_features=chosen is None,
+            require_labels=require_labels,
+        )
 
     def _unlabelled(self) -> Sequences:
         sequences = self._read("predict_path", self.schema.feature_names, require_labels=False).sequences

@@ -1,0 +1,88 @@
+"""One door to sequence files of every format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lightning_rnn.data.array_files import read_npy, read_npz
+from lightning_rnn.data.contents import FileContents, Wanted, reason
+from lightning_rnn.data.tables import read_table
+from lightning_rnn.data.text_files import read_ts, read_tsv
+from lightning_rnn.errors import DataError
+
+READERS: dict[str, Callable[[Path, Wanted], FileContents]] = {
+    ".ts": read_ts,
+    ".tsv": read_tsv,
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".csv": read_table,
+    ".parquet": read_table,
+}
+
+
+def read_file(
+    path: str | Path,
+    *,
+    label_column: str = "label",
+    id_column: str | None = None,
+    time_column: str | None = None,
+    group_column: str | None = None,
+    feature_columns: list[str] | None = None,
+    only_features: bool = False,
+    require_labels: bool = True,
+) -> FileContents:
+    """Read sequences and class names from one file; the extension, in any case, names the format.
+
+    Args:
+        path: The file.
+        label_column: CSV, Parquet: column of class names.
+        id_column: CSV, Parquet: column that names a row's sequence; each row is then one time step. Without it
+            each row is one sequence of a single feature.
+        time_column: CSV, Parquet with `id_column`: column that orders the steps of a sequence: numbers, or else text
+            (ISO dates) or Parquet's dates; without it they keep the file's order.
+        group_column: CSV, Parquet: column of groups. .npz, .npy: any name asks for the array of groups.
+        feature_columns: CSV, Parquet: the features, in order; otherwise every column that has no other role.
+        only_features: CSV, Parquet: whether a column of no role besides `feature_columns` is an error.
+        require_labels: Whether missing labels or groups are an error; if not, one missing label makes `labels` None.
+
+    Returns:
+        Sequences, class names and feature names.
+
+    Raises:
+        DataError: The file cannot be read, is damaged, or holds what its format does not accept. The message
+            begins with the path and names the line or row, the column, what was found and what is accepted.
+    """
+    path = Path(path)
+    wanted = Wanted(label_column, id_column, time_column, group_column, feature_columns, only_features, require_labels)
+    try:
+        with np.errstate(all="ignore"):
+            return _reader(path, wanted)(path, wanted)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except BaseException as error:  # damaged bytes make parsers raise anything; a polars panic is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{path}: damaged, or not a {path.suffix} file ({reason(error)})") from error
+
+
+def _reader(path: Path, wanted: Wanted) -> Callable[[Path, Wanted], FileContents]:
+    if path.is_dir():
+        raise DataError("found a folder, accepted is a file")
+    if not path.is_file():
+        raise DataError("no such file")
+    extension = path.suffix.lower()
+    if extension not in READERS:
+        raise DataError(f"found extension {extension!r}, accepted are {', '.join(READERS)}")
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty")
+    if extension not in (".csv", ".parquet"):
+        columns = {"id_column", "time_column", "feature_columns"} | ({"group_column"} if "ts" in extension else set())
+        for option in sorted(columns):
+            if getattr(wanted, option) is not None:
+                raise DataError(f"{option}: found {getattr(wanted, option)!r}, but {extension} files have no columns")
+    elif wanted.time_column is not None and wanted.id_column is None:
+        raise DataError(f"time_column: found {wanted.time_column!r}, accepted only together with id_column")
+    return READERS[extension]
