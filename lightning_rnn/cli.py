@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -22,10 +21,20 @@ from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data.modules import DATA_MODULES, SequenceDataModule
-from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
+from lightning_rnn.errors import LightningRNNError, OptionError
+from lightning_rnn.runs import StoredRun, newest_run
 
 PROGRAM = "lightning_rnn"
-COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = {
+    "fit": "Train, validating after each epoch.",
+    "validate": "Judge a checkpoint on the validation part.",
+    "test": "Judge a checkpoint on the test part; writes test_metrics.json.",
+    "predict": "Write a checkpoint's predictions to a file; labels are not needed.",
+}
+CKPT_HELP = (
+    "Checkpoint, whose settings hold where none are typed; when not given, the best of the newest run.",
+    "Checkpoint to continue from.",
+)
 FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")
 NOISE = ("💡 Tip", "TPU available", "GPU available: False", "Restoring states", "Loaded model", "`Trainer.fit` stopped")
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -38,70 +47,24 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-class StoredRun:
-    """A checkpoint's settings and the run folder it belongs to.
-
-    Attributes:
-        path: The checkpoint.
-        folder: The run folder, or the checkpoint's own where it lies in none.
-        model: The model's hyper-parameters.
-        data_name: `SyntheticDataModule`, `FileDataModule`, or None for a user's own class.
-        data: The data module's settings.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Read a checkpoint's settings.
-
-        Raises:
-            CheckpointError: The file is missing or no checkpoint of this package.
-        """
-        self.path = path.absolute()
-        inside = self.path.parent.name == "checkpoints"
-        self.folder = self.path.parent.parent if inside else self.path.parent
-        content = load_checkpoint(path)
-        self.model: dict[str, Any] = content["hyper_parameters"]
-        self.data_name = next((name for name in DATA_MODULES if name in content), None)
-        self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
+def num_features(data: SequenceDataModule) -> int:
+    """Return F."""
+    return data.schema.num_features
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint, executing nothing in it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content, with hyper-parameters and weights in it.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or no checkpoint of this package.
-    """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"{path}: found {found}, accepted is a checkpoint file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken part does
-        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__})") from None
-    keys = ("hyper_parameters", "state_dict")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in keys):
-        raise CheckpointError(f"{path}: found no model of this package in it")
-    return content
+def num_classes(data: SequenceDataModule) -> int:
+    """Return K."""
+    return len(data.schema.class_names)
 
 
-def newest_run(root: Path) -> Path:
-    """Return the best checkpoint of the newest run under `root`/lightning_logs.
+def class_names(data: SequenceDataModule) -> list[str]:
+    """Return the K names."""
+    return data.schema.class_names
 
-    Raises:
-        CheckpointError: There is none.
-    """
-    runs = (root / "lightning_logs").glob("version_*/checkpoints/best.ckpt")
-    numbered = [(int(path.parts[-3][8:]), path) for path in runs if path.parts[-3][8:].isdigit()]
-    if not numbered:
-        raise CheckpointError(
-            f"no run with a best checkpoint under {root / 'lightning_logs'}; accepted is --ckpt_path FILE"
-        )
-    return max(numbered)[1]
+
+def feature_names(data: SequenceDataModule) -> list[str] | None:
+    """Return the F names, if there are any."""
+    return data.schema.feature_names
 
 
 class Typed:
@@ -179,10 +142,13 @@ class CommandLine(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"prog": PROGRAM, "description": __doc_of_program__},
+            parser_kwargs={
+                "prog": PROGRAM,
+                "description": "Trains, watches, judges and ships recurrent sequence classifiers.",
+                **{name: {"description": COMMANDS[name]} for name in self.subcommands()},
+            },
             auto_configure_optimizers=False,
             args=args,
         )
@@ -202,31 +168,39 @@ class CommandLine(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the sub-commands with the arguments that are no options; if one was typed, that one alone."""
         ours = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "weights_only",
-                "return_predictions"}  # fmt: skip
+                "return_predictions", "ckpt_path", "verbose"}  # fmt: skip
         return {name: ours for name in COMMANDS if self.typed.command in (None, name)}
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add our options, link what `fit` takes from the data, restore what the checkpoint knows."""
-        if self.typed.data_class is None:  # defaults of one class must not leak into another's
-            parser.set_defaults({"data": {"class_path": "SyntheticDataModule"}})
-        if self.typed.command in (None, "fit"):
-            parser.add_lightning_class_args(Checkpoints, "checkpoint")
-            parser.link_arguments("data", "model.input_size", lambda data: data.schema.num_features, "instantiate")
-            parser.link_arguments("data", "model.num_classes", lambda data: len(data.schema.class_names), "instantiate")
-            parser.link_arguments("data", "model.class_names", lambda data: data.schema.class_names, "instantiate")
-            parser.link_arguments("data", "model.feature_names", lambda data: data.schema.feature_names, "instantiate")
-        if self.typed.command == "predict":
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Put our descriptions in place of Lightning's."""
+        super().setup_parser(*args, **kwargs)
+        for action in self.parser._subcommands_action._choices_actions:  # type: ignore[union-attr]
+            action.help = COMMANDS[action.dest]
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options in the order in which they matter, restore what the checkpoint knows."""
+        command, stored = self.typed.command or "fit", self.stored
+        parser.add_argument("--ckpt_path", type=str | None, help=CKPT_HELP[command == "fit"])
+        if command == "predict":
             parser.add_argument("--output", type=str | None, help="File to write, .csv or .parquet.")
             parser.add_argument("--overwrite", type=bool, default=False, help="Whether an existing file is replaced.")
-        if self.stored is None:
-            return
-        parser.add_argument(
-            "--allow_data_change", type=bool, default=False, help="Accept data settings that differ from training's."
-        )
-        skip = FROM_DATA if self.typed.command == "fit" else ()
-        parser.set_defaults({f"model.{k}": v for k, v in self.stored.model.items() if k not in skip})
-        if self.stored.data_name and self.typed.data_class in (None, self.stored.data_name):
-            parser.set_defaults({"data": {"class_path": self.stored.data_name, "init_args": self.stored.data}})
+        help_of_change = "Accept data settings that differ from those in training."
+        parser.add_argument("--allow_data_change", type=bool, default=False, help=help_of_change)
+        parser.add_lightning_class_args(SequenceClassifier, "model")
+        parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
+        if command == "fit":
+            parser.add_lightning_class_args(Checkpoints, "checkpoint")
+            for source, target in zip((num_features, num_classes, class_names, feature_names), FROM_DATA, strict=True):
+                parser.link_arguments("data", f"model.{target}", source, "instantiate")
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+        if self.typed.data_class is None:  # defaults of one class must not leak into another's
+            parser.set_defaults({"data": {"class_path": "SyntheticDataModule"}})
+        if stored is not None:
+            skip = FROM_DATA if command == "fit" else ()
+            parser.set_defaults({f"model.{k}": v for k, v in stored.model.items() if k not in skip})
+            if stored.data_name and self.typed.data_class in (None, stored.data_name):
+                parser.set_defaults({"data": {"class_path": stored.data_name, "init_args": stored.data}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; Lightning's own warns where tests give arguments."""
@@ -298,29 +272,30 @@ class CommandLine(LightningCLI):
         return []
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        extra = {"return_predictions": False} if subcommand == "predict" else {}
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True, **extra}
-
-
-__doc_of_program__ = "Trains, watches, judges and ships recurrent sequence classifiers."
+        ours: dict[str, Any] = {"weights_only": True, "ckpt_path": self.config[subcommand]["ckpt_path"]}
+        if subcommand == "predict":
+            ours["return_predictions"] = False
+        return {**super()._prepare_subcommand_kwargs(subcommand), **ours}
 
 
 def _in_our_words(message: str) -> str:
     """Say what jsonargparse said in one line: option, what was found, what is accepted."""
     match = re.search(r'Parser key "([^"]*)":?', message)
-    option = f"--{match[1]}: " if match else ""
     causes = [line.strip(" -") for line in message.splitlines() if line.lstrip().startswith("- ")]
-    causes = [line for line in causes if "NoneType" not in line and "a path but" not in line]
+    causes = [line for line in causes if not re.search("NoneType|a path but|Union subtypes", line)]
     text = "; ".join(causes) or " ".join(message.split())
-    text = re.sub(r'^Parser key "[^"]*":? ?', "", text)
-    text = re.sub(
-        r"Expected an? (?:<class '([\w.]+)'>|typing\.(.*?))\. Got value: (.*)", r"found \3, accepted is \1\2", text
-    )
-    text = re.sub(r"Literal\[(.*?)\]", r"one of \1", text)
-    text = re.sub(
-        r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}", text
-    )
-    return option + text
+    for pattern, words in (
+        (r'^Parser key "[^"]*":? ?', ""),
+        (r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])\. Got value: (.*)", r"found \2, accepted is \1"),
+        (r"<class '([\w.]+)'>", r"\1"),
+        (r"(?:typing\.)?Literal\[(.*?)\]|typing\.(one of)", r"one of \1"),
+        (r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}"),
+    ):
+        text = re.sub(pattern, words, text)
+    if match is None:
+        return text
+    inner = re.match(r"(\w+): (.*)", text) if match[1] == "data" else None  # an argument of the data module
+    return f"--{match[1]}.{inner[1]}: {inner[2]}" if inner else f"--{match[1]}: {text}"
 
 
 def find_cause(error: BaseException) -> LightningRNNError | None:
