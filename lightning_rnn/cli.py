@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
@@ -171,6 +172,11 @@ class CommandLine(LightningCLI):
                 "return_predictions", "ckpt_path", "verbose"}  # fmt: skip
         return {name: ours for name in COMMANDS if self.typed.command in (None, name)}
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed; Lightning's own option also takes true, for 0."""
+        help_of_seed = "Seed of the weights and of dropout; data and their order follow --data.seed."
+        parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help=help_of_seed)
+
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Put our descriptions in place of Lightning's."""
         super().setup_parser(*args, **kwargs)
@@ -287,11 +293,15 @@ def _in_our_words(message: str) -> str:
     for pattern, words in (
         (r'^Parser key "[^"]*":? ?', ""),
         (r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])\. Got value: (.*)", r"found \2, accepted is \1"),
+        (r"Expected an? ", "accepted is "),
         (r"<class '([\w.]+)'>", r"\1"),
         (r"(?:typing\.)?Literal\[(.*?)\]|typing\.(one of)", r"one of \1"),
         (r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}"),
     ):
         text = re.sub(pattern, words, text)
+    given = re.search(r"Given value: (?!Namespace|NestedArg)(.*)", message)
+    if given and "found" not in text:
+        text = f"found {given[1]}, {text}"
     if match is None:
         return text
     inner = re.match(r"(\w+): (.*)", text) if match[1] == "data" else None  # an argument of the data module
