@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_rnn.callbacks.checkpoints import EarlyStopping
     from lightning_rnn.classifier import SequenceClassifier
     from lightning_rnn.data.modules import FileDataModule, SequenceDataModule, SyntheticDataModule
     from lightning_rnn.data.sequences import SequenceBatch, Sequences
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "EarlyStopping",
     "FileDataModule",
     "SequenceBatch",
     "SequenceClassifier",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "EarlyStopping": "callbacks.checkpoints",
     "FileDataModule": "data.modules",
     "SequenceBatch": "data.sequences",
     "SequenceClassifier": "classifier",

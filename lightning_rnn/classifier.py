@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_rnn.data.loading import EvalSampler, SequenceLoader
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
-from lightning_rnn.errors import DataError, require
-from lightning_rnn.metrics import Outcome, cross_entropies, evaluate, gather_outcomes
+from lightning_rnn.errors import DataError, NumericError, require
+from lightning_rnn.metrics import Outcome, cross_entropies, evaluate, gather_outcomes, gather_rows
 from lightning_rnn.models.cells import CellName
 from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem, probabilities
 
@@ -115,6 +115,8 @@ class SequenceClassifier(LightningModule):
         self.register_buffer("class_weight", _class_weight(num_classes, pos_weight, class_weights))
         self._evaluated: list[Outcome] = []
         self._train_sums: Tensor | None = None  # loss, correct, count of the epoch so far
+        self._norm: Tensor | None = None  # of the last step's gradients
+        self.stored_metrics: dict[str, float] = {}  # the newest ones when the checkpoint was saved
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B,) or (B, K) from raw values (B, T, F); see `SequenceNetwork.forward`."""
@@ -169,6 +171,7 @@ class SequenceClassifier(LightningModule):
         Raises:
             OptionError: A schedule that needs an end in a run without one.
         """
+        self._train_sums = None if self._train_sums is None else self._train_sums.to(self.device)
         self._total_steps = float(self.trainer.estimated_stepping_batches)
         if math.isinf(self._total_steps):
             require(self.schedule == "constant", "--model.schedule", self.schedule, "constant in a run without end")
@@ -179,9 +182,11 @@ class SequenceClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Set the step's learning rate."""
+        self._batch = batch
         rate = self.learning_rate(self.trainer.global_step, self._total_steps)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
+            group["weight_decay"] = self.hparams["weight_decay"]  # a resumed optimiser has the checkpoint's
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence's weighted by its class."""
@@ -192,18 +197,68 @@ class SequenceClassifier(LightningModule):
             correct = (_decide(logits) == y).sum()
             sums = torch.stack([loss.detach().float() * len(y), correct.float(), correct.new_tensor(len(y)).float()])
             self._train_sums = sums if self._train_sums is None else self._train_sums + sums
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.trainer.global_step + 1) % interval == 0:  # a log costs more than a small step
-            self.log("train/loss_step", loss.detach(), prog_bar=True)
-            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self._loss = loss.detach()
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, stop at a gradient or loss that is not finite, and log the step.
+
+        The gradients are the same on all ranks by now, so all stop at the same step.
+
+        Raises:
+            NumericError: The loss or the gradients' norm is not finite.
+        """
+        self._norm = norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logs = (self.trainer.global_step + 1) % interval == 0  # a log costs more than a small step
+        scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow
+        # reading a number stops an accelerator: there the check waits for the next log
+        if (logs or not norm.is_cuda) and not scaled and not math.isfinite(float(norm)):
+            self._refuse_step()
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), float(gradient_clip_val), norm)
+        if logs:
+            self.log("train/loss_step", self._loss, prog_bar=True, logger=False)
+            rate = optimizer.param_groups[0]["lr"]
+            self._write({"train/loss_step": self._loss, "train/grad_norm": norm, "train/lr": rate}, 0)
+
+    def _refuse_step(self) -> None:
+        batch, step = self._batch, self.trainer.global_step
+        assert self._norm is not None
+        size = batch.x.nan_to_num(0.0).abs().amax((1, 2))
+        largest = (float(size.max()), int(batch.index[size.argmax()]))
+        found: list[Any] = [largest]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            found = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(found, largest)
+        value, row = max(found)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        raise NumericError(
+            f"training stopped: step {step} has loss {float(self._loss):.4g} and gradient norm "
+            f"{float(self._norm):.4g}, at learning rate {rate:.4g}; the largest input of its batch is {value:.4g}, "
+            f"in training sequence {row}. A lower --model.lr or a smaller --trainer.gradient_clip_val may help."
+        )
+
+    def _write(self, values: dict[str, Any], back: int) -> None:
+        """Write scalars to the loggers at once: a checkpoint that follows promises that they are there."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in values.items()}, self.trainer.global_step - back)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and accuracy, over all ranks."""
         assert self._train_sums is not None
         sums = self.trainer.strategy.reduce(self._train_sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
-        self.log_dict({"train/loss": sums[0] / sums[2], "train/accuracy": sums[1] / sums[2]}, sync_dist=True)
+        values = {"train/loss": sums[0] / sums[2], "train/accuracy": sums[1] / sums[2]}
+        self.log_dict(values, sync_dist=True, logger=False)
+        self._write(values, 1)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Collect the outcome of a batch."""
@@ -262,8 +317,22 @@ class SequenceClassifier(LightningModule):
         return probabilities(logits).numpy()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what names code: a checkpoint holds JSON values and tensors."""
+        """Leave out what names code; add the newest metrics and the epoch's sums of all ranks."""
         checkpoint["hyper_parameters"].pop("_instantiator", None)
+        if self._norm is not None and self.trainer.precision != "16-mixed" and not math.isfinite(float(self._norm)):
+            self._refuse_step()
+        checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if self._train_sums is not None:
+            checkpoint["train_sums"] = gather_rows(self._train_sums[None])  # (ranks, 3)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the epoch's sums; where the number of ranks has changed, rank 0 has them all."""
+        self.stored_metrics = dict(checkpoint.get("metrics", {}))
+        sums = checkpoint.get("train_sums")
+        if sums is None or self._trainer is None:
+            return
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        self._train_sums = sums[rank] if len(sums) == world else sums.sum(0) * (rank == 0)
 
     def _collect(self, batch: SequenceBatch) -> None:
         logits, y = self(batch.x, batch.lengths).float(), self._labels(batch)

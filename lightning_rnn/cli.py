@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 import warnings
@@ -11,19 +12,23 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse.typing import NonNegativeInt
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
+from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data.modules import DATA_MODULES, SequenceDataModule
 from lightning_rnn.errors import LightningRNNError, OptionError
-from lightning_rnn.runs import StoredRun, newest_run
+from lightning_rnn.runs import NoRunError, StoredRun, newest_run, own_config
 
 PROGRAM = "lightning_rnn"
 COMMANDS = {
@@ -34,15 +39,16 @@ COMMANDS = {
 }
 CKPT_HELP = (
     "Checkpoint, whose settings hold where none are typed; when not given, the best of the newest run.",
-    "Checkpoint to continue from.",
+    "Run to continue: a checkpoint, last (the newest run's), or auto (as last, but a new run where there is none).",
 )
 FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")
-NOISE = ("💡 Tip", "TPU available", "GPU available: False", "Restoring states", "Loaded model", "`Trainer.fit` stopped")
+NOISE = ("💡 Tip", "TPU available", "GPU available: False", "Restor", "Loaded model", "`Trainer.fit` stopped")
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
     "enable_model_summary": False,  # one line of ours says the same
+    "enable_autolog_hparams": False,  # logged once, with the metrics they led to
     "num_sanity_val_steps": 0,  # the first validation comes soon enough
     "use_distributed_sampler": False,  # our loaders know their rank
 }
@@ -82,6 +88,7 @@ class Typed:
             found = vars(scanner.parse_known_args(args)[0])
         except argparse.ArgumentError:
             found = {"config": []}
+        self.configs = [path for path in map(Path, found["config"]) if path.exists()]
         self.config: dict[str, Any] = {}
         for path in found["config"]:
             self._merge(self._read(path))
@@ -133,10 +140,17 @@ class SaveConfig(SaveConfigCallback):
 class CommandLine(LightningCLI):
     """LightningCLI with a fixed model, a choice of data modules, and settings that come back from checkpoints."""
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], interrupts: Interrupts) -> None:
         """Parse and run."""
+        self.interrupts = interrupts
         self.typed = Typed(args)
         self.stored = self._find_run()
+        if self.typed.command == "fit" and self.stored is not None:
+            own = own_config(self.stored.folder)
+            if own is not None and not any(own.samefile(path) for path in self.typed.configs):
+                at = args.index("fit") + 1
+                args = [*args[:at], "--config", str(own), *args[at:]]  # first, so that all that is typed wins
+                self.typed = Typed(args)
         super().__init__(
             SequenceClassifier,
             SequenceDataModule,
@@ -158,12 +172,22 @@ class CommandLine(LightningCLI):
         typed = self.typed
         if typed.command is None or (typed.wants_help and not typed.ckpt_path):
             return None
+        if typed.command == "fit" and typed.ckpt_path in ("last", "auto"):
+            try:
+                run = newest_run(typed.root, ("last.ckpt", "previous.ckpt"))
+            except NoRunError:
+                if typed.ckpt_path == "last":
+                    raise
+                _say("nothing to continue: starting a new run")
+                return None
+            _say(f"continuing from {run.path}, step {run.step}")
+            return run
         if typed.ckpt_path:
             return StoredRun(Path(typed.ckpt_path))
         if typed.command == "fit":
             return None
-        run = StoredRun(newest_run(typed.root))
-        print(f"--ckpt_path not given: taking {run.path}")
+        run = newest_run(typed.root, ("best.ckpt",))
+        _say(f"--ckpt_path not given: taking {run.path}")
         return run
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -222,18 +246,25 @@ class CommandLine(LightningCLI):
             OptionError: Another architecture, or other data settings than the checkpoint's.
         """
         config = self.config[self.config["subcommand"]]
+        take_launched_world(config["trainer"])
         if self.stored is None:
+            config["ckpt_path"] = None  # "auto" has found nothing
             return
         config["ckpt_path"] = str(self.stored.path)
         for name in (*FROM_DATA, *ARCHITECTURE):
             if name in config["model"] and name in self.stored.model:
                 self._compare(f"--model.{name}", config["model"][name], self.stored.model[name], "")
         data_class = DATA_MODULES.get(config["data"]["class_path"].rsplit(".", 1)[-1])
+        settings, stored = config["data"].as_dict().get("init_args", {}), self.stored.data
+        if self.typed.command == "fit":  # all but the places of files, whose content is compared
+            names, otherwise = {name for name in stored if not name.endswith("_path")}, ""
+            self._compare("--data", config["data"]["class_path"].rsplit(".", 1)[-1], self.stored.data_name, "")
+        else:
+            names, otherwise = getattr(data_class, "pinned", set()), ", or --allow_data_change true"
         if data_class is None or data_class.__name__ != self.stored.data_name or config["allow_data_change"]:
             return
-        for name in sorted(data_class.pinned):
-            stored = self.stored.data.get(name)
-            self._compare(f"--data.{name}", config["data"]["init_args"][name], stored, ", or --allow_data_change true")
+        for name in sorted(names & set(settings)):
+            self._compare(f"--data.{name}", settings[name], stored.get(name), otherwise)
 
     def _compare(self, option: str, found: Any, stored: Any, otherwise: str) -> None:
         if found != stored:
@@ -256,19 +287,31 @@ class CommandLine(LightningCLI):
         plugins = chosen.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*callbacks, *([] if chosen.get("fast_dev_run") else self._callbacks(command))]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        launched = launched_world()
+        if launched and trainer.world_size != launched[0] * launched[1]:
+            raise OptionError(
+                f"world size: found {trainer.world_size}, the launcher started {launched[0] * launched[1]}"
+            )
+        return trainer
 
     def _logger(self, root: str | None) -> TensorBoardLogger | bool:
         if self.subcommand == "fit":
-            return TensorBoardLogger(root or ".", default_hp_metric=False)
-        if self.subcommand == "predict" or self.stored is None:
+            if self.stored is None or not self.stored.in_run:
+                return TensorBoardLogger(root or ".", default_hp_metric=False)
+            purge_step: int | None = self.stored.step  # hides what the run had written past its checkpoint
+        elif self.subcommand == "predict" or self.stored is None:
             return False
+        else:
+            purge_step = None
         folder = self.stored.folder
-        return TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        return TensorBoardLogger(
+            folder.parent, name="", version=folder.name, default_hp_metric=False, purge_step=purge_step
+        )
 
     def _callbacks(self, command: str) -> list[Any]:
         if command == "fit":
-            return [EpochLines(), HyperParameters(), NextCommands()]
+            return [RandomStates(), self.interrupts, EpochLines(), HyperParameters(), NextCommands()]
         assert self.stored is not None
         if command == "test":
             return [TestMetricsFile(self.stored.folder), HyperParameters()]
@@ -282,6 +325,50 @@ class CommandLine(LightningCLI):
         if subcommand == "predict":
             ours["return_predictions"] = False
         return {**super()._prepare_subcommand_kwargs(subcommand), **ours}
+
+
+def process_rank() -> int:
+    """Return this process's rank as the environment tells it, before there is a Trainer."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return int(next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), 0))
+
+
+def _say(text: str) -> None:
+    if process_rank() == 0:
+        print(text, flush=True)
+
+
+def launched_world() -> tuple[int, int] | None:
+    """Return (processes on each node, nodes) where torchrun or SLURM has started the processes."""
+    if TorchElasticEnvironment.detect():
+        here, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    elif SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1:
+        total = int(os.environ["SLURM_NTASKS"])
+        here = total // int(os.environ.get("SLURM_NNODES", 1))
+    else:
+        return None
+    if total % here:
+        raise OptionError(f"world: found {total} processes, {here} on this node; accepted are as many on each node")
+    return here, total // here
+
+
+def take_launched_world(trainer: dict[str, Any]) -> None:
+    """Put the launcher's numbers into the Trainer's settings, which would else train that many separate models.
+
+    Raises:
+        OptionError: Typed numbers that contradict the launcher's.
+    """
+    world = launched_world()
+    if world is None:
+        return
+    for name, unset, found in (("devices", ("auto", 1, "1"), world[0]), ("num_nodes", (1,), world[1])):
+        if trainer[name] not in (*unset, found, str(found)):
+            raise OptionError(
+                f"--trainer.{name}: found {trainer[name]!r}, accepted is {found}, which the launcher started"
+            )
+        trainer[name] = found
+    if trainer["strategy"] == "auto" and world != (1, 1):
+        trainer["strategy"] = "ddp"
 
 
 def _in_our_words(message: str) -> str:
@@ -317,13 +404,17 @@ def find_cause(error: BaseException) -> LightningRNNError | None:
 
 
 def _tells(starts: tuple[str, ...], record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(starts)
+    return not any(text in record.getMessage() for text in starts)
 
 
 def _quieten() -> None:
     """Silence what a user can do nothing about, or what our own lines say."""
     # Lightning's own call of a deprecated function
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    # the interval runs on over epochs
+    warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
+    # no validation part is a choice
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     # evaluation needs none of the callbacks that trained
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     for name, starts in (
@@ -336,12 +427,23 @@ def _quieten() -> None:
 def run(args: list[str]) -> int:
     """Run the command line; see `lightning_rnn.__main__.main`."""
     _quieten()
+    interrupts = Interrupts()
     try:
-        CommandLine(args)
+        with interrupts.outside_training():
+            CommandLine(args, interrupts)
+    except SIGTERMException:
+        return 128 + interrupts.signum
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:  # Lightning turns Ctrl-C into one
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return 130
+        raise
     except Exception as error:
         ours = find_cause(error)
         if ours is None and not isinstance(error, MisconfigurationException | OSError):
             raise
-        print(f"{PROGRAM}: error: {ours or error}", file=sys.stderr)
+        where = f" (rank {process_rank()})" if process_rank() else ""
+        print(f"{PROGRAM}: error{where}: {ours or error}", file=sys.stderr)
         return ours.exit_code if ours else 1
     return 0

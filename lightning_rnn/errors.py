@@ -17,6 +17,10 @@ class CheckpointError(LightningRNNError, ValueError):
     """A checkpoint that is missing, damaged or does not fit what was asked."""
 
 
+class NumericError(LightningRNNError, ArithmeticError):
+    """Training that has left the finite numbers."""
+
+
 class OptionError(LightningRNNError, ValueError):
     """A setting outside its range or at odds with another: names the option, what was found and what is accepted."""
 

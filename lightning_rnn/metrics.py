@@ -35,18 +35,17 @@ def gather_outcomes(parts: list[Outcome]) -> Outcome:
     Rows with a negative index, which only fill an empty rank, are dropped.
     """
     columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        columns = [_gather(column) for column in columns]
+    columns = [None if column is None else gather_rows(column) for column in columns]
     index = columns[0]
     assert index is not None
     order = index.argsort(stable=True)[int((index < 0).sum()) :]
     return Outcome._make(None if column is None else column[order] for column in columns)
 
 
-def _gather(column: Tensor | None) -> Tensor | None:
-    """Concatenate a column of all ranks, whose numbers of rows may differ."""
-    if column is None:
-        return None
+def gather_rows(column: Tensor) -> Tensor:
+    """Concatenate a tensor of all ranks, whose numbers of rows may differ; a collective call."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return column
     world = torch.distributed.get_world_size()
     sizes = [torch.zeros(1, dtype=torch.int64, device=column.device) for _ in range(world)]
     torch.distributed.all_gather(sizes, torch.tensor([len(column)], device=column.device))

@@ -1,12 +1,26 @@
 """Run folders and the checkpoints in them."""
 
+import inspect
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
+from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.modules import DATA_MODULES
 from lightning_rnn.errors import CheckpointError
+
+HARMLESS = frozenset(
+    {
+        *(f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")),
+        *(f"lightning.pytorch.callbacks.{name}" for name in ("EarlyStopping", "LearningRateMonitor", "Timer")),
+    }
+)
 
 
 class StoredRun:
@@ -15,6 +29,8 @@ class StoredRun:
     Attributes:
         path: The checkpoint.
         folder: The run folder, or the checkpoint's own where it lies in none.
+        in_run: Whether it lies in a run folder.
+        step: Optimiser steps done.
         model: The model's hyper-parameters.
         data_name: `SyntheticDataModule`, `FileDataModule`, or None for a user's own class.
         data: The data module's settings.
@@ -27,22 +43,23 @@ class StoredRun:
             CheckpointError: The file is missing or no checkpoint of this package.
         """
         self.path = path.absolute()
-        inside = self.path.parent.name == "checkpoints"
-        self.folder = self.path.parent.parent if inside else self.path.parent
+        self.in_run = self.path.parent.name == "checkpoints"
+        self.folder = self.path.parent.parent if self.in_run else self.path.parent
         content = load_checkpoint(path)
         self.model: dict[str, Any] = content["hyper_parameters"]
         self.data_name = next((name for name in DATA_MODULES if name in content), None)
         self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
+        self.step: int = content["global_step"]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint, executing nothing in it.
+    """Load a checkpoint, executing and importing nothing in it.
 
     Args:
         path: The file.
 
     Returns:
-        Its content, with hyper-parameters and weights in it.
+        Its content; hyper-parameters and data settings are arguments of our classes, JSON values all.
 
     Raises:
         CheckpointError: The file is missing, damaged, or no checkpoint of this package.
@@ -51,25 +68,108 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: found {found}, accepted is a checkpoint file")
     try:
+        if not zipfile.is_zipfile(path):  # the older format is a bare pickle
+            raise ValueError("not a zip archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the broken part does
-        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__})") from None
-    keys = ("hyper_parameters", "state_dict")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in keys):
+        reason = next(iter(str(error).splitlines()), "")[:80]
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}: {reason})") from None
+    keys = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in keys.items()):
         raise CheckpointError(f"{path}: found no model of this package in it")
+    _check_arguments(path, "hyper_parameters", content["hyper_parameters"], SequenceClassifier)
+    for name, kind in DATA_MODULES.items():
+        if name in content:
+            settings = content[name].get("settings") if isinstance(content[name], dict) else None
+            _check_arguments(path, name, settings, kind)
     return content
 
 
-def newest_run(root: Path) -> Path:
-    """Return the best checkpoint of the newest run under `root`/lightning_logs.
+def _check_arguments(path: Path, title: str, found: Any, kind: type) -> None:
+    """Refuse what is no argument of a class or no plain value: nothing else may reach the parser."""
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: {title} holds {type(found).__name__}, accepted are settings by name")
+    unknown = set(found) - set(inspect.signature(kind).parameters)
+    if unknown:
+        raise CheckpointError(
+            f"{path}: {title} has {min(map(repr, unknown))}, accepted are arguments of {kind.__name__}"
+        )
+    for name, value in found.items():
+        items = value if isinstance(value, list) else [value]
+        if not all(item is None or type(item) in (bool, int, float, str) for item in items):
+            raise CheckpointError(f"{path}: {title}.{name} holds {type(value).__name__}, accepted are plain values")
+
+
+def newest_run(root: Path, names: tuple[str, ...]) -> StoredRun:
+    """Return the newest run under `root`/lightning_logs, by the first of its checkpoints that is whole.
+
+    Args:
+        root: Folder with `lightning_logs` in it.
+        names: Checkpoint files, the preferred one first; a damaged one is named and the next one is taken.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no run with one of them, or none of them is whole.
     """
-    runs = (root / "lightning_logs").glob("version_*/checkpoints/best.ckpt")
-    numbered = [(int(path.parts[-3][8:]), path) for path in runs if path.parts[-3][8:].isdigit()]
+    logs = root / "lightning_logs"
+    folders = {path.parent.parent for name in names for path in logs.glob(f"version_*/checkpoints/{name}")}
+    numbered = [(int(folder.name[8:]), folder) for folder in folders if folder.name[8:].isdigit()]
     if not numbered:
-        raise CheckpointError(
-            f"no run with a best checkpoint under {root / 'lightning_logs'}; accepted is --ckpt_path FILE"
-        )
-    return max(numbered)[1]
+        raise NoRunError(f"no run with a checkpoint ({names[0]}) under {logs}; accepted is --ckpt_path FILE")
+    found = [max(numbered)[1] / "checkpoints" / name for name in names]
+    found = [path for path in found if path.exists()]
+    for path, after in zip(found, [*found[1:], None], strict=True):
+        try:
+            return StoredRun(path)
+        except CheckpointError as error:
+            if after is None:
+                raise
+            print(f"damaged: {error}; taking {after.name}", file=sys.stderr)
+    raise AssertionError
+
+
+class NoRunError(CheckpointError):
+    """There is nothing to continue from."""
+
+
+def own_config(folder: Path) -> Path | None:
+    """Return a run's config.yaml, so that continuing it needs no option typed again.
+
+    It lies beside a checkpoint, which may come from a stranger: it is used only if it names no code but a few
+    harmless classes and holds no text that could be taken for a path to code.
+
+    Raises:
+        CheckpointError: It names code; typing `--config` would trust it.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: found no settings, accepted is the file that fit has written")
+    foreign = sorted(_code_in(content.get("trainer"))) + sorted(
+        _code_in({"class_path": _class_of(content.get("data"))})
+    )
+    if foreign:
+        raise CheckpointError(f"{path}: found {foreign[0]!r}, which names code; type --config {path} to trust it")
+    return path
+
+
+def _class_of(data: Any) -> Any:
+    return data.get("class_path") if isinstance(data, dict) else data
+
+
+def _code_in(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the texts under a Trainer's settings that could make the parser import something."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _code_in(inner, str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _code_in(inner, key)
+    elif isinstance(value, str) and key != "default_root_dir":
+        harmless = value in HARMLESS if key == "class_path" else re.fullmatch(r"[\w/=-]*", value)
+        if not harmless:
+            yield value

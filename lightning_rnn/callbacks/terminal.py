@@ -50,13 +50,14 @@ class EpochLines(Callback):
         """Print the last epoch's line and the next commands."""
         self._print_epoch(trainer)
         if trainer.is_global_zero:
-            print(f"trained for {trainer.global_step} steps in {time.monotonic() - self._start:.1f} s")
+            print(f"trained to step {trainer.global_step} in {time.monotonic() - self._start:.1f} s")
 
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._pending is None or not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
-        parts = [f"{name} {float(metrics[name]):.4f}" for name in EPOCH_METRICS if name in metrics]
+        values = [(name, float(metrics[name])) for name in EPOCH_METRICS if name in metrics]
+        parts = [f"{name} {value:{'.4f' if abs(value) < 1000 else '.3g'}}" for name, value in values]
         line, self._pending = "  ".join([self._pending, *parts]), None
         bar = trainer.progress_bar_callback
         bar.print(line) if isinstance(bar, TQDMProgressBar) else print(line, flush=True)
@@ -65,12 +66,15 @@ class EpochLines(Callback):
 class NextCommands(Callback):
     """Says at the end of `fit` where the run lies and what to type next."""
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the commands."""
-        log_dir = trainer.log_dir  # a collective call
-        if log_dir is None or not trainer.is_global_zero:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask all ranks for the run folder."""
+        self._log_dir = trainer.log_dir  # a collective call
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the commands; also where there was nothing left to train."""
+        if self._log_dir is None or not trainer.is_global_zero:
             return
-        folder = Path(log_dir)
+        folder = Path(self._log_dir)
         checkpoint = shlex.quote(str(folder / "checkpoints" / "best.ckpt"))
         print(f"run folder: {folder}")
         print(f"next: python -m lightning_rnn test --ckpt_path {checkpoint}")
@@ -80,8 +84,8 @@ class NextCommands(Callback):
 class HyperParameters(Callback):
     """Shows the settings with the metrics they led to in TensorBoard's HParams tab."""
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log with the validation metrics."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log with the last metrics of training and validation."""
         self._log(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,9 +99,8 @@ class HyperParameters(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, SequenceDataModule):
             settings |= {f"data/{name}": value for name, value in data.settings.items()}
+        found = trainer.callback_metrics or pl_module.stored_metrics  # nothing was left to train
         metrics = {
-            f"hp/{name.replace('/', '_')}": float(value)
-            for name, value in trainer.callback_metrics.items()
-            if not name.endswith("_step")
+            f"hp/{name.replace('/', '_')}": float(value) for name, value in found.items() if not name.endswith("_step")
         }
-        trainer.logger.log_hyperparams(settings, metrics)
+        trainer.logger.log_hyperparams(settings, metrics, step=trainer.global_step)

@@ -3,6 +3,7 @@
 There are no worker processes: one gather from tensors in memory costs less than handing a batch between processes.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
+from lightning_rnn.errors import DataError
 
 EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
 EVAL_BATCH = 1024
@@ -121,6 +123,7 @@ class SequenceLoader:
         """
         self.source, self.sampler = source, sampler
         self.position = 0  # batches of the epoch handed out so far
+        self.order = ""  # hash of all rows handed out so far: two runs with equal hashes saw the same sequences
         self._skip = 0
 
     def __len__(self) -> int:
@@ -133,12 +136,23 @@ class SequenceLoader:
         self.position, self._skip = self._skip, 0
         for rows in self.sampler.batches(self.position):
             self.position += 1
+            self.order = hashlib.blake2b(self.order.encode() + rows.numpy().tobytes(), digest_size=16).hexdigest()
             yield sequences.batch(rows.clamp(min=0))._replace(index=rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, for the checkpoint."""
-        return {"position": self.position}
+        """Return position and order so far, for the checkpoint."""
+        return {"position": self.position, "batches": len(self), "order": self.order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a stored position; at an epoch's end that is the next one's beginning."""
-        self._skip = int(state["position"]) % len(self)
+        """Go on from a stored position; at an epoch's end that is the next one's beginning.
+
+        Raises:
+            DataError: The position is inside an epoch of another number of batches.
+        """
+        position, batches = int(state["position"]), int(state["batches"])
+        self._skip, self.order = position % batches, str(state["order"])
+        if self._skip and batches != len(self):
+            raise DataError(
+                f"the checkpoint is inside an epoch of {batches} batches on each rank, this run has {len(self)}; "
+                "accepted is the same batch size and number of processes"
+            )

@@ -120,7 +120,8 @@ class SequenceDataModule(LightningDataModule):
             if part is not None and part.num_features != self.schema.num_features:
                 raise DataError(f"data: found {part.num_features} features, the model takes {self.schema.num_features}")
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            self._compare_ranks("".join(part.fingerprint() for part in parts if part is not None))
+            random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
+            self._compare_ranks(random_state + "".join(part.fingerprint() for part in parts if part is not None))
 
     def train_dataloader(self) -> SequenceLoader:
         """Return the loader of shuffled training batches."""
@@ -147,11 +148,22 @@ class SequenceDataModule(LightningDataModule):
         return self._required("train")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the settings, for the checkpoint; they stand under the class's plain name, never a class path."""
-        return {"settings": self.settings}
+        """Return settings and a hash of the data; they stand under the class's plain name, never a class path."""
+        return {"settings": self.settings, "train": self._train_fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: the command line has restored the settings before the data was built."""
+        """Refuse to go on training with other data; the command line has restored the settings before.
+
+        Raises:
+            DataError: The training sequences are not the checkpoint's.
+        """
+        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fits and state_dict["train"] != self._train_fingerprint:
+            raise DataError("the training sequences are not those of the checkpoint; accepted are the same to continue")
+
+    @cached_property
+    def _train_fingerprint(self) -> str:
+        return self._required("train").fingerprint()
 
     def _required(self, name: str) -> Sequences:
         part = self.part(name)
@@ -179,7 +191,7 @@ class SequenceDataModule(LightningDataModule):
         torch.distributed.all_gather_object(found, mine)
         odd = [rank for rank, other in enumerate(found) if other != found[0]]
         if odd:
-            raise DataError(f"data differs between ranks: {odd} have built other sequences than rank 0")
+            raise DataError(f"ranks {odd} have other sequences, splits or random states than rank 0")
 
 
 class SyntheticDataModule(SequenceDataModule):
