@@ -27,7 +27,7 @@ from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data.modules import DATA_MODULES, SequenceDataModule
-from lightning_rnn.errors import LightningRNNError, OptionError
+from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
 from lightning_rnn.runs import NoRunError, StoredRun, newest_run, own_config
 
 PROGRAM = "lightning_rnn"
@@ -91,7 +91,7 @@ class Typed:
         self.configs = [path for path in map(Path, found["config"]) if path.exists()]
         self.config: dict[str, Any] = {}
         for path in found["config"]:
-            self._merge(self._read(path))
+            _lay_over(self.config, self._read(path))
         data = self.config.get("data")
         data_class = data.get("class_path") if isinstance(data, dict) else data
         trainer = self.config.get("trainer")
@@ -105,15 +105,22 @@ class Typed:
     def _read(self, path: str) -> dict[str, Any]:
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return {}
+        except OSError as error:
+            raise OptionError(f"--config: {path}: cannot be read ({error.strerror})") from None
+        except (ValueError, yaml.YAMLError) as error:
+            raise OptionError(f"--config: {path}: found no YAML ({' '.join(str(error).split())[:200]})") from None
         if not isinstance(content, dict):
-            return {}
+            raise OptionError(f"--config: {path}: found {type(content).__name__}, accepted are settings by name")
         nested = content.get(self.command)
         return nested if isinstance(nested, dict) else content
 
-    def _merge(self, content: dict[str, Any]) -> None:
-        self.config |= content
+
+def _lay_over(config: dict[str, Any], content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            _lay_over(config[key], value)
+        else:
+            config[key] = value
 
 
 class Parser(LightningArgumentParser):
@@ -271,6 +278,22 @@ class CommandLine(LightningCLI):
             assert self.stored is not None
             raise OptionError(f"{option}: found {found!r}, accepted is {stored!r} as in {self.stored.path}{otherwise}")
 
+    def instantiate_classes(self) -> None:
+        """Build everything and open the data, so that what is wrong is said before anything is written.
+
+        Raises:
+            CheckpointError: Weights that are not the model's.
+            DataError: See `SequenceDataModule.load`.
+        """
+        super().instantiate_classes()
+        if self.stored is not None:
+            try:
+                self.model.load_state_dict(self.stored.weights)
+            except Exception as error:  # whatever is in the file
+                reason = str(error).strip().rpartition("\n")[2].strip()
+                raise CheckpointError(f"{self.stored.path}: its weights are not this model's ({reason})") from None
+        self.datamodule.load(str(self.subcommand), None if self.subcommand == "fit" else self.model.schema)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run folder's logger, the callbacks and the checkpoint writer to what the user chose."""
         command = str(self.subcommand)
@@ -380,10 +403,14 @@ def _in_our_words(message: str) -> str:
     for pattern, words in (
         (r'^Parser key "[^"]*":? ?', ""),
         (r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])\. Got value: (.*)", r"found \2, accepted is \1"),
+        (r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}"),
+        (
+            r"^Option '(\w+)' is not accepted",
+            rf"\1: not an option of this data module; accepted after --data and one of {', '.join(DATA_MODULES)}",
+        ),
         (r"Expected an? ", "accepted is "),
         (r"<class '([\w.]+)'>", r"\1"),
         (r"(?:typing\.)?Literal\[(.*?)\]|typing\.(one of)", r"one of \1"),
-        (r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}"),
     ):
         text = re.sub(pattern, words, text)
     given = re.search(r"Given value: (?!Namespace|NestedArg)(.*)", message)
@@ -419,7 +446,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     for name, starts in (
         ("lightning.pytorch.utilities.rank_zero", NOISE),
-        ("lightning.fabric.utilities.seed", ("Seed set",)),
+        ("lightning.fabric.utilities.seed", ("Seed set", "[rank:")),
     ):
         logging.getLogger(name).addFilter(partial(_tells, starts))
 

@@ -30,6 +30,7 @@ class StoredRun:
         path: The checkpoint.
         folder: The run folder, or the checkpoint's own where it lies in none.
         in_run: Whether it lies in a run folder.
+        weights: The model's state.
         step: Optimiser steps done.
         model: The model's hyper-parameters.
         data_name: `SyntheticDataModule`, `FileDataModule`, or None for a user's own class.
@@ -49,6 +50,7 @@ class StoredRun:
         self.model: dict[str, Any] = content["hyper_parameters"]
         self.data_name = next((name for name in DATA_MODULES if name in content), None)
         self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
+        self.weights: dict[str, Any] = content["state_dict"]
         self.step: int = content["global_step"]
 
 

@@ -105,6 +105,28 @@ class SequenceDataModule(LightningDataModule):
             size = 1 << max(3, min(6, (len(self._required("train")) // 8).bit_length() - 1))
         return int(size)
 
+    def load(self, stage: str, schema: Schema | None) -> list[Sequences]:
+        """Load a stage's parts.
+
+        Args:
+            stage: fit, validate, test or predict.
+            schema: What the trained model takes, or None to ask the training data.
+
+        Returns:
+            The parts; in fit without the validation part, where there is none.
+
+        Raises:
+            DataError: A part is missing or unusable, or does not fit the model.
+        """
+        if self._schema is None:
+            self._schema = schema
+        first, *others = PARTS_OF_STAGE[stage]
+        parts = [self._required(first), *(part for part in map(self.part, others) if part is not None)]
+        for part in parts:
+            if part.num_features != self.schema.num_features:
+                raise DataError(f"data: found {part.num_features} features, the model takes {self.schema.num_features}")
+        return parts
+
     def setup(self, stage: str) -> None:
         """Load the stage's parts and compare them between the ranks.
 
@@ -113,15 +135,10 @@ class SequenceDataModule(LightningDataModule):
         """
         model = self.trainer.lightning_module if self.trainer is not None else None
         known = getattr(model, "schema", None)
-        if stage != "fit" and self._schema is None and isinstance(known, Schema):
-            self._schema = known
-        parts = [self.part(name) for name in PARTS_OF_STAGE[stage]]
-        for part in parts:
-            if part is not None and part.num_features != self.schema.num_features:
-                raise DataError(f"data: found {part.num_features} features, the model takes {self.schema.num_features}")
+        parts = self.load(stage, known if stage != "fit" and isinstance(known, Schema) else None)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
-            self._compare_ranks(random_state + "".join(part.fingerprint() for part in parts if part is not None))
+            self._compare_ranks(random_state + "".join(part.fingerprint() for part in parts))
 
     def train_dataloader(self) -> SequenceLoader:
         """Return the loader of shuffled training batches."""
