@@ -221,8 +221,9 @@ class CommandLine(LightningCLI):
         if command == "predict":
             parser.add_argument("--output", type=str | None, help="File to write, .csv or .parquet.")
             parser.add_argument("--overwrite", type=bool, default=False, help="Whether an existing file is replaced.")
-        help_of_change = "Accept data settings that differ from those in training."
-        parser.add_argument("--allow_data_change", type=bool, default=False, help=help_of_change)
+        if command != "fit":
+            help_of_change = "Accept data settings that differ from those in training."
+            parser.add_argument("--allow_data_change", type=bool, default=False, help=help_of_change)
         parser.add_lightning_class_args(SequenceClassifier, "model")
         parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
         if command == "fit":
@@ -268,7 +269,7 @@ class CommandLine(LightningCLI):
             self._compare("--data", config["data"]["class_path"].rsplit(".", 1)[-1], self.stored.data_name, "")
         else:
             names, otherwise = getattr(data_class, "pinned", set()), ", or --allow_data_change true"
-        if data_class is None or data_class.__name__ != self.stored.data_name or config["allow_data_change"]:
+        if data_class is None or data_class.__name__ != self.stored.data_name or config.get("allow_data_change"):
             return
         for name in sorted(names & set(settings)):
             self._compare(f"--data.{name}", settings[name], stored.get(name), otherwise)

@@ -63,7 +63,13 @@ def test_fit_fills_the_run_folder(trained):
     found = {str(path.relative_to(RUN)) for path in RUN.rglob("*") if path.is_file()}
     events = {name for name in found if name.startswith("events.out.tfevents")}
     assert len(events) == 1
-    assert found - events == {"config.yaml", "hparams.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert found - events == {
+        "config.yaml",
+        "hparams.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
+    }
     assert [path.name for path in Path("lightning_logs").iterdir()] == ["version_0"]
     assert {path.name for path in trained.iterdir()} == {"lightning_logs", "fit.txt"}
 
@@ -482,11 +488,13 @@ def test_checkpoint_path_may_stand_in_the_config(trained, run_ok):
 
 
 def test_fit_goes_on_from_a_checkpoint_with_its_settings(trained, run_ok):
+    before = load(LAST)["hyper_parameters"]
     run_ok("fit", "--ckpt_path", LAST, "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
-    content = load("lightning_logs/version_1/checkpoints/last.ckpt")
+    content = load(LAST)
+    assert not Path("lightning_logs/version_1").exists()
     assert content["epoch"] == 2
     assert content["global_step"] == 3 * 64 // 16
-    assert content["hyper_parameters"] == load(LAST)["hyper_parameters"]
+    assert content["hyper_parameters"] == before
 
 
 @pytest.mark.parametrize("words", [("--data", "FileDataModule"), ("--data=FileDataModule",)])
@@ -532,20 +540,27 @@ ARCHITECTURE = [("hidden_size", 9, 8), ("cell", "gru", "rnn"), ("num_layers", 2,
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("name", "typed", "stored"), ARCHITECTURE)
 def test_another_architecture_is_refused(trained, run, command, name, typed, stored):
-    code, _, err = run(command, "--ckpt_path", BEST, f"--model.{name}", typed, "--allow_data_change", "true")
+    allowed = () if command == "fit" else ("--allow_data_change", "true")
+    code, _, err = run(command, "--ckpt_path", BEST, f"--model.{name}", typed, *allowed)
     assert code == 2
     assert err.startswith(f"lightning_rnn: error: --model.{name}: found ")
     assert f"accepted is {stored!r} as in {BEST.absolute()}" in err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_continuing_with_other_data_is_refused(trained, run):
+    code, _, err = run("fit", "--ckpt_path", BEST, "--data.seed", 6)
+    assert code == 2
+    assert err == f"lightning_rnn: error: --data.seed: found 6, accepted is 5 as in {BEST.absolute()}\n"
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "fit"])
 def test_other_synthetic_data_needs_permission(trained, run, run_ok, command):
     args = (command, "--ckpt_path", BEST, "--data.seed", 6)
     code, _, err = run(*args)
     assert code == 2
     assert err.startswith("lightning_rnn: error: --data.seed: found 6, accepted is 5 as in ")
     assert err.endswith(", or --allow_data_change true\n")
-    run_ok(*args, "--allow_data_change", "true", "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
+    run_ok(*args, "--allow_data_change", "true")
 
 
 @pytest.mark.parametrize(

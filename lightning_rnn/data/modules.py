@@ -375,6 +375,7 @@ class FileDataModule(SequenceDataModule):
         try:
             return split(
                 self._encode(self._train_file, "train_path"),
+                class_names=self.schema.class_names,
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
                 **self._shares,

@@ -11,7 +11,13 @@ PARTS = ("train", "val", "test")
 
 
 def split(
-    sequences: Sequences, *, val_fraction: float, test_fraction: float, stratify: bool, seed: int
+    sequences: Sequences,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    stratify: bool,
+    seed: int,
+    class_names: list[str] | None = None,
 ) -> dict[str, Tensor]:
     """Divide the rows of a data set.
 
@@ -24,6 +30,7 @@ def split(
         test_fraction: Share of the test part, 0 for none.
         stratify: Keep the class proportions.
         seed: Seed of the shuffling.
+        class_names: Names of the classes, for errors.
 
     Returns:
         For each of `PARTS` the rows, ascending; disjoint, together all of them.
@@ -33,7 +40,8 @@ def split(
             stratified.
     """
     generator = torch.Generator().manual_seed(seed)
-    labels = sequences.labels if sequences.labels is not None else torch.zeros(len(sequences), dtype=torch.int64)
+    labels = sequences.labels
+    assert labels is not None
     classes = labels if stratify else torch.zeros_like(labels)
     shares = torch.tensor([1.0 - val_fraction - test_fraction, val_fraction, test_fraction], dtype=torch.float64)
     if sequences.groups is None:
@@ -41,7 +49,7 @@ def split(
     else:
         part = _deal_groups(classes, sequences.groups, shares, generator)
     rows = {name: (part == i).nonzero().view(-1) for i, name in enumerate(PARTS)}
-    _check(rows, labels, shares, stratify)
+    _check(rows, labels, class_names, shares, stratify)
     return rows
 
 
@@ -74,7 +82,9 @@ def _deal_groups(classes: Tensor, groups: np.ndarray, shares: Tensor, generator:
     return choice[owner]
 
 
-def _check(rows: dict[str, Tensor], labels: Tensor, shares: Tensor, stratify: bool) -> None:
+def _check(
+    rows: dict[str, Tensor], labels: Tensor, class_names: list[str] | None, shares: Tensor, stratify: bool
+) -> None:
     present = torch.unique(labels)
     for name, share in zip(PARTS, shares, strict=True):
         if share > 0 and len(rows[name]) == 0:
@@ -84,7 +94,8 @@ def _check(rows: dict[str, Tensor], labels: Tensor, shares: Tensor, stratify: bo
             )
         missing = set(present.tolist()) - set(labels[rows[name]].tolist())
         if share > 0 and missing and (stratify or name == "train"):
+            lacking = str(min(missing)) if class_names is None else class_names[min(missing)]
             raise DataError(
-                f"the {name} part of the split has no sequence of class code {min(missing)}: too few sequences or "
-                "groups of it; accepted are fractions that leave every class in every part, or stratify false"
+                f"the {name} part of the split has no sequence of class {lacking!r}: too few sequences or groups of "
+                "it; accepted are fractions that leave every class in every part, or stratify false"
             )
