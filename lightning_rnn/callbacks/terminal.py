@@ -24,7 +24,7 @@ class EpochLines(Callback):
         self._pending: str | None = None
         self._start = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained on what, and start the clock."""
         self._start = time.monotonic()
         data = trainer.datamodule  # type: ignore[attr-defined]
