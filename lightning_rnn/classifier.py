@@ -374,4 +374,5 @@ def _class_weight(
         fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)
         require(fits, "--model.class_weights", class_weights, f"{num_classes} numbers above 0")
         return torch.tensor(class_weights, dtype=torch.float32)
+    require(class_weights in (None, "balanced"), "--model.class_weights", class_weights, "balanced or numbers")
     return torch.ones(num_classes)

@@ -441,8 +441,6 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # the interval runs on over epochs
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
-    # no validation part is a choice
-    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     # evaluation needs none of the callbacks that trained
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     for name, starts in (

@@ -89,9 +89,9 @@ def evaluate(outcome: Outcome, *, full: bool) -> dict[str, Tensor]:
     ranks = logits.double().sigmoid() if logits.ndim == 1 else logits.double().softmax(1)
     if bool(present.all()):
         result["auroc"] = _by_ranks(ranks, y, tm.binary_auroc, tm.multiclass_auroc)
-    if logits.ndim == 1:
+    if logits.ndim == 1 and bool(present[1]):
         result["f1"] = tm.binary_f1_score(decided, y, validate_args=False)
-    else:
+    elif logits.ndim == 2:
         result["f1"] = tm.multiclass_f1_score(decided, y, num_classes=num_classes, validate_args=False)
     if full:
         if bool(present.all()):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from lightning_rnn.__main__ import main
 
@@ -22,6 +23,8 @@ TINY_DATA = ("--data.num_train", 64, "--data.num_val", 32, "--data.num_test", 64
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # tiny models, and as many test processes as cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Lightning 2.6 calls what jsonargparse 5, which pyproject.toml excludes, will no longer have
     config.addinivalue_line("filterwarnings", "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 

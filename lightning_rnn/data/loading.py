@@ -20,7 +20,8 @@ EVAL_BATCH = 1024
 
 def seeded_generator(*key: int) -> Generator:
     """Return a generator that is a function of the key alone, its streams independent of each other's."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    # the length in front: a SeedSequence takes (0,) and (0, 0) for the same
+    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
@@ -124,7 +125,7 @@ class SequenceLoader:
         self.source, self.sampler = source, sampler
         self.position = 0  # batches of the epoch handed out so far
         self.order = ""  # hash of all rows handed out so far: two runs with equal hashes saw the same sequences
-        self._skip = 0
+        self._resumed = False
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -133,7 +134,7 @@ class SequenceLoader:
     def __iter__(self) -> Iterator[SequenceBatch]:
         """Yield the epoch's batches, from the stored position in the first epoch after a resume."""
         sequences = self.source(self.sampler.epoch)
-        self.position, self._skip = self._skip, 0
+        self.position, self._resumed = self.position if self._resumed else 0, False
         for rows in self.sampler.batches(self.position):
             self.position += 1
             self.order = hashlib.blake2b(self.order.encode() + rows.numpy().tobytes(), digest_size=16).hexdigest()
@@ -150,8 +151,8 @@ class SequenceLoader:
             DataError: The position is inside an epoch of another number of batches.
         """
         position, batches = int(state["position"]), int(state["batches"])
-        self._skip, self.order = position % batches, str(state["order"])
-        if self._skip and batches != len(self):
+        self.position, self.order, self._resumed = position % batches, str(state["order"]), True
+        if self.position and batches != len(self):
             raise DataError(
                 f"the checkpoint is inside an epoch of {batches} batches on each rank, this run has {len(self)}; "
                 "accepted is the same batch size and number of processes"

@@ -135,6 +135,8 @@ class SequenceDataModule(LightningDataModule):
         """
         model = self.trainer.lightning_module if self.trainer is not None else None
         known = getattr(model, "schema", None)
+        if self.trainer is not None and stage == "fit" and self.part("val") is None:
+            self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list
         parts = self.load(stage, known if stage != "fit" and isinstance(known, Schema) else None)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()

@@ -116,10 +116,9 @@ class Sequences:
         parts = [_as_tensor(a, f"x[{i}]", torch.float32) for i, a in enumerate(arrays)]
         parts = [p[:, None] if p.ndim == 1 else p for p in parts]
         for i, part in enumerate(parts):
-            if part.ndim != 2 or part.shape[1] != parts[0].shape[-1]:
-                raise DataError(
-                    f"x[{i}]: found shape {tuple(part.shape)}, accepted is (T, {parts[0].shape[-1]}) as in x[0]"
-                )
+            if part.ndim != 2 or part.shape[1] != parts[0].shape[1]:
+                accepted = f"(T, {parts[0].shape[1]}) as in x[0]" if i else "(T, F) or (T,)"
+                raise DataError(f"x[{i}]: found shape {tuple(part.shape)}, accepted is {accepted}")
         return cls(torch.cat(parts), torch.tensor([len(p) for p in parts]), labels)
 
     def __len__(self) -> int:
@@ -237,7 +236,10 @@ class Sequences:
 def _as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
     """Convert without copying where nothing changes; refuse what is not numbers."""
     if not isinstance(data, Tensor):
-        array = np.asarray(data)
+        try:
+            array = np.asarray(data)
+        except ValueError:
+            raise DataError(f"{name}: found nested lists of different lengths, accepted is a table") from None
         if array.dtype.kind not in "biuf" or (dtype == torch.int64 and array.dtype.kind == "f"):
             kind = "integers" if dtype == torch.int64 else "numbers"
             raise DataError(f"{name}: found dtype {array.dtype}, accepted are {kind}")

@@ -1,0 +1,132 @@
+"""Recurrent layers: both forms, torch's own cells and layers, and the operations on padded batches."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from lightning_rnn.models.cells import CELLS, LockedDropout, RecurrentLayer, RecurrentStack
+from lightning_rnn.models.masking import flip_sequences, last_step, valid_steps
+
+TORCH_CELLS = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
+TORCH_LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+EXACT = {"rtol": 0.0, "atol": 1e-10}  # in float64
+SIZES = st.integers(1, 5)
+LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=5)
+SEEDS = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Tensors this small are ten times slower on two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=CELLS)
+def cell(request):
+    return request.param
+
+
+def test_every_cell_has_an_oracle():
+    assert set(CELLS) == set(TORCH_CELLS) == set(TORCH_LAYERS)
+
+
+@given(batch=SIZES, steps=SIZES, features=SIZES, hidden=SIZES, seed=SEEDS)
+@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_forms_equal_torchs_cell(cell, batch, steps, features, hidden, seed):
+    torch.manual_seed(seed)
+    layer = RecurrentLayer(cell, features, hidden).double()
+    reference = TORCH_CELLS[cell](features, hidden).double()
+    reference.load_state_dict({name.removesuffix("_l0"): w for name, w in layer.layer.state_dict().items()})
+    x = torch.randn(batch, steps, features, dtype=torch.float64)
+
+    whole = layer(x)
+    assert whole.shape == (batch, steps, hidden)
+    state, expected = layer.initial_state(x), None  # torch's cells start from zeros by themselves
+    for t in range(steps):
+        state = layer.step(x[:, t], state)
+        expected = reference(x[:, t], expected)
+        h = expected[0] if cell == "lstm" else expected
+        torch.testing.assert_close(state[0], h, **EXACT)
+        torch.testing.assert_close(whole[:, t], h, **EXACT)
+    if cell == "lstm":
+        torch.testing.assert_close(state[1], expected[1], **EXACT)
+
+
+def test_initial_state_is_zero(cell):
+    state = RecurrentLayer(cell, 3, 4).double().initial_state(torch.ones(2, 5, 3, dtype=torch.float64))
+    assert len(state) == (2 if cell == "lstm" else 1)
+    for part in state:
+        assert part.dtype == torch.float64
+        assert part.tolist() == [[0.0] * 4] * 2
+
+
+@given(lengths=LENGTHS, extra=st.integers(0, 3), seed=SEEDS)
+@settings(max_examples=8, deadline=None)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_stack_equals_torch_on_packed_sequences(cell, num_layers, bidirectional, lengths, extra, seed):
+    torch.manual_seed(seed)
+    stack = RecurrentStack(cell, 2, 3, num_layers=num_layers, bidirectional=bidirectional, dropout=0.0).double()
+    reference = TORCH_LAYERS[cell](2, 3, num_layers, batch_first=True, bidirectional=bidirectional).double()
+    weights = {}
+    for layers, suffix in ((stack.forward_layers, ""), (stack.backward_layers, "_reverse")):
+        for i, layer in enumerate(layers):
+            weights |= {name.replace("_l0", f"_l{i}{suffix}"): w for name, w in layer.layer.state_dict().items()}
+    reference.load_state_dict(weights)
+    lengths = torch.tensor(lengths)
+    x = torch.randn(len(lengths), int(lengths.max()) + extra, 2, dtype=torch.float64)
+
+    output = stack(x, lengths)
+    packed, _ = reference(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+    expected, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+    assert output.shape == expected.shape == (*x.shape[:2], stack.output_size)
+    inside = valid_steps(lengths, x.shape[1])
+    torch.testing.assert_close(output[inside], expected[inside], **EXACT)
+
+
+def test_locked_dropout_keeps_one_mask_for_all_steps():
+    torch.manual_seed(0)
+    x = torch.randn(200, 7, 10).abs() + 0.1
+    dropped = LockedDropout(0.25)(x)
+    factor = dropped / x  # 0 or 1 / (1 - p)
+    torch.testing.assert_close(factor, factor[:, :1].expand_as(factor))
+    assert set(factor.mul(0.75).round(decimals=5).unique().tolist()) == {0.0, 1.0}
+    assert (factor[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert 0 < (factor[0, 0] == 0).sum() < 10  # channels of one sequence differ
+    assert torch.equal(LockedDropout(0.25).eval()(x), x)
+    assert torch.equal(LockedDropout(0.0)(x), x)
+
+
+def test_stack_drops_only_the_input_of_higher_layers():
+    torch.manual_seed(0)
+    x, lengths = torch.randn(4, 5, 2), torch.full((4,), 5)
+    one = RecurrentStack("gru", 2, 8, num_layers=1, bidirectional=False, dropout=0.5)
+    assert torch.equal(one(x, lengths), one(x, lengths))
+    two = RecurrentStack("gru", 2, 8, num_layers=2, bidirectional=False, dropout=0.5)
+    assert not torch.allclose(two(x, lengths), two(x, lengths))
+    two.eval()
+    assert torch.equal(two(x, lengths), two(x, lengths))
+
+
+@given(lengths=LENGTHS, extra=st.integers(0, 3), seed=SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_masking_equals_slow_reference(lengths, extra, seed):
+    torch.manual_seed(seed)
+    width = max(lengths) + extra
+    x = torch.randn(len(lengths), width, 2)
+    mask = valid_steps(torch.tensor(lengths), width)
+    flipped = flip_sequences(x, torch.tensor(lengths))
+    last = last_step(x, torch.tensor(lengths))
+    for i, length in enumerate(lengths):
+        assert mask[i].tolist() == [t < length for t in range(width)]
+        for t in range(width):
+            assert flipped[i, t].tolist() == x[i, length - 1 - t if t < length else t].tolist()
+        assert last[i].tolist() == x[i, length - 1].tolist()
