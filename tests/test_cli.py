@@ -132,7 +132,7 @@ def test_seeds_decide_the_weights(empty, run_ok, tiny):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--checkpoint.mode", "max"),  # a falling loss is then one that gets worse
+        ("--checkpoint.mode", "max", "--model.lr", 0.001),  # a falling loss is then one that gets worse
         ("--model.lr", 3, "--model.schedule", "constant"),
     ],
 )
@@ -364,7 +364,8 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
     p = table["probability"].to_numpy()
     assert table["label"].to_list() == np.where(p > 0.5, "2", "1").tolist()
     found = json.loads((RUN / "test_metrics.json").read_text())
-    assert found["test/auroc"] == pytest.approx(sk.roc_auc_score(part.labels, p), abs=1e-6)
+    # the file's float32 probabilities tie where the metric's logits do not
+    assert found["test/auroc"] == pytest.approx(sk.roc_auc_score(part.labels, p), abs=1e-5)
     assert found["test/accuracy"] == pytest.approx(sk.accuracy_score(part.labels, p > 0.5), abs=1e-6)
     np.testing.assert_allclose(p, SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(part)), atol=1e-6)
 
