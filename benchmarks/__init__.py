@@ -1,0 +1,1 @@
+"""One runnable file a question; `python -m benchmarks` runs them all, short."""

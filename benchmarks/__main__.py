@@ -1,0 +1,5 @@
+"""Run every benchmark."""
+
+from benchmarks import whole_command
+
+whole_command.main()
