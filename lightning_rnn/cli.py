@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -43,6 +44,7 @@ CKPT_HELP = (
 )
 FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")
 NOISE = ("💡 Tip", "TPU available", "GPU available: False", "Restor", "Loaded model", "`Trainer.fit` stopped")
+SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "gradient_clip_val": 1.0,
@@ -287,6 +289,8 @@ class CommandLine(LightningCLI):
             DataError: See `SequenceDataModule.load`.
         """
         super().instantiate_classes()
+        if "OMP_NUM_THREADS" not in os.environ and self.model.hparams["hidden_size"] <= SMALL:
+            torch.set_num_threads(1)
         if self.stored is not None:
             try:
                 self.model.load_state_dict(self.stored.weights)
