@@ -1,17 +1,14 @@
 """The command line: defaults, links, checkpoint precedence, run folders, exit codes."""
 
-import argparse
 import logging
 import os
-import re
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-import yaml
 from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -22,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_rnn.arguments import COMMANDS, Parser, Typed
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
@@ -32,12 +30,6 @@ from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
 from lightning_rnn.runs import NoRunError, StoredRun, newest_run, own_config
 
 PROGRAM = "lightning_rnn"
-COMMANDS = {
-    "fit": "Train, validating after each epoch.",
-    "validate": "Judge a checkpoint on the validation part.",
-    "test": "Judge a checkpoint on the test part; writes test_metrics.json.",
-    "predict": "Write a checkpoint's predictions to a file; labels are not needed.",
-}
 CKPT_HELP = (
     "Checkpoint, whose settings hold where none are typed; when not given, the best of the newest run.",
     "Run to continue: a checkpoint, last (the newest run's), or auto (as last, but a new run where there is none).",
@@ -74,67 +66,6 @@ def class_names(data: SequenceDataModule) -> list[str]:
 def feature_names(data: SequenceDataModule) -> list[str] | None:
     """Return the F names, if there are any."""
     return data.schema.feature_names
-
-
-class Typed:
-    """What must be known of the arguments before they are parsed: a checkpoint changes the parser's defaults."""
-
-    def __init__(self, args: list[str]) -> None:
-        """Look through command line and config files; malformed ones are left to the real parser."""
-        self.command = next((arg for arg in args if arg in COMMANDS), None)
-        scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        for name in ("--ckpt_path", "--data", "--data.class_path", "--trainer.default_root_dir"):
-            scanner.add_argument(name)
-        scanner.add_argument("-c", "--config", action="append", default=[])
-        try:
-            found = vars(scanner.parse_known_args(args)[0])
-        except argparse.ArgumentError:
-            found = {"config": []}
-        self.configs = [path for path in map(Path, found["config"]) if path.exists()]
-        self.config: dict[str, Any] = {}
-        for path in found["config"]:
-            _lay_over(self.config, self._read(path))
-        data = self.config.get("data")
-        data_class = data.get("class_path") if isinstance(data, dict) else data
-        trainer = self.config.get("trainer")
-        root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-        self.ckpt_path: str | None = found.get("ckpt_path") or self.config.get("ckpt_path")
-        self.root = Path(found.get("trainer.default_root_dir") or root or ".")
-        typed_class = found.get("data.class_path") or found.get("data") or data_class
-        self.data_class = typed_class.rsplit(".", 1)[-1] if isinstance(typed_class, str) else None
-        self.wants_help = bool({"-h", "--help", "--print_config"} & {arg.split("=")[0] for arg in args})
-
-    def _read(self, path: str) -> dict[str, Any]:
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OptionError(f"--config: {path}: cannot be read ({error.strerror})") from None
-        except (ValueError, yaml.YAMLError) as error:
-            raise OptionError(f"--config: {path}: found no YAML ({' '.join(str(error).split())[:200]})") from None
-        if not isinstance(content, dict):
-            raise OptionError(f"--config: {path}: found {type(content).__name__}, accepted are settings by name")
-        nested = content.get(self.command)
-        return nested if isinstance(nested, dict) else content
-
-
-def _lay_over(config: dict[str, Any], content: dict[str, Any]) -> None:
-    for key, value in content.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            _lay_over(config[key], value)
-        else:
-            config[key] = value
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose errors are one message."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message, in our words.
-
-        Raises:
-            OptionError: Always.
-        """
-        raise OptionError(_in_our_words(message))
 
 
 class SaveConfig(SaveConfigCallback):
@@ -397,34 +328,6 @@ def take_launched_world(trainer: dict[str, Any]) -> None:
         trainer[name] = found
     if trainer["strategy"] == "auto" and world != (1, 1):
         trainer["strategy"] = "ddp"
-
-
-def _in_our_words(message: str) -> str:
-    """Say what jsonargparse said in one line: option, what was found, what is accepted."""
-    match = re.search(r'Parser key "([^"]*)":?', message)
-    causes = [line.strip(" -") for line in message.splitlines() if line.lstrip().startswith("- ")]
-    causes = [line for line in causes if not re.search("NoneType|a path but|Union subtypes", line)]
-    text = "; ".join(causes) or " ".join(message.split())
-    for pattern, words in (
-        (r'^Parser key "[^"]*":? ?', ""),
-        (r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])\. Got value: (.*)", r"found \2, accepted is \1"),
-        (r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}"),
-        (
-            r"^Option '(\w+)' is not accepted",
-            rf"\1: not an option of this data module; accepted after --data and one of {', '.join(DATA_MODULES)}",
-        ),
-        (r"Expected an? ", "accepted is "),
-        (r"<class '([\w.]+)'>", r"\1"),
-        (r"(?:typing\.)?Literal\[(.*?)\]|typing\.(one of)", r"one of \1"),
-    ):
-        text = re.sub(pattern, words, text)
-    given = re.search(r"Given value: (?!Namespace|NestedArg)(.*)", message)
-    if given and "found" not in text:
-        text = f"found {given[1]}, {text}"
-    if match is None:
-        return text
-    inner = re.match(r"(\w+): (.*)", text) if match[1] == "data" else None  # an argument of the data module
-    return f"--{match[1]}.{inner[1]}: {inner[2]}" if inner else f"--{match[1]}: {text}"
 
 
 def find_cause(error: BaseException) -> LightningRNNError | None:
