@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_rnn.callbacks.checkpoints import EarlyStopping
     from lightning_rnn.classifier import SequenceClassifier
-    from lightning_rnn.data.modules import FileDataModule, SequenceDataModule, SyntheticDataModule
+    from lightning_rnn.data.file_module import FileDataModule
+    from lightning_rnn.data.modules import SequenceDataModule
     from lightning_rnn.data.sequences import SequenceBatch, Sequences
+    from lightning_rnn.data.synthetic import SyntheticDataModule
     from lightning_rnn.models.network import SequenceNetwork
 
 __version__ = "0.1.0"
@@ -28,13 +30,13 @@ __all__ = [
 
 _MODULE_OF = {
     "EarlyStopping": "callbacks.checkpoints",
-    "FileDataModule": "data.modules",
+    "FileDataModule": "data.file_module",
     "SequenceBatch": "data.sequences",
     "SequenceClassifier": "classifier",
     "SequenceDataModule": "data.modules",
     "SequenceNetwork": "models.network",
     "Sequences": "data.sequences",
-    "SyntheticDataModule": "data.modules",
+    "SyntheticDataModule": "data.synthetic",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_rnn.data.modules import DATA_MODULES
+from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import OptionError
 
 COMMANDS = {

@@ -25,7 +25,8 @@ from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
-from lightning_rnn.data.modules import DATA_MODULES, SequenceDataModule
+from lightning_rnn.data import DATA_MODULES
+from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
 from lightning_rnn.runs import NoRunError, StoredRun, newest_run, own_config
 

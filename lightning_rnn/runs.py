@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from lightning_rnn.classifier import SequenceClassifier
-from lightning_rnn.data.modules import DATA_MODULES
+from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError
 
 HARMLESS = frozenset(

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 
-from lightning_rnn.data.modules import SyntheticDataModule
+from lightning_rnn.data.synthetic import SyntheticDataModule
 from lightning_rnn.errors import DataError
 
 TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_rnn.data import loading, modules
+from lightning_rnn.data import DATA_MODULES, loading, synthetic
+from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.files import read_file
 from lightning_rnn.data.loading import seeded_generator
-from lightning_rnn.data.modules import DATA_MODULES, FileDataModule, Schema, SyntheticDataModule
+from lightning_rnn.data.modules import Schema
+from lightning_rnn.data.synthetic import SyntheticDataModule
 from lightning_rnn.data.tasks import TASKS
 from lightning_rnn.errors import DataError, OptionError
 
@@ -74,7 +76,7 @@ def test_values_lengths_and_order_are_drawn_from_streams_of_their_own(monkeypatc
         seeds.append(generator.initial_seed())
         return generator
 
-    monkeypatch.setattr(modules, "seeded_generator", recorded)
+    monkeypatch.setattr(synthetic, "seeded_generator", recorded)
     monkeypatch.setattr(loading, "seeded_generator", recorded)
     data = SyntheticDataModule(length=5, min_length=2, **SMALL)
     for name in PARTS:

@@ -1,0 +1,178 @@
+"""The data module of a user's own files."""
+
+import os
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_rnn.data.contents import FileContents, sort_classes
+from lightning_rnn.data.files import read_file
+from lightning_rnn.data.modules import Schema, SequenceDataModule
+from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.data.splitting import split
+from lightning_rnn.errors import DataError, OptionError, require
+
+
+class FileDataModule(SequenceDataModule):
+    """A user's own sequences, from files of one of many formats."""
+
+    pinned = frozenset({"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"})
+    paths: ClassVar[tuple[str, ...]] = ("train_path", "val_path", "test_path", "predict_path")
+
+    def __init__(
+        self,
+        *,
+        train_path: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        predict_path: str | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        stratify: bool = True,
+        group_column: str | None = None,
+        label_column: str = "label",
+        id_column: str | None = None,
+        time_column: str | None = None,
+        feature_columns: list[str] | None = None,
+        positive_class: str | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Set up; a file is opened when a stage needs it.
+
+        Args:
+            train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv or .parquet (docs/data.md).
+            val_path: File of the validation sequences; when not given, `val_fraction` of `train_path`.
+            test_path: File of the test sequences; when not given, `test_fraction` of `train_path`.
+            predict_path: File of sequences to predict, labels not needed; when not given, the test sequences.
+            val_fraction: Share of `train_path` held out for validation, 0 for none. Unused with `val_path`.
+            test_fraction: Share of `train_path` held out for testing, 0 for none. Unused with `test_path`.
+            stratify: Hold out the same share of every class.
+            group_column: Column whose values are never split between parts (one person's sequences, say).
+            label_column: Column of the class, in CSV and Parquet.
+            id_column: Column that tells sequences apart in CSV and Parquet with one row a time step; when not given,
+                one row is one sequence.
+            time_column: Column to order a sequence's rows by; when not given, their order in the file.
+            feature_columns: Columns of the features; when not given, all the others.
+            positive_class: Which of two classes is the positive one; when not given, the later in sorted order.
+            batch_size: Sequences in a training batch of one process; when not given, an eighth of the training
+                sequences, from 8 to 64.
+            seed: Seed of the split and of the order in training.
+
+        Raises:
+            OptionError: A fraction outside [0, 1), or no training part left.
+        """
+        super().__init__(dict(locals()))
+        for name in ("val_fraction", "test_fraction"):
+            share = self.settings[name]
+            require(0 <= share < 1, f"--data.{name}", share, "a number from 0 to below 1")
+        total = self._shares["val_fraction"] + self._shares["test_fraction"]
+        require(total < 1, "--data.val_fraction and --data.test_fraction", total, "a sum below 1")
+        for name in self.paths:
+            if self.settings[name] is not None:
+                self.settings[name] = os.path.abspath(self.settings[name])
+
+    @property
+    def _shares(self) -> dict[str, float]:
+        """The shares of `train_path` that are held out."""
+        return {
+            f"{part}_fraction": 0.0 if self.settings[f"{part}_path"] else self.settings[f"{part}_fraction"]
+            for part in ("val", "test")
+        }
+
+    @cached_property
+    def _train_file(self) -> FileContents:
+        return self._read("train_path", None)
+
+    @cached_property
+    def _split(self) -> dict[str, Tensor]:
+        try:
+            return split(
+                self._encode(self._train_file, "train_path"),
+                class_names=self.schema.class_names,
+                stratify=self.settings["stratify"],
+                seed=self.settings["seed"],
+                **self._shares,
+            )
+        except DataError as error:
+            raise DataError(f"{self.settings['train_path']}: {error}") from None
+
+    def read_schema(self) -> Schema:
+        """Return the training file's schema.
+
+        Raises:
+            DataError: Fewer than two classes, or a positive class that is not there.
+        """
+        file = self._train_file
+        assert file.labels is not None
+        names, positive = sort_classes(set(file.labels.tolist())), self.settings["positive_class"]
+        path = self.settings["train_path"]
+        if len(names) < 2:
+            raise DataError(f"{path}: found one class only, {names[0]!r}; accepted are two or more")
+        if positive is not None:
+            if positive not in names or len(names) != 2:
+                raise DataError(f"{path}: found classes {', '.join(names)}; --data.positive_class {positive!r} names "
+                                "one of two classes")  # fmt: skip
+            names = [name for name in names if name != positive] + [positive]
+        return Schema(file.sequences.num_features, names, file.feature_names)
+
+    def load_part(self, name: str) -> Sequences | None:
+        """Read or cut out a part."""
+        if name == "predict":
+            return self._unlabelled() if self.settings["predict_path"] else self.part("test")
+        if name != "train" and self.settings[f"{name}_path"]:
+            return self._encode(self._read(f"{name}_path", self.schema.feature_names), f"{name}_path")
+        if name == "train" or self._shares[f"{name}_fraction"] > 0:
+            return self._encode(self._train_file, "train_path").select(self._split[name])
+        return None
+
+    def missing_hint(self, name: str) -> str:
+        """Say how a part would be given."""
+        if name == "train":
+            return "--data.train_path is not given"
+        by_share = "" if name == "predict" else f" and --data.{name}_fraction is 0"
+        return f"--data.{name}_path is not given{by_share}"
+
+    def _read(self, option: str, feature_names: list[str] | None, require_labels: bool = True) -> FileContents:
+        path = self.settings[option]
+        if path is None:
+            raise OptionError(f"--data.{option}: found nothing, accepted is a file")
+        columns = {key: self.settings[key] for key in ("label_column", "id_column", "time_column", "group_column")}
+        chosen = self.settings["feature_columns"]
+        return read_file(
+            path,
+            **columns,
+            feature_columns=chosen or feature_names,
+            only_features=chosen is None,
+            require_labels=require_labels,
+        )
+
+    def _unlabelled(self) -> Sequences:
+        sequences = self._read("predict_path", self.schema.feature_names, require_labels=False).sequences
+        self._check_width(sequences, "predict_path")
+        return sequences
+
+    def _encode(self, file: FileContents, option: str) -> Sequences:
+        """Put the codes of the labels beside the sequences."""
+        assert file.labels is not None
+        self._check_width(file.sequences, option)
+        code_of = {name: code for code, name in enumerate(self.schema.class_names)}
+        codes = [code_of.get(name, -1) for name in file.labels.tolist()]
+        if -1 in codes:
+            at = codes.index(-1)
+            assert file.sequences.ids is not None
+            place = f"{self.settings[option]}: sequence {file.sequences.ids[at]!r}"
+            known = ", ".join(self.schema.class_names)
+            raise DataError(f"{place} has label {file.labels[at]!r}, unseen in training; accepted are {known}")
+        labelled = file.sequences.select(torch.arange(len(codes)))
+        labelled.labels = torch.tensor(codes)
+        return labelled
+
+    def _check_width(self, sequences: Sequences, option: str) -> None:
+        if sequences.num_features != self.schema.num_features:
+            raise DataError(
+                f"{self.settings[option]}: found {sequences.num_features} features per step, accepted are "
+                f"{self.schema.num_features} as in training"
+            )
