@@ -95,7 +95,7 @@ class SequenceClassifier(LightningModule):
         self.save_hyperparameters()
         names = [str(code) for code in range(num_classes)] if class_names is None else class_names
         require(len(names) == num_classes, "class_names", class_names, f"{num_classes} names")
-        require(lr > 0 and math.isfinite(lr), "--model.lr", lr, "a finite number above 0")
+        require(0 < lr <= 1e30, "--model.lr", lr, "a number above 0, at most 1e30")
         require(weight_decay >= 0, "--model.weight_decay", weight_decay, "a number of at least 0")
         require(optimizer in ("adam", "adamw"), "--model.optimizer", optimizer, "adam or adamw")
         require(schedule in ("constant", "cosine", "onecycle"), "--model.schedule", schedule, "a known schedule")

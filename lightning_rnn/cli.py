@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import restricted_number_type
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -37,6 +37,7 @@ CKPT_HELP = (
 )
 FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")
 NOISE = ("💡 Tip", "TPU available", "GPU available: False", "Restor", "Loaded model", "`Trainer.fit` stopped")
+SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -87,8 +88,8 @@ class CommandLine(LightningCLI):
         self.typed = Typed(args)
         self.stored = self._find_run()
         if self.typed.command == "fit" and self.stored is not None:
-            own = own_config(self.stored.folder)
-            if own is not None and not any(own.samefile(path) for path in self.typed.configs):
+            own = own_config(self.stored.folder, self.typed.configs)
+            if own is not None:
                 at = args.index("fit") + 1
                 args = [*args[:at], "--config", str(own), *args[at:]]  # first, so that all that is typed wins
                 self.typed = Typed(args)
@@ -140,7 +141,7 @@ class CommandLine(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed; Lightning's own option also takes true, for 0."""
         help_of_seed = "Seed of the weights and of dropout; data and their order follow --data.seed."
-        parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help=help_of_seed)
+        parser.add_argument("--seed_everything", type=SEED, default=0, help=help_of_seed)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Put our descriptions in place of Lightning's."""
@@ -176,7 +177,14 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; Lightning's own warns where tests give arguments."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except OverflowError as error:
+            raise OptionError(f"found a number that is too large ({error})") from None
+        config = self.config.get(self.config.get("subcommand") or "", {})
+        for name in ("model", "data", "checkpoint", "trainer"):
+            if name in config and not hasattr(config[name], "as_dict"):
+                raise OptionError(f"--{name}: found {config[name]!r}, accepted are settings by name")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would put the checkpoint's settings over what the user typed."""
@@ -189,6 +197,9 @@ class CommandLine(LightningCLI):
         """
         config = self.config[self.config["subcommand"]]
         take_launched_world(config["trainer"])
+        for name, value in config["data"].as_dict().get("init_args", {}).items():
+            if name.endswith("_path") and isinstance(value, str):  # config.yaml must hold anywhere
+                config["data"]["init_args"][name] = os.path.abspath(value)
         if self.stored is None:
             config["ckpt_path"] = None  # "auto" has found nothing
             return
@@ -228,7 +239,9 @@ class CommandLine(LightningCLI):
                 self.model.load_state_dict(self.stored.weights)
             except Exception as error:  # whatever is in the file
                 reason = str(error).strip().rpartition("\n")[2].strip()
-                raise CheckpointError(f"{self.stored.path}: its weights are not this model's ({reason})") from None
+                raise CheckpointError(
+                    f"{self.stored.path}: its weights are not this model's ({reason[:200]})"
+                ) from None
         self.datamodule.load(str(self.subcommand), None if self.subcommand == "fit" else self.model.schema)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

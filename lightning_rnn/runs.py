@@ -79,12 +79,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     keys = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
     if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in keys.items()):
         raise CheckpointError(f"{path}: found no model of this package in it")
+    if not 0 <= content["global_step"] < 2**63:
+        raise CheckpointError(f"{path}: found step {content['global_step']}, accepted is one of at least 0")
     _check_arguments(path, "hyper_parameters", content["hyper_parameters"], SequenceClassifier)
+    _check_model(path, content["hyper_parameters"], content["state_dict"])
     for name, kind in DATA_MODULES.items():
         if name in content:
             settings = content[name].get("settings") if isinstance(content[name], dict) else None
             _check_arguments(path, name, settings, kind)
     return content
+
+
+def _check_model(path: Path, arguments: dict[str, Any], weights: dict[str, Any]) -> None:
+    """Refuse settings of which no model can be made, or not that of the weights, before memory is taken for it."""
+    layers = arguments.get("num_layers", 1)
+    if isinstance(layers, int) and layers > len(weights):
+        raise CheckpointError(f"{path}: found {layers} layers in its settings, fewer in its weights")
+    try:
+        with torch.device("meta"):
+            wanted = {name: value.shape for name, value in SequenceClassifier(**arguments).state_dict().items()}
+        found = {name: value.shape for name, value in weights.items()}
+    except Exception as error:  # whatever wrong types do
+        raise CheckpointError(f"{path}: no model can be made of its settings ({str(error)[:120]!r})") from None
+    if wanted != found:
+        differ = {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)}
+        raise CheckpointError(f"{path}: its weights are not this model's ({min(map(str, differ))})")
 
 
 def _check_arguments(path: Path, title: str, found: Any, kind: type) -> None:
@@ -133,17 +152,17 @@ class NoRunError(CheckpointError):
     """There is nothing to continue from."""
 
 
-def own_config(folder: Path) -> Path | None:
+def own_config(folder: Path, typed: list[Path]) -> Path | None:
     """Return a run's config.yaml, so that continuing it needs no option typed again.
 
     It lies beside a checkpoint, which may come from a stranger: it is used only if it names no code but a few
-    harmless classes and holds no text that could be taken for a path to code.
+    harmless classes and holds no text that could be taken for a path to code. One that was typed needs no more.
 
     Raises:
         CheckpointError: It names code; typing `--config` would trust it.
     """
     path = folder / "config.yaml"
-    if not path.is_file():
+    if not path.is_file() or any(path.samefile(other) for other in typed):
         return None
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -55,6 +55,8 @@ class SequenceDataModule(LightningDataModule):
         self.settings = {k: v for k, v in settings.items() if k not in ("self", "__class__")}
         self._parts: dict[str, Sequences | None] = {}
         self._schema: Schema | None = None
+        self._train_loader: SequenceLoader | None = None
+        self._loader_state: dict[str, Any] | None = None
         seed, batch_size = self.settings["seed"], self.settings["batch_size"]
         require(seed >= 0, "--data.seed", seed, "an integer of at least 0")
         require(batch_size is None or batch_size >= 1, "--data.batch_size", batch_size, "an integer of at least 1")
@@ -143,7 +145,10 @@ class SequenceDataModule(LightningDataModule):
         sampler = TrainSampler(
             part.lengths, batch_size=self.batch_size, seed=self.settings["seed"], **self._rank_and_world()
         )
-        return SequenceLoader(self.train_epoch, sampler)
+        self._train_loader = SequenceLoader(self.train_epoch, sampler)
+        if self._loader_state is not None:
+            self._train_loader.load_state_dict(self._loader_state)
+        return self._train_loader
 
     def val_dataloader(self) -> SequenceLoader | list[Any]:
         """Return the loader of the validation part; an empty list where there is none."""
@@ -162,22 +167,30 @@ class SequenceDataModule(LightningDataModule):
         return self._required("train")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings and a hash of the data; they stand under the class's plain name, never a class path."""
-        return {"settings": self.settings, "train": self._train_fingerprint}
+        """Return settings, hashes of the data and the loader's position, under the class's plain name."""
+        loader = None if self._train_loader is None else self._train_loader.state_dict()
+        return {"settings": self.settings, "parts": self._fingerprints, "loader": loader}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on training with other data; the command line has restored the settings before.
 
         Raises:
-            DataError: The training sequences are not the checkpoint's.
+            DataError: The training or validation sequences are not the checkpoint's.
         """
         fits = self.trainer is not None and self.trainer.state.fn == "fit"
-        if fits and state_dict["train"] != self._train_fingerprint:
-            raise DataError("the training sequences are not those of the checkpoint; accepted are the same to continue")
+        if not fits:
+            return
+        for name, fingerprint in self._fingerprints.items():
+            if state_dict["parts"].get(name) != fingerprint:
+                raise DataError(
+                    f"the {name} sequences are not those of the checkpoint; accepted are the same to continue"
+                )
+        # Lightning restores a loader only inside an epoch; the order's hash must survive the end of one, too
+        self._loader_state = state_dict["loader"]
 
     @cached_property
-    def _train_fingerprint(self) -> str:
-        return self._required("train").fingerprint()
+    def _fingerprints(self) -> dict[str, str]:
+        return {name: part.fingerprint() for name in PARTS_OF_STAGE["fit"] if (part := self.part(name)) is not None}
 
     def _required(self, name: str) -> Sequences:
         part = self.part(name)
