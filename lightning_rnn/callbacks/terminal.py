@@ -78,7 +78,8 @@ class NextCommands(Callback):
         checkpoint = shlex.quote(str(folder / "checkpoints" / "best.ckpt"))
         print(f"run folder: {folder}")
         print(f"next: python -m lightning_rnn test --ckpt_path {checkpoint}")
-        print(f"      tensorboard --logdir {shlex.quote(str(folder.parent))}")
+        if isinstance(trainer.logger, TensorBoardLogger):
+            print(f"      tensorboard --logdir {shlex.quote(str(folder.parent))}")
 
 
 class HyperParameters(Callback):
