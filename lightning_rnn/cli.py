@@ -391,6 +391,6 @@ def run(args: list[str]) -> int:
         if ours is None and not isinstance(error, MisconfigurationException | OSError):
             raise
         where = f" (rank {process_rank()})" if process_rank() else ""
-        print(f"{PROGRAM}: error{where}: {ours or error}", file=sys.stderr)
+        print(f"{PROGRAM}: error{where}: {' '.join(str(ours or error).split())}", file=sys.stderr)
         return ours.exit_code if ours else 1
     return 0
