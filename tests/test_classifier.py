@@ -147,9 +147,9 @@ def test_a_batch_without_labels_cannot_be_trained_on():
     ("options", "message"),
     [
         ({"class_names": ["a"]}, "class_names: found ['a'], accepted is 2 names"),
-        ({"lr": 0.0}, "--model.lr: found 0.0, accepted is a finite number above 0"),
-        ({"lr": math.inf}, "--model.lr: found inf, accepted is a finite number above 0"),
-        ({"lr": math.nan}, "--model.lr: found nan, accepted is a finite number above 0"),
+        ({"lr": 0.0}, "--model.lr: found 0.0, accepted is a number above 0, at most 1e30"),
+        ({"lr": math.inf}, "--model.lr: found inf, accepted is a number above 0, at most 1e30"),
+        ({"lr": math.nan}, "--model.lr: found nan, accepted is a number above 0, at most 1e30"),
         ({"weight_decay": -1.0}, "--model.weight_decay: found -1.0, accepted is a number of at least 0"),
         ({"optimizer": "sgd"}, "--model.optimizer: found 'sgd', accepted is adam or adamw"),
         ({"schedule": "step"}, "--model.schedule: found 'step', accepted is a known schedule"),

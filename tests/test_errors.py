@@ -72,7 +72,7 @@ def test_options_that_cannot_be_parsed(trained, refused, command, args, tells):
         ("model.dropout", 1.5, "0"),
         ("model.dropout", -0.1, "0"),
         ("model.lr", 0.0, "above 0"),
-        ("model.lr", ".nan", "finite"),
+        ("model.lr", ".nan", "at most 1e30"),
         ("model.weight_decay", -1.0, "at least 0"),
         ("model.pos_weight", -1.0, "above 0"),
         ("model.class_weights", "[1.0, 2.0, 3.0]", "2 numbers"),
