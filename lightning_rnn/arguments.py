@@ -25,6 +25,8 @@ class Typed:
     def __init__(self, args: list[str]) -> None:
         """Look through command line and config files; malformed ones are left to the real parser."""
         self.command = next((arg for arg in args if arg in COMMANDS), None)
+        if args and re.match(r"--(?!help|config|print_config)", args[0]):
+            raise OptionError(f"{args[0]}: found before the command, accepted is after one of {', '.join(COMMANDS)}")
         scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         for name in ("--ckpt_path", "--data", "--data.class_path", "--trainer.default_root_dir"):
             scanner.add_argument(name)

@@ -247,9 +247,13 @@ class SequenceClassifier(LightningModule):
         )
 
     def _write(self, values: dict[str, Any], back: int) -> None:
-        """Write scalars to the loggers at once: a checkpoint that follows promises that they are there."""
+        """Write scalars to the loggers at once: a checkpoint that follows promises that they are there.
+
+        Lightning counts steps for its loggers apart from the optimiser's, and once too often after some resumes.
+        """
+        step = max(0, self.trainer.global_step - back)
         for logger in self.trainer.loggers:
-            logger.log_metrics({name: float(value) for name, value in values.items()}, self.trainer.global_step - back)
+            logger.log_metrics({name: float(value) for name, value in values.items()}, step)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and accuracy, over all ranks."""
@@ -341,10 +345,11 @@ class SequenceClassifier(LightningModule):
     def _log_metrics(self, prefix: str, *, full: bool) -> None:
         metrics = evaluate(gather_outcomes(self._evaluated), full=full)
         self._evaluated = []
-        in_bar = {f"{prefix}/accuracy"}
-        for name, value in metrics.items():
-            # the values are equal on all ranks; sync_dist says so
-            self.log(f"{prefix}/{name}", value, prog_bar=f"{prefix}/{name}" in in_bar, sync_dist=True)
+        fits = self.trainer.state.fn == "fit"
+        for name, value in metrics.items():  # equal on all ranks; sync_dist says so
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, logger=not fits)
+        if fits and not self.trainer.sanity_checking:
+            self._write({f"{prefix}/{name}": value for name, value in metrics.items()}, 1)
 
     def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
         return cross_entropies(logits, y) * self.class_weight[y]

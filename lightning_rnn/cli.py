@@ -75,7 +75,7 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Write the file."""
-        if stage == "fit" and trainer.logger is not None:
+        if stage == "fit":
             super().setup(trainer, pl_module, stage)
 
 
@@ -200,6 +200,13 @@ class CommandLine(LightningCLI):
         for name, value in config["data"].as_dict().get("init_args", {}).items():
             if name.endswith("_path") and isinstance(value, str):  # config.yaml must hold anywhere
                 config["data"]["init_args"][name] = os.path.abspath(value)
+        trainer, schedule = config["trainer"], config["model"]["schedule"]
+        for name, refused in (("barebones", True), ("enable_checkpointing", False)):
+            if trainer[name] is refused:
+                raise OptionError(f"--trainer.{name}: found {refused}, accepted is {not refused}: a run is kept")
+        endless = trainer["max_epochs"] == -1 and trainer["max_steps"] == -1
+        if self.typed.command == "fit" and endless and schedule != "constant":
+            raise OptionError(f"--model.schedule: found {schedule!r}, accepted is constant in a run without end")
         if self.stored is None:
             config["ckpt_path"] = None  # "auto" has found nothing
             return
@@ -255,8 +262,11 @@ class CommandLine(LightningCLI):
         bar = kwargs.get("enable_progress_bar", chosen.get("enable_progress_bar"))
         if bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks = [*callbacks, TQDMProgressBar(refresh_rate=20)]  # the default one costs more than a small step
+        ours = self._logger(chosen.get("default_root_dir"))
         if chosen.get("logger") in (None, True):
-            kwargs["logger"] = self._logger(chosen.get("default_root_dir"))
+            kwargs["logger"] = ours
+        elif chosen["logger"] is False and isinstance(ours, TensorBoardLogger):
+            kwargs["default_root_dir"] = ours.log_dir  # the run has its folder all the same
         plugins = chosen.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*callbacks, *([] if chosen.get("fast_dev_run") else self._callbacks(command))]
@@ -352,6 +362,15 @@ def find_cause(error: BaseException) -> LightningRNNError | None:
     return link
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether Lightning itself, not something beneath it, refuses a value."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_code.co_filename if trace is not None else ""
+    return isinstance(error, ValueError | RuntimeError) and "/lightning/" in Path(raised_in).as_posix()
+
+
 def _tells(starts: tuple[str, ...], record: logging.LogRecord) -> bool:
     return not any(text in record.getMessage() for text in starts)
 
@@ -362,6 +381,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # the interval runs on over epochs
     warnings.filterwarnings("ignore", message=r"The number of training batches \(\d+\) is smaller than the logging")
+    # our loaders repeat their batches as asked
+    warnings.filterwarnings("ignore", message="You requested to overfit but enabled")
     # evaluation needs none of the callbacks that trained
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     for name, starts in (
@@ -388,7 +409,7 @@ def run(args: list[str]) -> int:
         raise
     except Exception as error:
         ours = find_cause(error)
-        if ours is None and not isinstance(error, MisconfigurationException | OSError):
+        if ours is None and not isinstance(error, MisconfigurationException | OSError) and not _is_refusal(error):
             raise
         where = f" (rank {process_rank()})" if process_rank() else ""
         print(f"{PROGRAM}: error{where}: {' '.join(str(ours or error).split())}", file=sys.stderr)

@@ -82,6 +82,7 @@ def test_bad_data_ends_all_ranks(tmp_path, run_apart, files):
 def compare(rank, seeds, meeting, answers):
     """In a process of two: say whether the data module found that the ranks have different data."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    torch.manual_seed(0)  # random states are compared as well
     try:
         data = SyntheticDataModule(num_train=20, num_val=20, seed=seeds[rank])
         data.setup("fit")
@@ -104,4 +105,4 @@ def test_ranks_compare_their_data(tmp_path, seeds):
     for process in ranks:
         process.join()
     same = seeds[0] == seeds[1]
-    assert found == {"same" if same else "data differs between ranks: [1] have built other sequences than rank 0"}
+    assert found == {"same" if same else "ranks [1] have other sequences, splits or random states than rank 0"}

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -194,7 +194,18 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 class EarlyStopping(lightning_callbacks.EarlyStopping):
-    """Lightning's, but a resumed run has the patience its user asks for, not the checkpoint's."""
+    """Lightning's, but a resumed run has the patience its user asks for, and a metric that never comes is refused."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for the metric before training.
+
+        Raises:
+            OptionError: A metric that is not logged, or one of validation where there is none.
+        """
+        super().setup(trainer, pl_module, stage)
+        known = [*(get_args(Monitor) if trainer.limit_val_batches else ()), "train/loss", "train/accuracy"]
+        accepted = f"one of {', '.join(known)}" + ("" if trainer.limit_val_batches else ", as there is no validation")
+        require(stage != "fit" or self.monitor in known, "EarlyStopping.monitor", self.monitor, accepted)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore all but the patience."""

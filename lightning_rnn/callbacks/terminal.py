@@ -77,6 +77,9 @@ class NextCommands(Callback):
         folder = Path(self._log_dir)
         checkpoint = shlex.quote(str(folder / "checkpoints" / "best.ckpt"))
         print(f"run folder: {folder}")
+        if not (folder / "checkpoints" / "best.ckpt").exists():
+            print("nothing was trained: there is no checkpoint")
+            return
         print(f"next: python -m lightning_rnn test --ckpt_path {checkpoint}")
         if isinstance(trainer.logger, TensorBoardLogger):
             print(f"      tensorboard --logdir {shlex.quote(str(folder.parent))}")

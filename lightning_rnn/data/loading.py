@@ -48,7 +48,9 @@ class TrainSampler:
     for another epoch's order.
     """
 
-    def __init__(self, lengths: Tensor, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, lengths: Tensor, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, fixed: bool = False
+    ) -> None:
         """Set up.
 
         Args:
@@ -57,7 +59,9 @@ class TrainSampler:
             seed: Seed of the order.
             rank: This process among `world_size`.
             world_size: Number of processes.
+            fixed: Repeat the first epoch's order, to see whether a few batches can be learned by heart.
         """
+        self.fixed = fixed
         self.num_rows, self.batch_size, self.seed = len(lengths), batch_size, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
 
@@ -68,7 +72,7 @@ class TrainSampler:
 
     def set_epoch(self, epoch: int) -> None:
         """Take the epoch whose order comes next."""
-        self.epoch = epoch
+        self.epoch = 0 if self.fixed else epoch
 
     def batches(self, skip: int) -> Iterator[Tensor]:
         """Yield this rank's rows of each batch, leaving out the first `skip` batches."""

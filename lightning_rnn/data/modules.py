@@ -143,7 +143,11 @@ class SequenceDataModule(LightningDataModule):
         """Return the loader of shuffled training batches."""
         part = self._required("train")
         sampler = TrainSampler(
-            part.lengths, batch_size=self.batch_size, seed=self.settings["seed"], **self._rank_and_world()
+            part.lengths,
+            batch_size=self.batch_size,
+            seed=self.settings["seed"],
+            fixed=getattr(self.trainer, "overfit_batches", 0) > 0,
+            **self._rank_and_world(),
         )
         self._train_loader = SequenceLoader(self.train_epoch, sampler)
         if self._loader_state is not None:
