@@ -347,7 +347,8 @@ class SequenceClassifier(LightningModule):
         self._evaluated = []
         fits = self.trainer.state.fn == "fit"
         for name, value in metrics.items():  # equal on all ranks; sync_dist says so
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, logger=False if fits else None)
+            logger = False if fits else None  # None: where there is one
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, logger=logger)
         if fits and not self.trainer.sanity_checking:
             self._write({f"{prefix}/{name}": value for name, value in metrics.items()}, 1)
 
