@@ -6,16 +6,62 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rnn.models.masking import flip_sequences
+from lightning_rnn.models.recurrences import GRURecurrence, LinearRecurrence, TanhRecurrence, step_by_step
 
-CellName = Literal["rnn", "lstm", "gru"]
+CellName = Literal["rnn", "lstm", "gru", "mingru"]
 State = tuple[Tensor, ...]  # (h,) or (h, c), each (B, H)
 
-_LAYERS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+class MinGRU(nn.Module):
+    """The minimal GRU (Feng et al. 2024, arXiv:2410.01201, section 3.1): its gate sees the input alone.
+
+    z_t = sigmoid(W x_t + b), v_t = V x_t + c, h_t = (1 - z_t) h_{t-1} + z_t v_t. The state is linear in what came
+    before, which makes it quick over long sequences (see `scan`); the price is that one layer cannot count, as parity
+    asks.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, batch_first: bool = True) -> None:
+        """Set up; the axes are always (B, T, F)."""
+        super().__init__()
+        self.linear = nn.Linear(input_size, 2 * hidden_size)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gate's argument and v, each (..., H), from inputs (..., F)."""
+        weight, bias = self.linear.weight.view(2, -1, x.shape[-1]), self.linear.bias.view(2, 1, -1)
+        flat = x.reshape(-1, x.shape[-1]).expand(2, -1, -1)
+        both = torch.baddbmm(bias, flat, weight.transpose(1, 2)).view(2, *x.shape[:-1], -1)
+        both = (
+            both if both.dtype == torch.float64 else both.float()
+        )  # over long sequences bfloat16 would lose the state
+        return both[0], both[1]
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Return the states (B, T, H) of sequences (B, T, F)."""
+        gate, value = self.project(x.transpose(0, 1))  # (T, B, H)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            states = torch.jit.script(step_by_step)(gate, value)
+        else:
+            states = LinearRecurrence.apply(gate, value)  # type: ignore[no-untyped-call]
+        return (states.transpose(0, 1),)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return the next state (B, H) from an input (B, F)."""
+        gate, value = self.project(x)
+        return torch.lerp(h, value, gate.sigmoid())
+
+
+_LAYERS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU] | type[MinGRU]] = {
+    "rnn": nn.RNN,
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "mingru": MinGRU,
+}
+_TRAINED_ON_CPU = {"rnn": TanhRecurrence, "gru": GRURecurrence}  # torch's lstm is quick there
 CELLS = tuple(_LAYERS)
 
 
 class RecurrentLayer(nn.Module):
-    """One layer in one direction, from a state of zeros. The equations are those of torch's own layers."""
+    """One layer in one direction, from a state of zeros. Names and equations are those of torch's own layers."""
 
     def __init__(self, cell: CellName, input_size: int, hidden_size: int) -> None:
         """Set up."""
@@ -25,7 +71,12 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs h (B, T, H) of whole sequences (B, T, input size)."""
-        output: Tensor = self.layer(x)[0]
+        trains = torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        by_hand = _TRAINED_ON_CPU.get(self.cell) if trains and x.device.type == "cpu" else None
+        if by_hand is None or torch.is_autocast_enabled("cpu"):
+            output: Tensor = self.layer(x)[0]
+        else:
+            output = by_hand.apply(x, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]
         return output
 
     def initial_state(self, x: Tensor) -> State:
@@ -43,6 +94,8 @@ class RecurrentLayer(nn.Module):
         Returns:
             The next state; its first tensor is the output.
         """
+        if isinstance(self.layer, MinGRU):
+            return (self.layer.step(x, state[0]),)
         weights = self.layer.all_weights[0]  # input to state, state to state, and a bias of each
         if self.cell == "lstm":
             return torch.lstm_cell(x, state, *weights)

@@ -36,7 +36,7 @@ class SequenceNetwork(nn.Module):
         Args:
             input_size: Features F per step.
             num_classes: Classes K, at least 2.
-            cell: rnn (tanh), lstm or gru.
+            cell: rnn (tanh), lstm, gru or mingru.
             hidden_size: H of each layer and direction.
             num_layers: Recurrent layers.
             bidirectional: Read each sequence backwards as well.

@@ -1,17 +1,62 @@
 """Recurrent layers: both forms, torch's own cells and layers, and the operations on padded batches."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from lightning_rnn.models.cells import CELLS, LockedDropout, RecurrentLayer, RecurrentStack
 from lightning_rnn.models.masking import flip_sequences, last_step, valid_steps
 
-TORCH_CELLS = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
-TORCH_LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+class SlowMinGRUCell(nn.Module):
+    """Feng et al. 2024, section 3.1, as it is written there."""
+
+    def __init__(self, features, hidden):
+        super().__init__()
+        self.linear = nn.Linear(features, 2 * hidden)
+
+    def forward(self, x, h):
+        gate, candidate = self.linear(x).chunk(2, dim=-1)
+        z = torch.sigmoid(gate)
+        return (1 - z) * (0 if h is None else h) + z * candidate
+
+
+class SlowMinGRU(nn.Module):
+    """As torch's layers over packed sequences, one sequence after the other."""
+
+    def __init__(self, features, hidden, num_layers, *, batch_first, bidirectional):
+        super().__init__()
+        self.names = [[f"_l{i}{way}" for way in ("", "_reverse")[: 1 + bidirectional]] for i in range(num_layers)]
+        for i, ways in enumerate(self.names):
+            for name in ways:
+                self.add_module(name, nn.Linear(hidden * len(ways) if i else features, 2 * hidden))
+
+    def forward(self, packed):
+        x, lengths = pad_packed_sequence(packed, batch_first=True)
+        rows = []
+        for row, length in zip(x, lengths.tolist(), strict=True):
+            sequence = row[:length]
+            for ways in self.names:
+                outputs = []
+                for way, name in enumerate(ways):
+                    gate, candidate = self.get_submodule(name)(sequence).chunk(2, dim=-1)
+                    h, states = torch.zeros_like(candidate[0]), {}
+                    for t in reversed(range(length)) if way else range(length):
+                        h = h + torch.sigmoid(gate[t]) * (candidate[t] - h)
+                        states[t] = h
+                    outputs.append(torch.stack([states[t] for t in range(length)]))
+                sequence = torch.cat(outputs, dim=1)
+            rows.append(sequence)
+        return pack_sequence(rows, enforce_sorted=False), None
+
+
+TORCH_CELLS = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell, "mingru": SlowMinGRUCell}
+TORCH_LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU, "mingru": SlowMinGRU}
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # in float64
 SIZES = st.integers(1, 5)
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=5)
@@ -79,7 +124,7 @@ def test_stack_equals_torch_on_packed_sequences(cell, num_layers, bidirectional,
     weights = {}
     for layers, suffix in ((stack.forward_layers, ""), (stack.backward_layers, "_reverse")):
         for i, layer in enumerate(layers):
-            weights |= {name.replace("_l0", f"_l{i}{suffix}"): w for name, w in layer.layer.state_dict().items()}
+            weights |= {re.sub("linear|_l0", f"_l{i}{suffix}", name): w for name, w in layer.layer.state_dict().items()}
     reference.load_state_dict(weights)
     lengths = torch.tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()) + extra, 2, dtype=torch.float64)

@@ -194,7 +194,7 @@ def test_probabilities():
     [
         ("input_size", 0, "input_size: found 0, accepted is an integer of at least 1"),
         ("num_classes", 1, "num_classes: found 1, accepted is an integer of at least 2"),
-        ("cell", "elman", "--model.cell: found 'elman', accepted is one of rnn, lstm, gru"),
+        ("cell", "elman", "--model.cell: found 'elman', accepted is one of rnn, lstm, gru, mingru"),
         ("hidden_size", 0, "--model.hidden_size: found 0, accepted is an integer of at least 1"),
         ("num_layers", 0, "--model.num_layers: found 0, accepted is an integer of at least 1"),
         ("dropout", 1.0, "--model.dropout: found 1.0, accepted is a number from 0 to below 1"),
