@@ -18,6 +18,8 @@ from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
+COUNT_EVERY = 256  # steps after which the training metrics are brought up to date: looking stops an accelerator
+FUSED_ON = ("cpu", "cuda")  # where Adam in one kernel is known to be right
 WARM_UP = 0.3  # share of the steps in which onecycle rises
 
 
@@ -113,10 +115,19 @@ class SequenceClassifier(LightningModule):
         )
         self.lr, self.schedule = lr, schedule
         self.register_buffer("class_weight", _class_weight(num_classes, pos_weight, class_weights))
+        self._weighs = pos_weight is not None or class_weights is not None
         self._evaluated: list[Outcome] = []
-        self._train_sums: Tensor | None = None  # loss, correct, count of the epoch so far
+        self._train_sums = [0.0, 0.0, 0.0]  # loss, correct, count of the epoch so far,
+        self._uncounted: list[tuple[Tensor, Tensor, Tensor]] = []  # and logits, labels, loss of steps not yet in it
         self._norm: Tensor | None = None  # of the last step's gradients
         self.stored_metrics: dict[str, float] = {}  # the newest ones when the checkpoint was saved
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the one that Lightning sets fifty times a step without asking whether it is a weight."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B,) or (B, K) from raw values (B, T, F); see `SequenceNetwork.forward`."""
@@ -142,9 +153,10 @@ class SequenceClassifier(LightningModule):
             self.class_weight.copy_(counts.sum() / (len(counts) * counts.clamp(min=1)))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam or AdamW."""
+        """Return Adam or AdamW, in one kernel but where a gradient scaler must look at gradients before it."""
         kind = torch.optim.Adam if self.hparams["optimizer"] == "adam" else torch.optim.AdamW
-        return kind(self.parameters(), lr=self.lr, weight_decay=self.hparams["weight_decay"])
+        fused = self._trainer is not None and self.trainer.precision != "16-mixed" and self.device.type in FUSED_ON
+        return kind(self.parameters(), lr=self.lr, weight_decay=self.hparams["weight_decay"], fused=fused or None)
 
     def learning_rate(self, step: int, total: float) -> float:
         """Return the rate of an optimiser step: a pure function, so that a resumed run does what its user asked.
@@ -172,14 +184,14 @@ class SequenceClassifier(LightningModule):
             OptionError: A schedule that needs an end in a run without one.
         """
         self.network.decision.set()  # a fitted one belongs to the weights it was fitted on
-        self._train_sums = None if self._train_sums is None else self._train_sums.to(self.device)
+        self._weights = [weight for weight in self.parameters() if weight.requires_grad]  # the walk to them is long
         self._total_steps = float(self.trainer.estimated_stepping_batches)
         if math.isinf(self._total_steps):
             require(self.schedule == "constant", "--model.schedule", self.schedule, "constant in a run without end")
 
     def on_train_epoch_start(self) -> None:
         """Start counting anew."""
-        self._train_sums = torch.zeros(3, device=self.device)
+        self._train_sums, self._uncounted = [0.0, 0.0, 0.0], []
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Set the step's learning rate."""
@@ -191,15 +203,30 @@ class SequenceClassifier(LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence's weighted by its class."""
-        logits = self(batch.x, batch.lengths)
-        y = self._labels(batch)
+        logits, y = self.network(batch.x, batch.lengths), self._labels(batch)
         loss = self._losses(logits, y).mean()
-        with torch.no_grad():
-            correct = (_decide(logits) == y).sum()
-            sums = torch.stack([loss.detach().float() * len(y), correct.float(), correct.new_tensor(len(y)).float()])
-            self._train_sums = sums if self._train_sums is None else self._train_sums + sums
         self._loss = loss.detach()
+        self._uncounted.append((logits.detach(), y, self._loss))
+        if len(self._uncounted) == COUNT_EVERY:
+            self._count()
         return loss
+
+    def _count(self) -> None:
+        """Add the latest steps to the epoch's sums, one by one, so that it does not matter when this is done."""
+        if not self._uncounted:
+            return
+        logits, y, losses = zip(*self._uncounted, strict=True)
+        self._uncounted = []
+        self._train_sums[1] += int((self.network.decision.decide(torch.cat(logits)) == torch.cat(y)).sum())
+        for loss, size in zip(torch.stack(losses).tolist(), map(len, y), strict=True):
+            self._train_sums[0] += loss * size
+            self._train_sums[2] += size
+
+    def _gather_sums(self) -> Tensor:
+        """Return (ranks, 3) sums of the epoch so far; a collective call."""
+        self._count()
+        device = self.device if self.trainer.world_size > 1 else None  # not every device has float64
+        return gather_rows(torch.tensor([self._train_sums], dtype=torch.float64, device=device))
 
     def configure_gradient_clipping(
         self,
@@ -214,19 +241,21 @@ class SequenceClassifier(LightningModule):
         Raises:
             NumericError: The loss or the gradients' norm is not finite.
         """
-        self._norm = norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        self._norm = norm = torch.nn.utils.get_total_norm([w.grad for w in self._weights if w.grad is not None])
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logs = (self.trainer.global_step + 1) % interval == 0  # a log costs more than a small step
         scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow
         # reading a number stops an accelerator: there the check waits for the next log
-        if (logs or not norm.is_cuda) and not scaled and not math.isfinite(float(norm)):
+        known = float(norm) if logs or not norm.is_cuda else math.nan
+        if (logs or not norm.is_cuda) and not scaled and not math.isfinite(known):
             self._refuse_step()
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters(), float(gradient_clip_val), norm)
+        elif gradient_clip_val and not known <= gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(self._weights, float(gradient_clip_val), norm)
         if logs:
-            self.log("train/loss_step", self._loss, prog_bar=True, logger=False)
+            if self.trainer.progress_bar_callback is not None:
+                self.log("train/loss_step", self._loss, prog_bar=True, logger=False)
             rate = optimizer.param_groups[0]["lr"]
             self._write({"train/loss_step": self._loss, "train/grad_norm": norm, "train/lr": rate}, 0)
 
@@ -258,9 +287,7 @@ class SequenceClassifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and accuracy, over all ranks."""
-        assert self._train_sums is not None
-        sums = self.trainer.strategy.reduce(self._train_sums, reduce_op="sum")
-        assert isinstance(sums, Tensor)
+        sums = self._gather_sums().sum(0)
         values = {"train/loss": sums[0] / sums[2], "train/accuracy": sums[1] / sums[2]}
         self.log_dict(values, sync_dist=True, logger=False)
         self._write(values, 1)
@@ -326,8 +353,7 @@ class SequenceClassifier(LightningModule):
         if self._norm is not None and self.trainer.precision != "16-mixed" and not math.isfinite(float(self._norm)):
             self._refuse_step()
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        if self._train_sums is not None:
-            checkpoint["train_sums"] = gather_rows(self._train_sums[None])  # (ranks, 3)
+        checkpoint["train_sums"] = self._gather_sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the epoch's sums; where the number of ranks has changed, rank 0 has them all."""
@@ -336,7 +362,7 @@ class SequenceClassifier(LightningModule):
         if sums is None or self._trainer is None:
             return
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        self._train_sums = sums[rank] if len(sums) == world else sums.sum(0) * (rank == 0)
+        self._train_sums = (sums[rank] if len(sums) == world else sums.sum(0) * (rank == 0)).tolist()
 
     def _collect(self, batch: SequenceBatch) -> None:
         logits, y = self(batch.x, batch.lengths).float(), self._labels(batch)
@@ -353,7 +379,8 @@ class SequenceClassifier(LightningModule):
             self._write({f"{prefix}/{name}": value for name, value in metrics.items()}, 1)
 
     def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
-        return cross_entropies(logits, y) * self.class_weight[y]
+        losses = cross_entropies(logits, y)
+        return losses * self.class_weight[y] if self._weighs else losses
 
     @staticmethod
     def _labels(batch: SequenceBatch) -> Tensor:

@@ -23,6 +23,7 @@ from lightning_rnn.arguments import COMMANDS, Parser, Typed
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
+from lightning_rnn.callbacks.overhead import NoProfiler, drop_empty_hooks
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
@@ -249,6 +250,7 @@ class CommandLine(LightningCLI):
                 raise CheckpointError(
                     f"{self.stored.path}: its weights are not this model's ({reason[:200]})"
                 ) from None
+        drop_empty_hooks(self.trainer, self.model)
         self.datamodule.load(str(self.subcommand), None if self.subcommand == "fit" else self.model.schema)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -270,6 +272,8 @@ class CommandLine(LightningCLI):
         plugins = chosen.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*callbacks, *([] if chosen.get("fast_dev_run") else self._callbacks(command))]
+        if not chosen.get("profiler"):
+            kwargs["profiler"] = NoProfiler()
         trainer = super().instantiate_trainer(**kwargs)
         launched = launched_world()
         if launched and trainer.world_size != launched[0] * launched[1]:

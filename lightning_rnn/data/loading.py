@@ -16,6 +16,8 @@ from lightning_rnn.errors import DataError
 
 EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
 EVAL_BATCH = 1024
+POOL = 50  # global batches that are sorted by length together
+BLOCK = 1 << 17  # values gathered together for several batches: gathering costs by the call, not by the value
 
 
 def seeded_generator(*key: int) -> Generator:
@@ -43,13 +45,24 @@ class Sampler(Protocol):
 class TrainSampler:
     """Shuffled batches, their order a function of (seed, epoch).
 
-    A global batch is `world_size` times `batch_size` sequences, cut into equal parts for the ranks. The last global
-    batch of an epoch is shared out as far as equal parts go; what is left over (fewer sequences than ranks) waits
-    for another epoch's order.
+    A global batch is `world_size` times `batch_size` sequences, shared out to the ranks. The last global batch of an
+    epoch is shared out as far as equal parts go; what is left over (fewer sequences than ranks) waits for another
+    epoch's order.
+
+    Where lengths differ, `buckets` sorts each `POOL` global batches by length before they are cut, and shuffles the
+    batches: sequences of like length meet, on all ranks, and little is padded.
     """
 
     def __init__(
-        self, lengths: Tensor, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, fixed: bool = False
+        self,
+        lengths: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        fixed: bool = False,
+        buckets: bool = False,
     ) -> None:
         """Set up.
 
@@ -60,14 +73,16 @@ class TrainSampler:
             rank: This process among `world_size`.
             world_size: Number of processes.
             fixed: Repeat the first epoch's order, to see whether a few batches can be learned by heart.
+            buckets: Whether sequences of like length share a batch.
         """
-        self.fixed = fixed
-        self.num_rows, self.batch_size, self.seed = len(lengths), batch_size, seed
+        self.fixed, self.lengths = fixed, lengths
+        self.buckets = buckets and bool((lengths != lengths[0]).any())
+        self.batch_size, self.seed = batch_size, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same on every rank."""
-        whole, rest = divmod(max(self.num_rows, self.world_size), self.batch_size * self.world_size)
+        whole, rest = divmod(max(len(self.lengths), self.world_size), self.batch_size * self.world_size)
         return whole + (rest >= self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
@@ -76,14 +91,28 @@ class TrainSampler:
 
     def batches(self, skip: int) -> Iterator[Tensor]:
         """Yield this rank's rows of each batch, leaving out the first `skip` batches."""
-        order = torch.randperm(self.num_rows, generator=seeded_generator(self.seed, self.epoch))
+        for rows in self._global_batches()[skip:]:
+            share = len(rows) // self.world_size
+            yield rows[self.rank : share * self.world_size : self.world_size]
+
+    def padding(self) -> float:
+        """Return the share of an epoch's steps that are padding, with all ranks' batches taken as one."""
+        batches = [self.lengths[rows] for rows in self._global_batches()]
+        return 1 - sum(int(batch.sum()) for batch in batches) / sum(int(batch.max()) * len(batch) for batch in batches)
+
+    def _global_batches(self) -> list[Tensor]:
+        generator = seeded_generator(self.seed, self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator)
         if len(order) < self.world_size:  # every rank needs a row to take part in the step
             order = order.repeat(-(-self.world_size // len(order)))[: self.world_size]
         size = self.batch_size * self.world_size
-        for step in range(skip, len(self)):
-            rows = order[step * size : (step + 1) * size]
-            share = len(rows) // self.world_size
-            yield rows[self.rank * share : (self.rank + 1) * share]
+        batches = list(order.split(size))[: len(self)]
+        if not self.buckets:
+            return batches
+        whole = len(order) // size  # the last batch, where it is a smaller one, stays the last
+        pools = order[: whole * size].split(size * POOL)
+        like = [batch for pool in pools for batch in pool[self.lengths[pool].argsort(stable=True)].split(size)]
+        return [like[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[whole:]
 
 
 class EvalSampler:
@@ -139,10 +168,15 @@ class SequenceLoader:
         """Yield the epoch's batches, from the stored position in the first epoch after a resume."""
         sequences = self.source(self.sampler.epoch)
         self.position, self._resumed = self.position if self._resumed else 0, False
-        for rows in self.sampler.batches(self.position):
-            self.position += 1
-            self.order = hashlib.blake2b(self.order.encode() + rows.numpy().tobytes(), digest_size=16).hexdigest()
-            yield sequences.batch(rows.clamp(min=0))._replace(index=rows)
+        rows = self.sampler.batches(self.position)
+        together = 1
+        while block := list(islice(rows, together)):
+            for batch, of_batch in zip(sequences.batches([of.clamp(min=0) for of in block]), block, strict=True):
+                self.position += 1
+                content = self.order.encode() + of_batch.numpy().tobytes()
+                self.order = hashlib.blake2b(content, digest_size=16).hexdigest()
+                yield batch._replace(index=of_batch)
+            together = max(1, BLOCK // batch.x.numel()) if sequences.fixed_length else 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return position and order so far, for the checkpoint."""

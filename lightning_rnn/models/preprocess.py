@@ -1,5 +1,7 @@
 """Standardisation and the rule for missing values, kept in the network so that it takes raw values."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -34,10 +36,11 @@ class Preprocess(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, T, F), free of NaN and zero after each sequence's end, from raw (B, T, F)."""
         x = (x - self.mean) / self.std
-        x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
-        # asking costs a synchronisation on an accelerator and would be frozen in a trace: there, always fill
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if x.is_cuda or tracing or bool(x.isnan().any()):
+        # asking costs a synchronisation on an accelerator and would be frozen in a trace: there, do all of it
+        asks = x.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not asks or int(lengths.min()) < x.shape[1]:
+            x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
+        if not asks or math.isnan(float(x.sum())):  # a NaN anywhere makes the sum NaN
             x = fill_forward(x)
         return x
 
