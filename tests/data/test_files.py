@@ -106,7 +106,7 @@ def test_class_names_and_their_order():
 def test_no_such_file_folder_extension_empty(refused, tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         read_file(tmp_path / "nowhere.csv")
-    with pytest.raises(DataError, match="found a folder, accepted is a file"):
+    with pytest.raises(DataError, match=r"found a folder without values\.npy, accepted is a file, or a folder made by"):
         read_file(tmp_path)
     assert refused("a.txt", "x") == "found extension '.txt', accepted are .ts, .tsv, .npz, .npy, .csv, .parquet"
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):
