@@ -26,7 +26,7 @@ from lightning_rnn.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
-TIME_KINDS = ("Int64", "Float64", "String")  # what text is read as, if all of it can be
+TIME_KINDS: tuple[str, ...] = ("Int64", "Float64", "String")  # what text is read as, if all of it can be
 
 
 def read_table(path: Path, wanted: Wanted) -> FileContents:
@@ -51,7 +51,7 @@ def contents_of(
         DataError: A column is missing, or a cell cannot be used.
     """
     frame, place, is_text = rows.frame, rows.place, rows.unit == "line"
-    features = feature_columns(frame.columns, wanted)
+    features = features_of(frame.columns, wanted)
     values = _feature_values(frame.select(features), is_text, place)  # (rows, F)
     labels = groups = None
     if wanted.label_column in frame.columns:
@@ -76,7 +76,7 @@ def contents_of(
     return FileContents(sequences, labels, None if wanted.id_column is None else features), rows.numbers[at]
 
 
-def feature_columns(columns: list[str], wanted: Wanted) -> list[str]:
+def features_of(columns: list[str], wanted: Wanted) -> list[str]:
     """Return the features in order, once every column that was asked for is there, and no other."""
     roles = {
         "label_column": wanted.label_column if wanted.require_labels else None,
