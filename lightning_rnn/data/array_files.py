@@ -143,7 +143,8 @@ def _feature_names(found: np.ndarray, num_features: int, wanted: Wanted) -> tupl
 
 def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | StoredRows:
     """Return the values, or what reads them from their file when needed."""
-    if isinstance(values, np.memmap) and values.flags.c_contiguous and values.nbytes > IN_MEMORY:
+    # a copy of a mapping, made where the file has another order, has no file name
+    if isinstance(values, np.memmap) and values.filename and values.nbytes > IN_MEMORY:
         path = Path(str(values.filename))
         return StoredRows(path, offset=values.offset, shape=values.shape, dtype=values.dtype, columns=columns)
     return values if columns is None else values[:, columns]
