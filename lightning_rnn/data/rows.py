@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 WHOLE = 1 << 62  # size of what is read in one piece
+MAX_RECORD = 1 << 30  # bytes; what is longer has lost a double quote, and must not fill the memory
+UNPAIRED = "found a double quote without its pair, accepted is a pair around a whole cell"
 READ_PARQUET = """
 import polars, sys
 table = polars.scan_parquet(sys.argv[1], glob=False)
@@ -53,12 +55,10 @@ def tables(path: Path, size: int = WHOLE) -> Iterator[Rows]:
     Raises:
         DataError: The file is damaged, or has no rows.
     """
-    found = False
-    for rows in (_csv_tables if path.suffix.lower() == ".csv" else _parquet_tables)(path, size):
-        if rows.frame.height:
-            found = True
-            yield rows
-    if not found:
+    found = None
+    for found in (_csv_tables if path.suffix.lower() == ".csv" else _parquet_tables)(path, size):
+        yield found
+    if found is None:
         raise DataError("found no rows, accepted is at least one")
 
 
@@ -66,6 +66,28 @@ def _csv_tables(path: Path, size: int) -> Iterator[Rows]:
     import polars as pl
 
     names: list[str] = []
+    for piece, lines_before in _pieces(path, size):
+        raw, lines, cells, begin = _records(piece, lines_before)
+        if len(lines) and not names:
+            names = _column_names(raw[:begin], lines[0])
+            raw, lines, cells = raw[begin:], lines[1:], cells[1:]
+        if not len(lines):
+            continue
+        ragged = np.flatnonzero(cells != len(names))
+        if len(ragged):
+            line, found = lines[ragged[0]], cells[ragged[0]]
+            raise DataError(f"line {line}: found {found} cells, accepted is {len(names)} as in the header")
+        # has_header=False keeps the names as they are; a mark in front keeps "x^" from being taken for compressed data
+        frame = pl.read_csv(BOM + raw, has_header=False, schema=pl.Schema(dict.fromkeys(names, pl.String)))
+        if frame.height != len(lines):
+            raise DataError("found double quotes that do not pair, accepted is a pair around a whole cell")
+        yield Rows(frame, "line", lines)
+    if not names:
+        raise DataError("the file is empty")
+
+
+def _pieces(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
+    """Yield whole records of a CSV file, and the number of lines in front of them."""
     rest, lines_before, last = b"", 0, False
     with path.open("rb") as file:
         if file.read(len(BOM)) != BOM:
@@ -73,71 +95,55 @@ def _csv_tables(path: Path, size: int) -> Iterator[Rows]:
         while not last:
             block = file.read(size if size < WHOLE else -1)
             last = len(block) < size
-            raw, rest, lines, cells, begin, line_count = _records(rest + block, last, lines_before)
-            lines_before += line_count
-            if not len(lines):
-                continue
-            if not names:
-                names = _column_names(raw[:begin], lines[0])
-                raw, lines, cells = raw[begin:], lines[1:], cells[1:]
-            ragged = np.flatnonzero(cells != len(names))
-            if len(ragged):
-                line, found = lines[ragged[0]], cells[ragged[0]]
-                raise DataError(f"line {line}: found {found} cells, accepted is {len(names)} as in the header")
-            # has_header=False keeps the names as they are; a mark in front keeps "x^" from being taken for compressed
-            text = pl.Schema(dict.fromkeys(names, pl.String))
-            frame = pl.read_csv(BOM + raw, has_header=False, schema=text, raise_if_empty=False)
-            if frame.height != len(lines):
-                raise DataError("found double quotes that do not pair, accepted is a pair around a whole cell")
-            yield Rows(frame, "line", lines)
-    if not names:
-        raise DataError("the file is empty")
+            raw = rest + block
+            end, quotes = len(raw), raw.count(b'"')
+            while not last and (quotes % 2 or raw[end - 1 : end] not in (b"\n", b"")):  # back to where a record ends
+                begin = raw.rfind(b"\n", 0, end - 1) + 1
+                quotes -= raw.count(b'"', begin, end)
+                end = begin
+            if end == 0 and len(raw) > MAX_RECORD:
+                raise DataError(f"line {lines_before + 1}: {UNPAIRED}")
+            yield raw[:end], lines_before
+            rest, lines_before = raw[end:], lines_before + raw.count(b"\n", 0, end)
 
 
 def _column_names(header: bytes, line: int) -> list[str]:
     names = [name.strip() for name in next(csv.reader(io.StringIO(header.decode(), newline="")), [])]
     for name, count in Counter(names).items():
         if not name or count > 1:
-            raise DataError(
-                f"line {line}: found column {show(name)} {count} times, accepted are distinct, filled names"
-            )
+            found = f"found column {show(name)} {count} times"
+            raise DataError(f"line {line}: {found}, accepted are distinct, filled names")
     return names
 
 
-def _records(raw: bytes, last: bool, before: int) -> tuple[bytes, bytes, np.ndarray, np.ndarray, int, int]:
-    """Find the records in part of a CSV file, which quoted cells may stretch over lines.
+def _records(raw: bytes, lines_before: int) -> tuple[bytes, np.ndarray, np.ndarray, int]:
+    """Find the records of part of a CSV file, which quoted cells may stretch over lines.
 
     Returns:
-        The whole records, without blank lines; what follows them unless `last`; each record's line, `before` being
-        those in front, and cells; the bytes of the first record, and the lines of all.
+        The part without blank lines, each record's line and cells, and the byte at which the second record starts.
     """
-    data = np.frombuffer(raw, dtype=np.uint8)
-    newline, comma = data == ord("\n"), data == ord(",")
-    breaks = np.flatnonzero(newline)
-    odd = False
-    if b'"' in raw:
-        quoted = np.logical_xor.accumulate(data == ord('"'))
-        newline, comma, odd = newline & ~quoted, comma & ~quoted, bool(quoted[-1])
-    starts = np.append(0, np.flatnonzero(newline) + 1)
-    end = len(raw) if last else int(starts[-1])
-    raw, rest, data, starts = raw[:end], raw[end:], data[:end], starts[starts < end]
-    lines, count = np.searchsorted(breaks, starts) + before + 1, int(np.searchsorted(breaks, end))
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        line, byte = before + raw[: error.start].count(b"\n") + 1, raw[error.start : error.start + 1]
+        line, byte = raw[: error.start].count(b"\n") + lines_before + 1, raw[error.start : error.start + 1]
         raise DataError(f"line {line}: found byte {byte!r}, accepted is UTF-8 text") from error
-    if not len(starts):
-        return raw, rest, lines, lines, 0, count
-    sizes = np.diff(starts, append=end)
-    cells = np.add.reduceat(comma[:end], starts, dtype=np.int64) + 1
+    data = np.frombuffer(raw, dtype=np.uint8)
+    newline, comma = data == ord("\n"), data == ord(",")
+    breaks = np.flatnonzero(newline)
+    if b'"' in raw:
+        unquoted = ~np.logical_xor.accumulate(data == ord('"'))
+        newline, comma = newline & unquoted, comma & unquoted
+    starts = np.append(0, np.flatnonzero(newline) + 1)
+    starts = starts[starts < len(raw)]
+    sizes = np.diff(starts, append=len(raw))
     filled = ~((data[starts] == ord("\n")) | ((data[starts] == ord("\r")) & (sizes == 2)))
-    if odd and last and filled.any():
-        line = lines[filled][-1]
-        raise DataError(f"line {line}: found a double quote without its pair, accepted is a pair around a whole cell")
     if not filled.all():
         raw = data[np.repeat(filled, sizes)].tobytes()
-    return raw, rest, lines[filled], cells[filled], int(sizes[filled][:1].sum()), count
+    lines = (np.searchsorted(breaks, starts) + lines_before + 1)[filled]
+    if raw.count(b'"') % 2:
+        raise DataError(f"line {lines[-1]}: {UNPAIRED}")
+    cells = np.add.reduceat(comma, starts, dtype=np.int64)[filled] + 1 if len(starts) else lines
+    return raw, lines, cells, int(sizes[filled][:1].sum())
 
 
 def _parquet_tables(path: Path, size: int) -> Iterator[Rows]:

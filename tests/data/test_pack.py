@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data import pack as pack_module
+from lightning_rnn.data import rows
 from lightning_rnn.data.files import read_file
 from lightning_rnn.data.pack import pack
+from lightning_rnn.errors import DataError
 
 TEXT = st.text(st.sampled_from('ab ,\n"\u00e9'), min_size=1, max_size=4).map(lambda text: f"x{text}x")
 NUMBERS = st.one_of(st.none(), st.integers(-9, 9), st.floats(-1e3, 1e3).map(lambda x: round(x, 2)))
@@ -55,9 +57,9 @@ def long_tables(draw):
         st.sampled_from([str, lambda t: f"{t / 2}", lambda t: f" 2020-01-{t:02} ", lambda t: "x" if t == 5 else t])
     )
     keys = st.tuples(st.integers(0, len(ids) - 1), st.integers(1, 12))
-    rows = draw(st.lists(keys, min_size=1, max_size=40, unique=True))
+    drawn = draw(st.lists(keys, min_size=1, max_size=40, unique=True))
     labels, groups = (draw(st.lists(TEXT, min_size=len(ids), max_size=len(ids))) for _ in range(2))
-    cells = [(ids[i], str(time(t)), labels[i], groups[i], draw(NUMBERS), draw(NUMBERS)) for i, t in rows]
+    cells = [(ids[i], str(time(t)), labels[i], groups[i], draw(NUMBERS), draw(NUMBERS)) for i, t in drawn]
     return pl.DataFrame(cells, schema={"id": pl.String, "t": pl.String, "label": pl.String, "g": pl.String,
                                        "a": pl.Float64, "b": pl.Float64}, orient="row", strict=False)  # fmt: skip
 
@@ -119,6 +121,14 @@ def test_other_formats(tmp_path, files):
     assert_equal(read_file(tmp_path / "b", group_column="any"), read_file(tmp_path / "a.npz", group_column="any"))
     pack(input=str(tmp_path / "b"), output=str(tmp_path / "c"), group_column="any")
     assert_equal(read_file(tmp_path / "c", group_column="any"), read_file(tmp_path / "b", group_column="any"))
+
+
+def test_a_lost_quote_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_RECORD", 200)
+    path = tmp_path / "a.csv"
+    path.write_text('a,label\n1,x\n\n2,"y\n' + "3,z\n" * 10_000)
+    with pytest.raises(DataError, match=r"a\.csv: line 4: found a double quote without its pair"):
+        pack(input=str(path), output=str(tmp_path / "packed"))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
