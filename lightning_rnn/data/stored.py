@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,16 @@ class StoredRows:
         Raises:
             OSError: The file cannot be opened.
         """
+        self._arguments = {"offset": offset, "shape": shape, "dtype": dtype, "columns": columns}
         self.shape = (shape[0], shape[1] if columns is None else len(columns))
         self._path, self._offset, self._columns = path, offset, columns
         self._dtype, self._stored_features = np.dtype(dtype), shape[1]
         self._file = os.open(path, os.O_RDONLY)  # stays with this file where another takes its name
         weakref.finalize(self, os.close, self._file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open again in another process, where a file has another number."""
+        return partial(StoredRows, **self._arguments), (self._path,)
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -1,6 +1,7 @@
 """Rows that stay in their file, against the same rows in memory."""
 
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -61,6 +62,13 @@ def test_sequences_are_the_same(path, lengths, seed, data):
     for found, expected in zip(stored.moments(), memory.moments(), strict=True):
         assert torch.equal(found, expected)
     assert stored.select(index).fingerprint() == memory.select(index).fingerprint()
+
+
+def test_a_copy_opens_the_file_itself(path):
+    stored = store(path, np.arange(6, dtype=np.float32).reshape(3, 2), [1])
+    copy = pickle.loads(pickle.dumps(stored))
+    del stored  # closes its own
+    assert copy[0:3].tolist() == [[1], [3], [5]]
 
 
 def test_infinity_is_refused_by_place(path):
