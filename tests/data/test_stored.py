@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data import array_files
 from lightning_rnn.data import sequences as sequences_module
+from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.files import read_file
+from lightning_rnn.data.loading import SequenceLoader, TrainSampler
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.stored import StoredRows
 from lightning_rnn.errors import DataError
@@ -181,3 +183,28 @@ def test_a_mark_is_believed_until_the_values_change(tmp_path):
     np.save(path / "values.npy", np.array([[1.0], [2], [3], [np.nan]]))
     os.utime(path / "checked", (0, 0))
     assert read_file(path).sequences.lengths.tolist() == [1, 2]
+
+
+def test_a_rank_reads_its_own_batches_and_no_more(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=(40, 5, 2)).astype(np.float32)
+    path = folder(tmp_path / "a", values=values, labels=np.arange(40) % 2)
+    (path / "checked").touch()
+    monkeypatch.setattr(array_files, "IN_MEMORY", 0)
+    read, preadv = [], os.preadv  # rows
+
+    def record(file, buffers, at):
+        read.extend(range((at - 128) // 8, (at - 128 + len(buffers[0])) // 8))
+        return preadv(file, buffers, at)
+
+    monkeypatch.setattr(os, "preadv", record)
+    part = FileDataModule(train_path=str(path), val_fraction=0.2).part("train")
+    assert read == []
+    seen = []
+    for rank in (0, 1):
+        sampler = TrainSampler(part.lengths, batch_size=8, seed=0, rank=rank, world_size=2)
+        index = torch.cat([batch.index for batch in SequenceLoader(lambda _: part, sampler)])
+        assert len(index) == 16
+        assert read == (part.offsets[index, None] + torch.arange(5)).view(-1).tolist()
+        seen += read
+        read.clear()
+    assert len(set(seen)) == 32 * 5
