@@ -1,4 +1,4 @@
-"""Readers of .npz files and of memory-mapped .npy files."""
+"""Readers of .npz files, of .npy files, and of folders of .npy files."""
 
 import math
 import os
@@ -8,10 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rnn.data.contents import FileContents, Wanted, class_names, complete, listing, reason, row_ids
+from lightning_rnn.data.contents import (
+    FileContents,
+    Wanted,
+    choose_features,
+    class_names,
+    complete,
+    listing,
+    reason,
+    row_ids,
+)
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.data.stored import StoredRows
 from lightning_rnn.errors import DataError
 
+IN_MEMORY = 1 << 27  # bytes of values up to which they are kept in memory, where a batch is gathered faster
+CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
 DEFLATE_LIMIT = 1032  # no deflate stream grows more than this when unpacked
 
 
@@ -49,9 +61,16 @@ def _unpack(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def read_npy(path: Path, wanted: Wanted) -> FileContents:
-    """Map the values; `name_lengths.npy`, `_labels`, `_groups` and `_ids` beside `name.npy` are used if they exist."""
-    files = {role: path.with_stem(f"{path.stem}_{role}") for role in ("lengths", "labels", "groups", "ids")}
-    files = {"values": path} | files
+    """Open the values, large ones to be read when needed, and what is beside them.
+
+    `lengths`, `labels`, `groups` and `ids` are files `name_lengths.npy` beside `name.npy`, or in a folder
+    `lengths.npy` beside `values.npy`; a folder may also have `features`, the (F,) names.
+    """
+    roles = ("lengths", "labels", "groups", "ids")
+    if path.is_dir():
+        files = {role: path / f"{role}.npy" for role in ("values", *roles, "features")}
+    else:
+        files = {"values": path} | {role: path.with_stem(f"{path.stem}_{role}") for role in roles}
     arrays: dict[str, np.ndarray] = {}
     for role, file in files.items():
         if role == "values" or file.is_file():
@@ -61,10 +80,20 @@ def read_npy(path: Path, wanted: Wanted) -> FileContents:
                     arrays[role] = np.lib.format.open_memmap(file, mode="c")  # never pickles; checks the size
             except Exception as error:
                 raise DataError(f"{file.name} cannot be mapped as numbers or text ({reason(error)})") from error
-    return _from_arrays(arrays, {role: file.name for role, file in files.items()}, wanted)
+    return _from_arrays(arrays, {role: file.name for role, file in files.items()}, wanted, is_checked(path))
 
 
-def _from_arrays(arrays: dict[str, np.ndarray], titles: dict[str, str], wanted: Wanted) -> FileContents:
+def is_checked(folder: Path) -> bool:
+    """Tell whether the folder's values were found finite and trimmed when it was made, and are the same since."""
+    try:
+        return (folder / CHECKED).stat().st_mtime_ns >= (folder / "values.npy").stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _from_arrays(
+    arrays: dict[str, np.ndarray], titles: dict[str, str], wanted: Wanted, checked: bool = False
+) -> FileContents:
     values, lengths = arrays["values"], arrays.get("lengths")
     if values.dtype.kind not in "biuf":
         raise DataError(f"{titles['values']}: found dtype {values.dtype}, accepted are real numbers")
@@ -95,8 +124,30 @@ def _from_arrays(arrays: dict[str, np.ndarray], titles: dict[str, str], wanted: 
     if wanted.require_labels and "labels" not in texts:
         raise DataError(f"found no class labels, accepted is an array {titles['labels']}")
     ids = texts["ids"] if "ids" in texts else row_ids(len(lengths))
-    sequences = Sequences(values.reshape(len(values), -1), lengths, groups=texts.get("groups"), ids=ids)
-    return FileContents(sequences, texts.get("labels"), None)
+    values, names = values.reshape(len(values), -1), None  # (sum of T_i, F)
+    columns = None
+    if "features" in arrays:
+        names, columns = _feature_names(arrays["features"], values.shape[1], wanted)
+    sequences = Sequences(_stored(values, columns), lengths, groups=texts.get("groups"), ids=ids, checked=checked)
+    return FileContents(sequences, texts.get("labels"), names)
+
+
+def _feature_names(found: np.ndarray, num_features: int, wanted: Wanted) -> tuple[list[str], list[int] | None]:
+    """Return the names of the features to take, and their columns unless they are all, in order."""
+    if found.shape != (num_features,) or found.dtype.kind != "U":
+        raise DataError(f"features.npy: found {found.dtype} {found.shape}, accepted is ({num_features},) text")
+    names = found.tolist()
+    chosen = choose_features(names, wanted)
+    return chosen, None if chosen == names else [names.index(name) for name in chosen]
+
+
+def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | StoredRows:
+    """Return the values, or what reads them from their file when needed."""
+    # a copy of a mapping, made where the file has another order, has no file name
+    if isinstance(values, np.memmap) and values.filename and values.nbytes > IN_MEMORY:
+        path = Path(str(values.filename))
+        return StoredRows(path, offset=values.offset, shape=values.shape, dtype=values.dtype, columns=columns)
+    return values if columns is None else values[:, columns]
 
 
 def _texts(array: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Lines are counted from 1, as editors do; rows, sequences and steps from 0, as Nu
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -105,3 +106,17 @@ def complete(names: Any, what: str, place: Callable[[int], str], required: bool 
     if len(missing) and required:
         raise DataError(f"{place(int(missing[0]))}: found no {what}, accepted is any text or number")
     return None if len(missing) else names
+
+
+def choose_features(has: list[str], wanted: Wanted) -> list[str]:
+    """Return the features to take of those that there are, in order; refuse a file that has others."""
+    asked = has if wanted.feature_columns is None else wanted.feature_columns
+    there, asks = set(has), Counter(asked)
+    for found, differ in (
+        ("no feature", [name for name in asked if name not in there]),
+        ("also", [name for name in has if name not in asks] if wanted.only_features else []),
+        ("twice", [name for name, count in asks.items() if count > 1]),
+    ):
+        if differ:
+            raise DataError(f"features that differ: found {found} {listing(differ)}, accepted are {listing(asked)}")
+    return asked

@@ -43,7 +43,8 @@ class FileDataModule(SequenceDataModule):
         """Set up; a file is opened when a stage needs it.
 
         Args:
-            train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv or .parquet (docs/data.md).
+            train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv or .parquet, or a folder made by
+                `pack` (docs/data.md).
             val_path: File of the validation sequences; when not given, `val_fraction` of `train_path`.
             test_path: File of the test sequences; when not given, `test_fraction` of `train_path`.
             predict_path: File of sequences to predict, labels not needed; when not given, the test sequences.

@@ -1,6 +1,7 @@
 """One door to sequence files of every format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def read_file(
     """Read sequences and class names from one file; the extension, in any case, names the format.
 
     Args:
-        path: The file.
+        path: The file, or a folder made by `pack`, which needs none of the columns but the features.
         label_column: CSV, Parquet: column of class names.
         id_column: CSV, Parquet: column that names a row's sequence; each row is then one time step. Without it
             each row is one sequence of a single feature.
@@ -55,9 +56,16 @@ def read_file(
     """
     path = Path(path)
     wanted = Wanted(label_column, id_column, time_column, group_column, feature_columns, only_features, require_labels)
+    with errors_of(path):
+        return reader_of(path, wanted)(path, wanted)
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Make a DataError that begins with the path of whatever goes wrong in reading the file."""
     try:
         with np.errstate(all="ignore"):
-            return _reader(path, wanted)(path, wanted)
+            yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except OSError as error:
@@ -68,9 +76,16 @@ def read_file(
         raise DataError(f"{path}: damaged, or not a {path.suffix} file ({reason(error)})") from error
 
 
-def _reader(path: Path, wanted: Wanted) -> Callable[[Path, Wanted], FileContents]:
+def reader_of(path: Path, wanted: Wanted) -> Callable[[Path, Wanted], FileContents]:
+    """Return the reader of a file or folder.
+
+    Raises:
+        DataError: There is no reader for it, or it cannot have what is wanted.
+    """
     if path.is_dir():
-        raise DataError("found a folder, accepted is a file")
+        if not (path / "values.npy").is_file():
+            raise DataError("found a folder without values.npy, accepted is a file, or a folder made by pack")
+        return read_npy
     if not path.is_file():
         raise DataError("no such file")
     extension = path.suffix.lower()

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rnn.data.stored import StoredRows
 from lightning_rnn.errors import DataError
 
-CHUNK_ROWS = 1 << 20  # rows of `values` looked at together, so that a memory-mapped array is never read whole
+CHUNK_VALUES = 1 << 22  # numbers looked at together, so that what is larger than memory is never there whole
+SAMPLE_BITS = 26  # log2 of the numbers that statistics are taken from, where there are more
 
 
 class SequenceBatch(NamedTuple):
@@ -36,7 +38,7 @@ class Sequences:
     missing value and stays.
 
     Attributes:
-        values: (sum of T_i, F) float32, possibly memory-mapped; steps of one sequence are adjacent.
+        values: (sum of T_i, F) float32, in memory or, as `StoredRows`, in a file; steps of one sequence are adjacent.
         offsets: (N,) int64, row of `values` at which each sequence begins.
         lengths: (N,) int64, time steps of each sequence.
         labels: (N,) int64 class codes, or None.
@@ -52,21 +54,24 @@ class Sequences:
         *,
         groups: np.ndarray | None = None,
         ids: np.ndarray | None = None,
+        checked: bool = False,
     ) -> None:
         """Check and store.
 
         Args:
-            values: (sum of T_i, F) numbers, a tensor or anything NumPy takes.
+            values: (sum of T_i, F) numbers, a tensor, `StoredRows` or anything NumPy takes.
             lengths: (N,) integers, each at least 1.
             labels: (N,) integers, or None.
             groups: (N,) group of each sequence, or None.
             ids: (N,) name of each sequence, or None.
+            checked: Take it that no value is infinite and no sequence ends in NaN, without reading them all.
 
         Raises:
             DataError: No sequence; a wrong shape or dtype; a length below 1; lengths that do not add up to the
                 rows of `values`; an infinite value; labels, groups or ids of another number than the lengths.
         """
-        self.values = _as_tensor(values, "values", torch.float32)
+        stored = isinstance(values, StoredRows)
+        self.values: Tensor | StoredRows = values if stored else _as_tensor(values, "values", torch.float32)
         self.lengths = _as_tensor(lengths, "lengths", torch.int64)
         if self.values.ndim != 2 or self.values.shape[1] == 0:
             raise DataError(f"values: found shape {tuple(self.values.shape)}, accepted is (steps, features)")
@@ -88,7 +93,9 @@ class Sequences:
                     f"{name}: found shape {tuple(column.shape)}, accepted is ({len(self.lengths)},), one a sequence"
                 )
         self.offsets = self.lengths.cumsum(0) - self.lengths
-        self._check_and_trim()
+        if not checked:
+            self._check_finite()
+            self._trim()
 
     @classmethod
     def from_arrays(cls, arrays: Any, labels: Any = None) -> "Sequences":
@@ -162,15 +169,15 @@ class Sequences:
         return SequenceBatch(x, lengths, None if self.labels is None else self.labels[index], index)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the values that are there.
+        """Mean and standard deviation of the values that are there, of a sample beyond 512 MB.
 
         Returns:
             Two (F,) float32 tensors. A feature without any value has mean 0; one without spread has deviation 1.
         """
         count = torch.zeros(self.num_features, dtype=torch.float64)
         total, squares, shift = torch.zeros_like(count), torch.zeros_like(count), None
-        for rows in self._chunks():
-            chunk = self.values[rows].double()
+        for values in self._sample().chunks():
+            chunk = values.double()
             if shift is None:  # squares about a value near the mean lose no digits
                 shift = chunk.nanmean(0).nan_to_num(0.0)
             centred = chunk - shift
@@ -186,50 +193,61 @@ class Sequences:
         return torch.where(count > 0, shift + mean, 0.0).float(), std.float()
 
     def fingerprint(self) -> str:
-        """Return a hash of sizes, labels and values (of every k-th sequence beyond 256 MB)."""
+        """Return a hash of sizes, labels and values (of a sample beyond 512 MB)."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((len(self), self.num_features)).encode())
         digest.update(self.lengths.numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
-        stride = max(1, int(self.lengths.sum()) * self.num_features >> 26)
-        sample = self.select(torch.arange(0, len(self), stride))
-        for rows in sample._chunks():
-            digest.update(self.values[rows].numpy().tobytes())
+        for values in self._sample().chunks():
+            digest.update(values.numpy().tobytes())
         return digest.hexdigest()
 
-    def _chunks(self) -> Iterator[Tensor]:
-        """Yield the rows of `values` that the sequences cover, about `CHUNK_ROWS` at a time."""
+    def chunks(self) -> Iterator[Tensor]:
+        """Yield all values, (rows, F) for some whole sequences at a time."""
+        chunk_rows = CHUNK_VALUES // self.num_features
         ends = self.lengths.cumsum(0)
         start = 0
         while start < len(self):
             done = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(torch.searchsorted(ends, done + CHUNK_ROWS)))
+            stop = max(start + 1, int(torch.searchsorted(ends, done + chunk_rows)))
             lengths = self.lengths[start:stop]
             within = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-            yield self.offsets[start:stop].repeat_interleave(lengths) + within
+            yield self.values.index_select(0, self.offsets[start:stop].repeat_interleave(lengths) + within)
             start = stop
 
-    def _check_and_trim(self) -> None:
-        for start in range(0, len(self.values), CHUNK_ROWS):
-            infinite = self.values[start : start + CHUNK_ROWS].isinf().any(1)
+    def _sample(self) -> "Sequences":
+        """Return one sequence out of every k, with k such that a large set need not be read whole; all of a small."""
+        stride = max(1, int(self.lengths.sum()) * self.num_features >> SAMPLE_BITS)
+        index = torch.arange(0, len(self), stride)
+        # not every k-th: data sets repeat themselves at regular intervals
+        index += torch.randint(stride, index.shape, generator=torch.Generator().manual_seed(0))
+        return self.select(index.clamp(max=len(self) - 1))
+
+    def _check_finite(self) -> None:
+        chunk_rows = max(1, CHUNK_VALUES // self.num_features)
+        for start in range(0, len(self.values), chunk_rows):
+            infinite = self.values[start : start + chunk_rows].isinf().any(1)
             if bool(infinite.any()):
                 self._refuse_infinite(start + int(infinite.nonzero()[0]))
-        at = torch.arange(len(self))
+
+    def _trim(self) -> None:
         lengths = self.lengths.clone()
-        while len(at):  # one round for each step of the longest trailing gap, over the sequences still open
-            empty = self.values[self.offsets[at] + lengths[at] - 1].isnan().all(1)
-            at = at[empty & (lengths[at] > 1)]
-            lengths[at] -= 1
+        for at in torch.split(torch.arange(len(self)), max(1, CHUNK_VALUES // self.num_features)):
+            while len(at):  # one round for each step of the longest trailing gap, over the sequences still open
+                last = self.values.index_select(0, self.offsets[at] + lengths[at] - 1)
+                at = at[last.isnan().all(1) & (lengths[at] > 1)]
+                lengths[at] -= 1
         self.lengths = lengths
 
     def _refuse_infinite(self, row: int) -> None:
         owner = int(torch.searchsorted(self.offsets, row, right=True)) - 1
         name = f"sequence {owner}" if self.ids is None else f"sequence {self.ids[owner]!r}"
-        feature = int(self.values[row].isinf().nonzero()[0])
+        values = self.values[row : row + 1][0]
+        feature = int(values.isinf().nonzero()[0])
         raise DataError(
             f"{name}, step {row - int(self.offsets[owner])}, feature {feature}: found "
-            f"{float(self.values[row, feature])}, accepted are finite float32 numbers, or NaN for a missing value"
+            f"{float(values[feature])}, accepted are finite float32 numbers, or NaN for a missing value"
         )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.contents import FileContents, class_name, class_names, sort_classes
 from lightning_rnn.data.files import read_file
 from lightning_rnn.errors import DataError
@@ -22,7 +24,7 @@ NAN = float("nan")
 
 
 @pytest.fixture
-def refused(tmp_path, capfd):
+def refused(tmp_path, capfd, monkeypatch):
     """Write a file, read it, and return the message of its DataError."""
 
     def read(name, content, **options):
@@ -35,6 +37,11 @@ def refused(tmp_path, capfd):
         message = str(caught.value)
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
+        if path.suffix in (".csv", ".parquet") and "only_features" not in options:
+            monkeypatch.setattr(pack_module, "CHUNK_BYTES", 8)  # read in many pieces, it is refused in the same words
+            with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+                pack_module.pack(input=str(path), output=str(tmp_path / "packed"), **options)
+            assert not list(tmp_path.glob("*packed*"))
         assert capfd.readouterr().err == ""
         return message.removeprefix(f"{path}: ")
 
@@ -106,7 +113,7 @@ def test_class_names_and_their_order():
 def test_no_such_file_folder_extension_empty(refused, tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         read_file(tmp_path / "nowhere.csv")
-    with pytest.raises(DataError, match="found a folder, accepted is a file"):
+    with pytest.raises(DataError, match=r"found a folder without values\.npy, accepted is a file, or a folder made by"):
         read_file(tmp_path)
     assert refused("a.txt", "x") == "found extension '.txt', accepted are .ts, .tsv, .npz, .npy, .csv, .parquet"
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):

@@ -127,7 +127,7 @@ def test_trailing_nan_shortens_to_one_step_at_least_and_inner_nan_stays():
 )
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39])
 def test_infinity_is_refused_by_place(ids, name, value, monkeypatch):
-    monkeypatch.setattr(sequences_module, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", 2)
     values = np.zeros((9, 3))
     values[5, 2] = value  # third step of the second sequence
     found = "-inf" if value < 0 else "inf"
@@ -200,7 +200,7 @@ def test_memory_mapped_values_stay_mapped(tmp_path):
 @pytest.mark.parametrize("chunk_rows", [1, 3, 1 << 20])
 @pytest.mark.parametrize("offset", [0.0, 1e4, -3e5])
 def test_moments_equal_numpys(chunk_rows, offset, monkeypatch):
-    monkeypatch.setattr(sequences_module, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", chunk_rows)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=(40, 4)) * [1, 5, 0.7, 1] + offset).astype(np.float32)
     values[rng.random(values.shape) < 0.2] = np.nan
@@ -231,7 +231,7 @@ def test_float32_rounding_is_no_spread():
 
 
 def test_moments_of_a_feature_that_begins_in_a_later_chunk(monkeypatch):
-    monkeypatch.setattr(sequences_module, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", 1)
     values = np.full((20, 2), 1.0, dtype=np.float32)
     values[0, 0] = np.nan
     values[1:, 0] = 3e5 + np.random.default_rng(0).normal(size=19)
@@ -248,7 +248,7 @@ def test_fingerprint_is_a_function_of_the_content(monkeypatch):
     alone = Sequences(whole.values[2:].clone(), [3, 4], [1, 0])
     assert part.fingerprint() == alone.fingerprint()  # of the sequences, not of what lies between them
     before = whole.fingerprint()
-    monkeypatch.setattr(sequences_module, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", 2)
     assert whole.fingerprint() == before
 
 
