@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,16 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
         if "lightning_rnn" in command:
             command = [*command, "--trainer.callbacks+=benchmarks.common.EpochClock"]
         done = subprocess.run(
-            [sys.executable, *command], cwd=folder, env=environment | {CLOCK: str(clock)}, capture_output=True, text=True
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment | {CLOCK: str(clock)},
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr[-2000:]}")
         times = json.loads(clock.read_text() if clock.exists() else done.stdout.splitlines()[-1])
-    return [after - before for before, after in zip(times[:-1], times[1:], strict=True)]
+    return [after - before for before, after in pairwise(times)]
 
 
 def after_first(seconds: list[float]) -> float:

@@ -220,7 +220,7 @@ class CommandLine(LightningCLI):
         data_class = DATA_MODULES.get(config["data"]["class_path"].rsplit(".", 1)[-1])
         settings, stored = config["data"].as_dict().get("init_args", {}), self.stored.data
         if self.typed.command == "fit":  # all but the places of files, whose content is compared
-            names, otherwise = {name for name in stored if not name.endswith("_path")}, ""
+            names, otherwise = {name for name in stored if not name.endswith(("_path", "on_device"))}, ""
             self._compare("--data", config["data"]["class_path"].rsplit(".", 1)[-1], self.stored.data_name, "")
         else:
             names, otherwise = getattr(data_class, "pinned", set()), ", or --allow_data_change true"

@@ -5,6 +5,7 @@ There are no worker processes: one gather from tensors in memory costs less than
 
 import hashlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,12 +107,12 @@ class TrainSampler:
         if len(order) < self.world_size:  # every rank needs a row to take part in the step
             order = order.repeat(-(-self.world_size // len(order)))[: self.world_size]
         size = self.batch_size * self.world_size
-        batches = list(order.split(size))[: len(self)]
+        batches = list(torch.split(order, size))[: len(self)]
         if not self.buckets:
             return batches
         whole = len(order) // size  # the last batch, where it is a smaller one, stays the last
-        pools = order[: whole * size].split(size * POOL)
-        like = [batch for pool in pools for batch in pool[self.lengths[pool].argsort(stable=True)].split(size)]
+        pools = torch.split(order[: whole * size], size * POOL)
+        like = [batch for pool in pools for batch in torch.split(pool[self.lengths[pool].argsort(stable=True)], size)]
         return [like[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[whole:]
 
 

@@ -13,6 +13,7 @@ from lightning_rnn.data.loading import EvalSampler, SequenceLoader, TrainSampler
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, require
 
+FREE_FOR_ONE = 4  # a part is kept on an accelerator whose free memory is so many times its size
 PARTS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -56,6 +57,7 @@ class SequenceDataModule(LightningDataModule):
         self._parts: dict[str, Sequences | None] = {}
         self._schema: Schema | None = None
         self._train_loader: SequenceLoader | None = None
+        self._placed: dict[str, tuple[Sequences, Sequences]] = {}  # what `_place` was given, and what it made of it
         self._loader_state: dict[str, Any] | None = None
         seed, batch_size = self.settings["seed"], self.settings["batch_size"]
         require(seed >= 0, "--data.seed", seed, "an integer of at least 0")
@@ -147,9 +149,10 @@ class SequenceDataModule(LightningDataModule):
             batch_size=self.batch_size,
             seed=self.settings["seed"],
             fixed=getattr(self.trainer, "overfit_batches", 0) > 0,
+            buckets=self.settings["buckets"],
             **self._rank_and_world(),
         )
-        self._train_loader = SequenceLoader(self.train_epoch, sampler)
+        self._train_loader = SequenceLoader(lambda epoch: self._place("train", self.train_epoch(epoch)), sampler)
         if self._loader_state is not None:
             self._train_loader.load_state_dict(self._loader_state)
         return self._train_loader
@@ -209,7 +212,20 @@ class SequenceDataModule(LightningDataModule):
     def _eval_loader(self, name: str) -> SequenceLoader:
         part = self._required(name)
         size = self.settings["batch_size"] or 1
-        return SequenceLoader(lambda _: part, EvalSampler(part.lengths, batch_size=size, **self._rank_and_world()))
+        sampler = EvalSampler(part.lengths, batch_size=size, **self._rank_and_world())
+        return SequenceLoader(lambda _: self._place(name, part), sampler)
+
+    def _place(self, name: str, part: Sequences) -> Sequences:
+        """Return the sequences where batches are made of them: on the accelerator if they fit or it is asked for."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        wanted = self.settings["on_device"]
+        if device.type == "cpu" or wanted is False:
+            return part
+        if self._placed.get(name, (None, part))[0] is not part:
+            size = int(part.lengths.sum()) * part.num_features * 4
+            fits = device.type == "cuda" and size * FREE_FOR_ONE <= torch.cuda.mem_get_info(device)[0]
+            self._placed[name] = (part, part.to(device) if wanted or fits else part)
+        return self._placed[name][1]
 
     def _rank_and_world(self) -> dict[str, int]:
         if self.trainer is None:

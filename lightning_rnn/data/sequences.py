@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,16 +158,41 @@ class Sequences:
             The batch, as wide as its longest sequence.
         """
         lengths = self.lengths[index]
-        width = int(lengths.max())
-        steps = torch.arange(width)
-        if int(lengths.min()) == width:
-            rows = self.offsets[index, None] + steps  # (B, T)
-            x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
-        else:
-            rows = self.offsets[index, None] + torch.minimum(steps, lengths[:, None] - 1)
-            x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)
+        width, shortest = int(lengths.max()), int(lengths.min())  # before anything is on a device that it would stop
+        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
+        columns = (column.to(self.device, non_blocking=True) for column in (self.offsets[index], lengths, index))
+        first, lengths, index = columns
+        steps = torch.arange(width, device=self.device)
+        rows = first[:, None] + (steps if shortest == width else torch.minimum(steps, lengths[:, None] - 1))  # (B, T)
+        x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
+        if shortest < width:
             x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
-        return SequenceBatch(x, lengths, None if self.labels is None else self.labels[index], index)
+        return SequenceBatch(x, lengths, y, index)
+
+    def batches(self, indices: list[Tensor]) -> list[SequenceBatch]:
+        """Assemble several batches, where all sequences are of one length by a single gather."""
+        if not self.fixed_length:
+            return [self.batch(index) for index in indices]
+        sizes = [len(index) for index in indices]
+        columns = (None if c is None else torch.split(c, sizes) for c in self.batch(torch.cat(indices)))
+        return [SequenceBatch._make(parts) for parts in zip(*(c or [None] * len(sizes) for c in columns), strict=True)]
+
+    @cached_property
+    def fixed_length(self) -> bool:
+        """Whether all sequences have the same number of steps."""
+        return bool((self.lengths == self.lengths[0]).all())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device if isinstance(self.values, Tensor) else torch.device("cpu")
+
+    def to(self, device: torch.device) -> "Sequences":
+        """Return the sequences with their values, and no others, on a device; what they are found by stays here."""
+        moved = self.select(torch.arange(len(self)))
+        moved.values = torch.cat([values.to(device) for values in self.chunks()])
+        moved.offsets = self.lengths.cumsum(0) - self.lengths
+        return moved
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the values that are there, of a sample beyond 512 MB.

@@ -26,6 +26,8 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: int = 1000,
         num_test: int = 10000,
         batch_size: int = 32,
+        buckets: bool = True,
+        on_device: bool | None = None,
         seed: int = 0,
         fresh: bool = False,
     ) -> None:
@@ -42,6 +44,9 @@ class SyntheticDataModule(SequenceDataModule):
             num_val: Validation sequences; 0 for none.
             num_test: Test sequences, at least 1.
             batch_size: Sequences in a training batch of one process.
+            buckets: Whether sequences of like length share a training batch, so that little is padded.
+            on_device: Whether the sequences are kept on the accelerator; when not given, where they take at most a
+                quarter of its free memory.
             seed: Seed of the sequences and of their order in training.
             fresh: Make new training sequences in every epoch.
 
