@@ -201,6 +201,17 @@ class SequenceClassifier(LightningModule):
             group["lr"] = rate
             group["weight_decay"] = self.hparams["weight_decay"]  # a resumed optimiser has the checkpoint's
 
+    def transfer_batch_to_device(self, batch: SequenceBatch, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave a batch alone that is there already, as the walk through it to find out costs more."""
+        if batch.x.device == device and batch.index.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the gradients."""
+        for weight in self._weights:
+            weight.grad = None
+
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence's weighted by its class."""
         logits, y = self.network(batch.x, batch.lengths), self._labels(batch)
@@ -289,7 +300,7 @@ class SequenceClassifier(LightningModule):
         """Log the epoch's mean loss and accuracy, over all ranks."""
         sums = self._gather_sums().sum(0)
         values = {"train/loss": sums[0] / sums[2], "train/accuracy": sums[1] / sums[2]}
-        self.log_dict(values, sync_dist=True, logger=False)
+        self.trainer.callback_metrics.update(values)
         self._write(values, 1)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
@@ -371,12 +382,12 @@ class SequenceClassifier(LightningModule):
     def _log_metrics(self, prefix: str, *, full: bool) -> None:
         metrics = evaluate(gather_outcomes(self._evaluated), self.network.decision, full=full)
         self._evaluated = []
-        fits = self.trainer.state.fn == "fit"
-        for name, value in metrics.items():  # equal on all ranks; sync_dist says so
-            logger = False if fits else None  # None: where there is one
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "accuracy", sync_dist=True, logger=logger)
-        if fits and not self.trainer.sanity_checking:
-            self._write({f"{prefix}/{name}": value for name, value in metrics.items()}, 1)
+        values = {f"{prefix}/{name}": value for name, value in metrics.items()}  # equal on all ranks
+        if self.trainer.state.fn != "fit":
+            self.log_dict(values, sync_dist=True)
+        elif not self.trainer.sanity_checking:
+            self.trainer.callback_metrics.update(values)  # as logging would, which takes as long as a step for each
+            self._write(values, 1)
 
     def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
         losses = cross_entropies(logits, y)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import valid_steps
+from lightning_rnn.models.masking import is_full, valid_steps
 
 
 class Preprocess(nn.Module):
@@ -36,11 +36,11 @@ class Preprocess(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, T, F), free of NaN and zero after each sequence's end, from raw (B, T, F)."""
         x = (x - self.mean) / self.std
-        # asking costs a synchronisation on an accelerator and would be frozen in a trace: there, do all of it
-        asks = x.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not asks or int(lengths.min()) < x.shape[1]:
+        if not is_full(lengths, x.shape[1]):
             x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
-        if not asks or math.isnan(float(x.sum())):  # a NaN anywhere makes the sum NaN
+        # as in is_full, only a CPU is asked; a NaN anywhere makes the sum NaN
+        asks = x.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not asks or math.isnan(float(x.sum())):
             x = fill_forward(x)
         return x
 

@@ -28,10 +28,10 @@ class TanhRecurrence(torch.autograd.Function):
         """Return h (B, T, H) from x (B, T, F) and the weights of a layer."""
         x = x.transpose(0, 1).contiguous()  # (T, B, F)
         h = torch.addmm(b_ih + b_hh, x.flatten(0, 1), w_ih.t()).view(*x.shape[:2], -1)  # (T, B, H)
-        each = h.unbind(0)
+        each, u = h.unbind(0), w_hh.t()
         each[0].tanh_()
         for before, now in pairwise(each):
-            now.addmm_(before, w_hh.t()).tanh_()
+            now.addmm_(before, u).tanh_()
         ctx.save_for_backward(x, w_ih, w_hh, h)
         return h.transpose(0, 1)
 
@@ -40,11 +40,11 @@ class TanhRecurrence(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and the weights."""
         x, w_ih, w_hh, h = ctx.saved_tensors
-        d = torch.addcmul(h.new_ones(()), h, h, value=-1)  # tanh's derivative, then that of what it is taken of
+        d = 1 - h.square()  # tanh's derivative, then that of what it is taken of
         each, given = d.unbind(0), grad.unbind(1)
-        each[-1].mul_(given[-1])
-        for t in range(len(h) - 2, -1, -1):
-            each[t].mul_(torch.addmm(given[t], each[t + 1], w_hh))
+        later, through = each[-1].mul_(given[-1]), torch.empty_like(each[0])
+        for now, given_now in zip(each[-2::-1], given[-2::-1], strict=True):
+            later = now.mul_(torch.addmm(given_now, later, w_hh, out=through))
         flat = d.flatten(0, 1)  # (T B, H)
         d_hh = d[1:].flatten(0, 1).t() @ h[:-1].flatten(0, 1)
         d_x = (flat @ w_ih).view_as(x).transpose(0, 1) if ctx.needs_input_grad[0] else None
@@ -119,10 +119,10 @@ def _gru_factors(gates: Tensor, u: Tensor, before: Tensor, d_n: Tensor, work: Te
         work: (K, B, H) scratch.
         d_u: (K, B, 3 H) to fill, of U h + c.
     """
-    (r, z, n), one = gates, gates.new_ones(())
+    r, z, n = gates
     of_r, of_z, of_n = d_u.chunk(3, dim=2)
-    torch.addcmul(one, n, n, value=-1, out=d_n)
-    d_n.addcmul_(d_n, z, value=-1)  # (1 - z) (1 - n²)
+    torch.mul(n, n, out=d_n).sub_(1)
+    torch.addcmul(d_n, d_n, z, value=-1, out=d_n).neg_()  # (1 - z) (1 - n²)
     torch.mul(d_n, r, out=of_n)
     torch.addcmul(r, r, r, value=-1, out=work)  # r (1 - r)
     torch.mul(work.mul_(d_n), u, out=of_r)
