@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -45,15 +45,6 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def plain_times(epoch: Callable[[], None], epochs: int) -> None:
-    """Run a plain loop's epochs and print when each began and the last one ended."""
-    times = [now()]
-    for _ in range(epochs):
-        epoch()
-        times.append(now())
-    print(json.dumps(times))
 
 
 def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:

@@ -201,12 +201,6 @@ class SequenceClassifier(LightningModule):
             group["lr"] = rate
             group["weight_decay"] = self.hparams["weight_decay"]  # a resumed optimiser has the checkpoint's
 
-    def transfer_batch_to_device(self, batch: SequenceBatch, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave a batch alone that is there already, as the walk through it to find out costs more."""
-        if batch.x.device == device and batch.index.device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Forget the gradients."""
         for weight in self._weights:
@@ -265,6 +259,7 @@ class SequenceClassifier(LightningModule):
         elif gradient_clip_val and not known <= gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(self._weights, float(gradient_clip_val), norm)
         if logs:
+            self.trainer.callback_metrics["train/loss_step"] = self._loss
             if self.trainer.progress_bar_callback is not None:
                 self.log("train/loss_step", self._loss, prog_bar=True, logger=False)
             rate = optimizer.param_groups[0]["lr"]

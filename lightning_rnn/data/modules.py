@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_rnn.data.loading import EvalSampler, SequenceLoader, TrainSampler
-from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, require
 
 FREE_FOR_ONE = 4  # a part is kept on an accelerator whose free memory is so many times its size
@@ -172,6 +172,12 @@ class SequenceDataModule(LightningDataModule):
     def train_epoch(self, epoch: int) -> Sequences:
         """Return the training sequences of an epoch."""
         return self._required("train")
+
+    def transfer_batch_to_device(self, batch: SequenceBatch, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave a batch alone that is there already, as the walk through it to find out costs more."""
+        if batch.x.device == device and batch.index.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings, hashes of the data and the loader's position, under the class's plain name."""

@@ -71,9 +71,13 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs h (B, T, H) of whole sequences (B, T, input size)."""
+        on_cpu = x.device.type == "cpu"
+        if on_cpu and torch.is_autocast_enabled("cpu"):  # not every processor has torch's lstm in bfloat16
+            with torch.autocast("cpu", enabled=False):
+                return self(x.float())  # type: ignore[no-any-return]
         trains = torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        by_hand = _TRAINED_ON_CPU.get(self.cell) if trains and x.device.type == "cpu" else None
-        if by_hand is None or torch.is_autocast_enabled("cpu"):
+        by_hand = _TRAINED_ON_CPU.get(self.cell) if on_cpu and trains else None
+        if by_hand is None:
             output: Tensor = self.layer(x)[0]
         else:
             output = by_hand.apply(x, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]

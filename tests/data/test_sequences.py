@@ -274,3 +274,26 @@ def test_fingerprint_changes_with_labels_lengths_order_and_shape():
         Sequences(values.reshape(6, 2), [2, 4], [0, 1]).select(torch.tensor([0])),
     ]
     assert len({table.fingerprint() for table in tables}) == len(tables)
+
+
+@given(data=st.data(), fixed=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_batches_together_are_the_batches_alone(data, fixed):
+    lengths = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=8))
+    lengths = [3] * len(lengths) if fixed else lengths
+    sequences = Sequences(torch.randn(sum(lengths), 2), lengths, data.draw(st.sampled_from([None, [1] * len(lengths)])))
+    assert sequences.fixed_length == (len(set(lengths)) == 1)
+    rows = st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=4).map(torch.tensor)
+    wanted = data.draw(st.lists(rows, min_size=1, max_size=4))
+    for index, found in zip(wanted, sequences.batches(wanted), strict=True):
+        for ours, alone in zip(found, sequences.batch(index), strict=True):
+            assert (ours is None and alone is None) or torch.equal(ours, alone)
+
+
+def test_moving_takes_only_what_is_chosen():
+    sequences = Sequences(torch.arange(20.0).view(10, 2), [1, 2, 3, 4], [0, 1, 2, 3])
+    chosen = sequences.select(torch.tensor([3, 1]))
+    moved = chosen.to(torch.device("cpu"))
+    assert moved.values.shape == (6, 2)
+    index = torch.tensor([1, 0])
+    assert all(torch.equal(a, b) for a, b in zip(moved.batch(index), chosen.batch(index), strict=True))
