@@ -28,20 +28,20 @@ SKIPPED = 20  # batches before the timing begins
 
 
 class BatchTimes(Callback):
-    """Prints the median seconds from the end of one training batch to that of the next, its loading included."""
+    """Prints the median seconds, and those of the processor, from one training batch's end to the next's."""
 
     def on_train_start(self, *_: Any) -> None:
         """Forget."""
-        self.ends = []
+        self.ends: list[tuple[float, float]] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Take the time."""
-        self.ends.append(time.perf_counter())
+        self.ends.append((time.perf_counter(), time.process_time()))
 
     def on_train_end(self, *_: Any) -> None:
         """Print."""
-        between = np.diff(self.ends[SKIPPED:])
-        print(f"batch median {np.median(between):.9f}")
+        wall, cpu = np.median(np.diff(self.ends[SKIPPED:], axis=0), axis=0)
+        print(f"batch median {wall:.9f} {cpu:.9f}")
 
 
 def write(folder: Path, sequences: int) -> None:
@@ -80,8 +80,8 @@ def values(start: int, count: int) -> np.ndarray:
     return found
 
 
-def once(folder: Path, what: str, batch_size: int, batches: int, device: str) -> tuple[float, float, float]:
-    """Return microseconds a sequence, peak MiB and wall seconds of one run."""
+def once(folder: Path, what: str, batch_size: int, batches: int, device: str) -> tuple[float, ...]:
+    """Return microseconds a sequence, those of the processor (which others slow less), peak MiB and seconds in all."""
     path = folder / (what if what == "file" else f"{what}.npz")
     options = {
         "--data": "FileDataModule", "--data.train_path": path, "--data.val_fraction": 0,
@@ -98,16 +98,17 @@ def once(folder: Path, what: str, batch_size: int, batches: int, device: str) ->
         wall = time.perf_counter() - begin
         out.seek(0)
         text = out.read()
-    found = re.search(r"batch median (\S+)", text)
+    found = re.search(r"batch median (\S+) (\S+)", text)
     if status != 0 or found is None:
         raise RuntimeError(f"{command} ended with {status}: {text}")
     peak = usage.ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-    return float(found[1]) / min(batch_size, 100) * 1e6, peak, wall
+    per_sequence = 1e6 / min(batch_size, 100)
+    return float(found[1]) * per_sequence, float(found[2]) * per_sequence, peak, wall
 
 
 def main(gigabytes: float = 0.25, runs: int = 3, batch_size: int = 64, batches: int = 300, device: str = "cpu") -> None:
     sequences = round(gigabytes * 1e9 / (4 * STEPS * FEATURES))
-    found: dict[str, list[tuple[float, float, float]]] = {"tiny": [], "memory": [], "file": []}
+    found: dict[str, list[tuple[float, ...]]] = {"tiny": [], "memory": [], "file": []}
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), sequences)
         for _ in range(runs):
@@ -117,15 +118,17 @@ def main(gigabytes: float = 0.25, runs: int = 3, batch_size: int = 64, batches: 
     path = HERE / "results" / "larger_than_memory.csv"
     path.parent.mkdir(exist_ok=True)
     rows = []
-    for what, (per_sequence, peak, wall) in medians.items():
+    for what, (per_sequence, cpu, peak, wall) in medians.items():
         rows.append({
             "what": what, "gigabytes": gigabytes, "batch_size": batch_size, "device": device,
             "us_per_sequence": f"{per_sequence:.1f}" if what != "tiny" else "",  # an epoch of it is one batch
             "ratio": f"{per_sequence / medians['memory'][0]:.2f}" if what != "tiny" else "",
-            "peak_mib": f"{peak:.0f}", "above_tiny_mib": f"{peak - medians['tiny'][1]:.0f}", "wall_s": f"{wall:.1f}",
+            "cpu_us_per_sequence": f"{cpu:.1f}" if what != "tiny" else "",
+            "cpu_ratio": f"{cpu / medians['memory'][1]:.2f}" if what != "tiny" else "",
+            "peak_mib": f"{peak:.0f}", "above_tiny_mib": f"{peak - medians['tiny'][2]:.0f}", "wall_s": f"{wall:.1f}",
             "runs": runs,
         } | environment())  # fmt: skip
-        print("  ".join(f"{key} {value}" for key, value in list(rows[-1].items())[:10]), flush=True)
+        print("  ".join(f"{key} {value}" for key, value in list(rows[-1].items())[:12]), flush=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lightning_rnn.data import array_files
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.contents import FileContents, class_name, class_names, sort_classes
 from lightning_rnn.data.files import read_file
@@ -584,12 +585,16 @@ def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", ["X", "lengths", "y"])
-def test_any_array_is_read_or_refused(name, tmp_path, capfd):
-    """As above, in an archive whose sums are right, and in the files beside a .npy file."""
+@pytest.mark.parametrize("name", ["X", "lengths", "y", "features"])
+def test_any_array_is_read_or_refused(name, tmp_path, capfd, monkeypatch):
+    """As above, in an archive whose sums are right, beside a .npy file, and in a folder that is said to be good."""
     arrays = {"X": np.ones((4, 2), dtype=np.float32), "lengths": np.array([1, 3]), "y": np.array(["a", "b"])}
+    arrays["features"] = np.array(["u", "v"])
     good = {key: good_bytes(lambda p, a=array: np.save(p.with_suffix(".npy"), a)) for key, array in arrays.items()}
-    files = {"X": "a.npy", "lengths": "a_lengths.npy", "y": "a_labels.npy"}
+    files = {"X": "a.npy", "lengths": "a_lengths.npy", "y": "a_labels.npy", "features": "unused"}
+    names = {"X": "values.npy", "lengths": "lengths.npy", "y": "labels.npy", "features": "features.npy"}
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(array_files, "IN_MEMORY", 20)
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(damaged(good[name]))
@@ -598,8 +603,11 @@ def test_any_array_is_read_or_refused(name, tmp_path, capfd):
             for key, content in (good | {name: raw}).items():
                 archive.writestr(f"{key}.npy", content)
                 (tmp_path / files[key]).write_bytes(content)
+                (tmp_path / "folder" / names[key]).write_bytes(content)
+        (tmp_path / "folder" / "checked").touch()
         try_to_read(tmp_path / "a.npz")
         try_to_read(tmp_path / "a.npy")
+        try_to_read(tmp_path / "folder")
 
     attempt()
     assert capfd.readouterr().err == ""
