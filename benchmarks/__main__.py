@@ -1,5 +1,23 @@
-"""Run every benchmark."""
+"""Run every benchmark, short: to see that they run and about what they say."""
 
-from benchmarks import whole_command
+from benchmarks import (
+    accelerator,
+    cells,
+    larger_than_memory,
+    ranks,
+    sizes,
+    start_up,
+    step_parts,
+    training,
+    whole_command,
+)
 
-whole_command.main()
+whole_command.main(runs=2)
+start_up.main(runs=2)
+step_parts.main(runs=1)
+training.main(runs=1)
+cells.main(runs=2, quick=True)
+ranks.main(runs=1)
+sizes.main(runs=1, largest=100_000)
+larger_than_memory.main(gigabytes=0.25, runs=1, batches=100)
+accelerator.main()

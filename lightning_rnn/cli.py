@@ -6,7 +6,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import restricted_number_type
@@ -142,6 +142,9 @@ class CommandLine(LightningCLI):
         """Add the seed; Lightning's own option also takes true, for 0."""
         help_of_seed = "Seed of the weights and of dropout; data and their order follow --data.seed."
         parser.add_argument("--seed_everything", type=SEED, default=0, help=help_of_seed)
+        help_of_precision = "Precision of float32 matrix products on an accelerator: high and medium allow TF32."
+        kinds = Literal["highest", "high", "medium"]
+        parser.add_argument("--matmul_precision", type=kinds, default="highest", help=help_of_precision)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Put our descriptions in place of Lightning's."""
@@ -242,6 +245,7 @@ class CommandLine(LightningCLI):
             DataError: See `SequenceDataModule.load`.
         """
         super().instantiate_classes()
+        torch.set_float32_matmul_precision(self._get(self.config, "matmul_precision"))
         if "OMP_NUM_THREADS" not in os.environ and self.model.hparams["hidden_size"] <= SMALL:
             torch.set_num_threads(1)
         if self.stored is not None:
