@@ -14,6 +14,7 @@ from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, NumericError, require
 from lightning_rnn.metrics import Outcome, cross_entropies, evaluate, gather_outcomes, gather_rows
 from lightning_rnn.models.cells import CellName
+from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
 
 Schedule = Literal["constant", "cosine", "onecycle"]
@@ -114,6 +115,7 @@ class SequenceClassifier(LightningModule):
         self.lr, self.schedule = lr, schedule
         self.register_buffer("class_weight", _class_weight(num_classes, pos_weight, class_weights))
         self._evaluated: list[Outcome] = []
+        self.outcome: Outcome | None = None  # of the last evaluation, on all ranks: callbacks look closer
         self._train_sums: Tensor | None = None  # loss, correct, count of the epoch so far
         self._norm: Tensor | None = None  # of the last step's gradients
         self.stored_metrics: dict[str, float] = {}  # the newest ones when the checkpoint was saved
@@ -343,7 +345,12 @@ class SequenceClassifier(LightningModule):
         self._evaluated.append(Outcome(batch.index, logits, y, self._losses(logits, y)))
 
     def _log_metrics(self, prefix: str, *, full: bool) -> None:
-        metrics = evaluate(gather_outcomes(self._evaluated), self.network.decision, full=full)
+        self.outcome = gather_outcomes(self._evaluated)
+        metrics = evaluate(self.outcome, self.network.decision, full=full)
+        if full and self.network.decision.is_fitted:
+            before = evaluate(self.outcome, Decision(), full=full)
+            changed = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
+            metrics |= {f"{name}_uncalibrated": before[name] for name in changed if name in before}
         self._evaluated = []
         fits = self.trainer.state.fn == "fit"
         for name, value in metrics.items():  # equal on all ranks; sync_dist says so

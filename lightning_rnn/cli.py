@@ -19,10 +19,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_rnn.arguments import COMMANDS, Parser, Typed
+from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed, run_extra
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
+from lightning_rnn.callbacks.decide import Decide
 from lightning_rnn.callbacks.interrupts import Interrupts
+from lightning_rnn.callbacks.memory import MemoryProbe
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
+from lightning_rnn.callbacks.tensorboard import Figures, Throughput
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
@@ -30,7 +33,6 @@ from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
 from lightning_rnn.runs import NoRunError, StoredRun, newest_run, own_config
 
-PROGRAM = "lightning_rnn"
 CKPT_HELP = (
     "Checkpoint, whose settings hold where none are typed; when not given, the best of the newest run.",
     "Run to continue: a checkpoint, last (the newest run's), or auto (as last, but a new run where there is none).",
@@ -146,8 +148,11 @@ class CommandLine(LightningCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Put our descriptions in place of Lightning's."""
         super().setup_parser(*args, **kwargs)
-        for action in self.parser._subcommands_action._choices_actions:  # type: ignore[union-attr]
+        commands: Any = self.parser._subcommands_action
+        for action in commands._choices_actions:
             action.help = COMMANDS[action.dest]
+        for name, (description, _) in EXTRA_COMMANDS.items():
+            commands._choices_actions.append(commands._ChoicesPseudoAction(name, (), description))
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options in the order in which they matter, restore what the checkpoint knows."""
@@ -163,8 +168,14 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
         if command == "fit":
             parser.add_lightning_class_args(Checkpoints, "checkpoint")
+            parser.add_lightning_class_args(Figures, "figures")
+            parser.add_lightning_class_args(MemoryProbe, "memory")
             for source, target in zip((num_features, num_classes, class_names, feature_names), FROM_DATA, strict=True):
                 parser.link_arguments("data", f"model.{target}", source, "instantiate")
+        if command in ("fit", "validate"):
+            parser.add_lightning_class_args(Decide, "decide")
+        if command == "validate":
+            parser.set_defaults({"decide.when": "never"})  # it judges, unless asked for more
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
         if self.typed.data_class is None:  # defaults of one class must not leak into another's
@@ -182,7 +193,7 @@ class CommandLine(LightningCLI):
         except OverflowError as error:
             raise OptionError(f"found a number that is too large ({error})") from None
         config = self.config.get(self.config.get("subcommand") or "", {})
-        for name in ("model", "data", "checkpoint", "trainer"):
+        for name in ("model", "data", "checkpoint", "figures", "memory", "decide", "trainer"):
             if name in config and not hasattr(config[name], "as_dict"):
                 raise OptionError(f"--{name}: found {config[name]!r}, accepted are settings by name")
 
@@ -294,19 +305,23 @@ class CommandLine(LightningCLI):
 
     def _callbacks(self, command: str) -> list[Any]:
         if command == "fit":
-            return [RandomStates(), self.interrupts, EpochLines(), HyperParameters(), NextCommands()]
+            return [RandomStates(), self.interrupts, EpochLines(), Throughput(), HyperParameters(), NextCommands()]
         assert self.stored is not None
         if command == "test":
-            return [TestMetricsFile(self.stored.folder), HyperParameters()]
+            figures = Figures()
+            figures.folder = self.stored.folder / "figures"
+            return [TestMetricsFile(self.stored.folder), figures, HyperParameters()]
         if command == "predict":
             config = self.config["predict"]
             return [PredictionsFile(self.stored.folder, config["output"], config["overwrite"])]
-        return []
+        return [Figures()]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         ours: dict[str, Any] = {"weights_only": True, "ckpt_path": self.config[subcommand]["ckpt_path"]}
         if subcommand == "predict":
             ours["return_predictions"] = False
+        if subcommand == "test":
+            ours["verbose"] = False  # our table has the intervals, too
         return {**super()._prepare_subcommand_kwargs(subcommand), **ours}
 
 
@@ -398,7 +413,10 @@ def run(args: list[str]) -> int:
     interrupts = Interrupts()
     try:
         with interrupts.outside_training():
-            CommandLine(args, interrupts)
+            if args and args[0] in EXTRA_COMMANDS:
+                run_extra(args[0], args[1:])
+            else:
+                CommandLine(args, interrupts)
     except SIGTERMException:
         return 128 + interrupts.signum
     except KeyboardInterrupt:
