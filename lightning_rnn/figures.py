@@ -156,7 +156,7 @@ def scores(parts: dict[str, np.ndarray], xlabel: str, threshold: float | None) -
     axes.set_yscale("symlog", linthresh=10)
     if threshold is not None:
         axes.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
-    axes.legend(fontsize="small")
+    axes.legend(loc="upper center", fontsize="small")
     return figure
 
 
@@ -211,11 +211,11 @@ def gradient_curves(memories: dict[str, Memory], title: str = "how the gradient 
     for key, memory in memories.items():
         for name, curve in memory.gradients.items():
             label = f"{key} {name}".strip()
-            axes.plot(curve / curve.max(), label=f"{label}: horizon {memory.horizons()[name]}", linewidth=1.5)
+            axes.plot((curve / curve.max()).numpy(), label=f"{label}: horizon {memory.horizons()[name]}", linewidth=1.5)
     axes.axhline(FADED, color="0.4", linestyle=":")
     axes.set_yscale("log")
     axes.set_ylim(1e-8, 2)  # below it, nothing is left in single precision
-    axes.legend(fontsize="small")
+    axes.legend(loc="lower left", fontsize="small")
     return figure
 
 
@@ -224,7 +224,7 @@ def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
     figure = _blank(6.4, 1.2 + 2.4 * len(curves))
     for place, (name, norms) in enumerate(curves.items()):
         axes = figure.add_subplot(len(curves), 1, place + 1)
-        shares = (norms / norms.amax(1, keepdim=True)).clamp(min=1e-8).log10()
+        shares = (norms / norms.amax(1, keepdim=True)).clamp(min=1e-8).log10().numpy()
         image = axes.imshow(shares, aspect="auto", vmin=-8, vmax=0, cmap="viridis", interpolation="nearest")
         axes.set_yticks(range(len(epochs)), [str(epoch) for epoch in epochs], fontsize="x-small")
         axes.set(ylabel="epoch", title=name)
