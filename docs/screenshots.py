@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = No
 
 
 def main() -> None:
+    """Train, look, and end what was started."""
     with tempfile.TemporaryDirectory() as folder:
         for cell in ("rnn", "lstm"):
             for command in (["fit", "--model.cell", cell, *FIT], ["test"]):

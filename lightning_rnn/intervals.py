@@ -10,12 +10,18 @@ from torch.nn.functional import one_hot
 from lightning_rnn.metrics import CALIBRATION_BINS, Outcome, cross_entropies
 from lightning_rnn.models.decision import Decision
 
-RESAMPLES = 1000
+FEWEST, MOST = 200, 1000  # resamples
+WORK = 20_000_000  # resamples times sequences times rankings: what takes about 2 s
 CHUNK = 1 << 21  # resamples times sequences held at once
 
 
 def intervals(
-    outcome: Outcome, decision: Decision, groups: np.ndarray | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+    outcome: Outcome,
+    decision: Decision,
+    groups: np.ndarray | None = None,
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Compute 95 % percentile intervals (Efron and Tibshirani 1993, chapter 13) of the metrics of `evaluate`.
 
@@ -26,7 +32,7 @@ def intervals(
         outcome: N sequences, with labels and losses.
         decision: Makes probabilities and classes of the logits.
         groups: (N,) names, or None.
-        resamples: How many.
+        resamples: How many; when not given, from 1,000 down to 200 with more and more sequences.
         seed: Of the resamples.
 
     Returns:
@@ -35,6 +41,8 @@ def intervals(
     assert outcome.y is not None
     units, strata = _units(outcome.y.cpu(), groups)
     metrics = _Weighted(Outcome._make(None if c is None else c.cpu() for c in outcome), decision)
+    if resamples is None:
+        resamples = max(FEWEST, min(MOST, WORK // (len(outcome.y) * len(metrics.ranked))))
     generator = np.random.default_rng(seed)
     step = max(1, CHUNK // len(outcome.y))
     parts = [

@@ -161,7 +161,7 @@ def test_a_batch_without_labels_cannot_be_trained_on():
         ({"class_weights": [1.0, 0.0]}, "--model.class_weights: found [1.0, 0.0], accepted is 2 numbers above 0"),
         ({"class_weights": [1.0, math.nan]}, "--model.class_weights: found [1.0, nan], accepted is 2 numbers above 0"),
         ({"num_classes": 1}, "num_classes: found 1, accepted is an integer of at least 2"),
-        ({"cell": "elman"}, "--model.cell: found 'elman', accepted is one of rnn, lstm, gru"),
+        ({"cell": "elman"}, "--model.cell: found 'elman', accepted is one of rnn, lstm, gru, mingru"),
     ],
 )  # fmt: skip
 def test_option_errors(options, message):

@@ -1,14 +1,17 @@
 """What a data set is like, and what about it is suspicious, before anything is trained on it."""
 
 import hashlib
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
 
 BARS = 8  # of the histogram of lengths
 WIDTH = 40  # characters of its longest bar
+LOOKED = 5000  # sequences in which missing values are counted
 RARE = 20  # sequences of a class below which its figures say little
 
 
@@ -23,9 +26,7 @@ def inspect(*, data: SequenceDataModule) -> None:
     """
     parts = {name: part for name in ("train", "val", "test") if (part := data.part(name)) is not None}
     schema = data.schema
-    print(
-        f"features: {schema.num_features}" + (f" ({', '.join(schema.feature_names)})" if schema.feature_names else "")
-    )
+    print(f"features: {schema.num_features} {' '.join(schema.feature_names or [])}".rstrip())
     for name, part in parts.items():
         print(f"{name}: {len(part)} sequences; {span(part)}; {missing(part)}; {balance(part, schema.class_names)}")
     print("lengths of all parts:")
@@ -42,11 +43,18 @@ def span(part: Sequences) -> str:
 
 
 def missing(part: Sequences) -> str:
-    """Say which share of the values is missing."""
-    share = sum(int(part.values[rows].isnan().sum()) for rows in part._chunks()) / (
-        int(part.lengths.sum()) * part.num_features
-    )
-    return f"{100 * share:.3g} % of values missing" if share else "no missing values"
+    """Say which share of the values is missing; of some sequences, where there are very many."""
+    step = max(1, len(part) // LOOKED)
+    found = [values.isnan().sum() for values in each(part, step)]
+    share = float(sum(found)) / (int(part.lengths[::step].sum()) * part.num_features)
+    where = f" in every {step}th sequence" if step > 1 else ""
+    return (f"{100 * share:.3g} % of values missing" if share else "no missing values") + where
+
+
+def each(part: Sequences, step: int = 1) -> Iterator[Tensor]:
+    """Yield the values (T_i, F) of every `step`-th sequence."""
+    for start, length in zip(part.offsets[::step].tolist(), part.lengths[::step].tolist(), strict=True):
+        yield part.values[start : start + length]
 
 
 def balance(part: Sequences, class_names: list[str]) -> str:
@@ -57,7 +65,7 @@ def balance(part: Sequences, class_names: list[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in zip(class_names, counts, strict=True))
 
 
-def length_histogram(lengths: torch.Tensor) -> list[str]:
+def length_histogram(lengths: Tensor) -> list[str]:
     """Return a line for each of at most eight ranges of lengths (N,)."""
     low, high = int(lengths.min()), int(lengths.max())
     width = -(-(high - low + 1) // BARS)
@@ -74,10 +82,9 @@ def length_histogram(lengths: torch.Tensor) -> list[str]:
 def suspicions(name: str, part: Sequences, schema: Schema) -> list[str]:
     """Return what is odd about one part: features that say nothing, classes too rare, sequences that recur."""
     lines, low, high = [], [], []
-    for rows in part._chunks():
-        chunk = part.values[rows]
-        low.append(chunk.nan_to_num(torch.inf).amin(0))
-        high.append(chunk.nan_to_num(-torch.inf).amax(0))
+    for values in each(part):
+        low.append(values.nan_to_num(torch.inf).amin(0))
+        high.append(values.nan_to_num(-torch.inf).amax(0))
     lowest, highest = torch.stack(low).amin(0), torch.stack(high).amax(0)
     names = schema.feature_names or [str(i) for i in range(schema.num_features)]
     for i in (lowest >= highest).nonzero().view(-1).tolist():
@@ -116,8 +123,4 @@ def overlaps(parts: dict[str, Sequences]) -> list[str]:
 
 def digests(part: Sequences) -> list[bytes]:
     """Return a hash of each sequence's values."""
-    ends = part.offsets + part.lengths
-    return [
-        hashlib.blake2b(part.values[start:end].numpy().tobytes(), digest_size=16).digest()
-        for start, end in zip(part.offsets.tolist(), ends.tolist(), strict=True)
-    ]
+    return [hashlib.blake2b(values.numpy().tobytes(), digest_size=16).digest() for values in each(part)]
