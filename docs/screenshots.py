@@ -19,8 +19,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-PAGES = {"scalars": "timeseries", "figures": "images", "pr_curves": "pr_curves", "hparams": "hparams"}
-FIT = "--figures.every_n_epochs 5 --memory.every_n_epochs 1 --data.task delayed_recall --data.length 20".split()
+PAGES = {
+    "scalars": "scalars&tagFilter=%5E(train%7Cval%7Cmemory)",  # ^(train|val|memory)
+    "figures": "images&tagFilter=%5Eval",
+    "memory": "images&tagFilter=%5Ememory",
+    "pr_curves": "pr_curves",
+    "hparams": "hparams",
+}
+FIT = "--figures.every_n_epochs 5 --memory.every_n_epochs 1 --data.length 20 --data.min_length 5".split()
 CHROMIUM = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1400,1400"

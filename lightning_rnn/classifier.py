@@ -119,6 +119,7 @@ class SequenceClassifier(LightningModule):
         self._train_sums: Tensor | None = None  # loss, correct, count of the epoch so far
         self._norm: Tensor | None = None  # of the last step's gradients
         self.stored_metrics: dict[str, float] = {}  # the newest ones when the checkpoint was saved
+        self.stored_step = 0  # optimiser steps by then
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B,) or (B, K) from raw values (B, T, F); see `SequenceNetwork.forward`."""
@@ -333,7 +334,7 @@ class SequenceClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the epoch's sums; where the number of ranks has changed, rank 0 has them all."""
-        self.stored_metrics = dict(checkpoint.get("metrics", {}))
+        self.stored_metrics, self.stored_step = dict(checkpoint.get("metrics", {})), int(checkpoint["global_step"])
         sums = checkpoint.get("train_sums")
         if sums is None or self._trainer is None:
             return

@@ -67,20 +67,21 @@ class Figures(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the validation at an epoch's end."""
         if trainer.state.fn != "fit":
-            self._show(trainer, pl_module, "val", trainer.global_step, draws=True)
+            self._show(trainer, pl_module, "val", None, draws=True)
         elif not trainer.sanity_checking and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             due = is_due(trainer.current_epoch + 1, self.every_n_epochs, FIRST)
             self._show(trainer, pl_module, "val", max(0, trainer.global_step - 1), draws=due)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the test."""
-        self._show(trainer, pl_module, "test", trainer.global_step, draws=True)
+        self._show(trainer, pl_module, "test", None, draws=True)
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, part: str, step: int, *, draws: bool) -> None:
+    def _show(self, trainer: Trainer, pl_module: LightningModule, part: str, step: int | None, *, draws: bool) -> None:
         data, writer = trainer.datamodule, writer_of(trainer)  # type: ignore[attr-defined]
         if not trainer.is_global_zero or not isinstance(data, SequenceDataModule):
             return
         assert isinstance(pl_module, SequenceClassifier)
+        step = pl_module.stored_step if step is None else step
         outcome, decision, names = pl_module.outcome, pl_module.network.decision, pl_module.schema.class_names
         assert outcome is not None and outcome.y is not None
         if writer is not None:

@@ -115,7 +115,7 @@ class HyperParameters(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger) or not isinstance(pl_module, SequenceClassifier):
             return
-        settings: dict[str, Any] = dict(pl_module.hparams)
+        settings: dict[str, Any] = {k: v for k, v in pl_module.hparams.items() if not k.startswith("_")}
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, SequenceDataModule):
             settings |= {f"data/{name}": value for name, value in data.settings.items()}
