@@ -43,13 +43,19 @@ def environment() -> dict[str, str]:
 
 
 def main(runs: int = 5) -> None:
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+    compare(COMMANDS, "whole_command", runs)
+
+
+def compare(commands: dict[str, list[str]], name_of_file: str, runs: int) -> None:
+    """Run commands in turn; write medians, and of each run's ratios to the first command, as CSV."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    first = next(iter(commands))
     for number in range(runs + 1):
-        for name, command in COMMANDS.items():
+        for name, command in commands.items():
             result = once(command)
             if number > 0:  # the first warms the file cache
                 found[name].append(result)
-    path = HERE / "results" / "whole_command.csv"
+    path = HERE / "results" / f"{name_of_file}.csv"
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(
@@ -58,7 +64,7 @@ def main(runs: int = 5) -> None:
         writer.writeheader()
         for name, results in found.items():
             wall, peak = (statistics.median(column) for column in zip(*results, strict=True))
-            pairs = list(zip(results, found["plain"], strict=True))
+            pairs = list(zip(results, found[first], strict=True))
             row = {
                 "what": name,
                 "wall_s": f"{wall:.2f}",

@@ -21,6 +21,9 @@ def main(args: list[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"lightning_rnn {__version__}")
         return 0
+    from lightning_rnn.startup import import_torchmetrics
+
+    import_torchmetrics()  # before Lightning does
     from lightning_rnn.cli import run  # only here: it imports torch and Lightning
 
     return run(args)

@@ -21,6 +21,7 @@ COMMANDS = {
 }
 EXTRA_COMMANDS = {  # those that are no method of the Trainer: what they do, and the function's module
     "pack": ("Turn a file of any size into a folder that is trained on without being in memory.", "data.pack"),
+    "inspect": ("Report on a data set without training.", "data.inspection"),
 }
 
 
@@ -30,7 +31,8 @@ def run_extra(command: str, args: list[str]) -> None:
     function = getattr(import_module(f"lightning_rnn.{module}"), command)
     parser = Parser(prog=f"{PROGRAM} {command}", description=description)
     parser.add_function_arguments(function, as_group=False)
-    function(**{name: value for name, value in parser.parse_args(args).as_dict().items() if name != "config"})
+    found = parser.instantiate_classes(parser.parse_args(args))
+    function(**{name: value for name, value in vars(found).items() if name != "config"})
 
 
 class Typed:

@@ -14,6 +14,7 @@ from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, NumericError, require
 from lightning_rnn.metrics import Outcome, cross_entropies, evaluate, gather_outcomes, gather_rows
 from lightning_rnn.models.cells import CellName
+from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
 
 Schedule = Literal["constant", "cosine", "onecycle"]
@@ -119,8 +120,10 @@ class SequenceClassifier(LightningModule):
         self._evaluated: list[Outcome] = []
         self._train_sums = [0.0, 0.0, 0.0]  # loss, correct, count of the epoch so far,
         self._uncounted: list[tuple[Tensor, Tensor, Tensor]] = []  # and logits, labels, loss of steps not yet in it
+        self.outcome: Outcome | None = None  # of the last evaluation, on all ranks: callbacks look closer
         self._norm: Tensor | None = None  # of the last step's gradients
         self.stored_metrics: dict[str, float] = {}  # the newest ones when the checkpoint was saved
+        self.stored_step = 0  # optimiser steps by then
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the one that Lightning sets fifty times a step without asking whether it is a weight."""
@@ -363,7 +366,7 @@ class SequenceClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the epoch's sums; where the number of ranks has changed, rank 0 has them all."""
-        self.stored_metrics = dict(checkpoint.get("metrics", {}))
+        self.stored_metrics, self.stored_step = dict(checkpoint.get("metrics", {})), int(checkpoint["global_step"])
         sums = checkpoint.get("train_sums")
         if sums is None or self._trainer is None:
             return
@@ -375,7 +378,12 @@ class SequenceClassifier(LightningModule):
         self._evaluated.append(Outcome(batch.index, logits, y, self._losses(logits, y)))
 
     def _log_metrics(self, prefix: str, *, full: bool) -> None:
-        metrics = evaluate(gather_outcomes(self._evaluated), self.network.decision, full=full)
+        self.outcome = gather_outcomes(self._evaluated)
+        metrics = evaluate(self.outcome, self.network.decision, full=full)
+        if full and self.network.decision.is_fitted:
+            before = evaluate(self.outcome, Decision(), full=full)
+            changed = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
+            metrics |= {f"{name}_uncalibrated": before[name] for name in changed if name in before}
         self._evaluated = []
         values = {f"{prefix}/{name}": value for name, value in metrics.items()}  # equal on all ranks
         if self.trainer.state.fn != "fit":
@@ -383,6 +391,8 @@ class SequenceClassifier(LightningModule):
         elif not self.trainer.sanity_checking:
             self.trainer.callback_metrics.update(values)  # as logging would, which takes as long as a step for each
             self._write(values, 1)
+            if self.trainer.progress_bar_callback is not None:
+                self.log(f"{prefix}/accuracy", metrics["accuracy"], prog_bar=True, logger=False, sync_dist=True)
 
     def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
         losses = cross_entropies(logits, y)
@@ -393,11 +403,6 @@ class SequenceClassifier(LightningModule):
         if batch.y is None:
             raise DataError("the sequences have no labels; accepted for training and evaluation are labelled ones")
         return batch.y
-
-
-def _decide(logits: Tensor) -> Tensor:
-    """Return the class codes (B,) as an unfitted `Decision` does; cheaper, and training fits none."""
-    return (logits > 0).long() if logits.ndim == 1 else logits.argmax(1)
 
 
 def _class_weight(

@@ -21,9 +21,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed, run_extra
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
+from lightning_rnn.callbacks.decide import Decide
 from lightning_rnn.callbacks.interrupts import Interrupts
+from lightning_rnn.callbacks.memory import MemoryProbe
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.overhead import NoProfiler, drop_empty_hooks
+from lightning_rnn.callbacks.tensorboard import Figures, Throughput
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
@@ -169,8 +172,14 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
         if command == "fit":
             parser.add_lightning_class_args(Checkpoints, "checkpoint")
+            parser.add_lightning_class_args(Figures, "figures")
+            parser.add_lightning_class_args(MemoryProbe, "memory")
             for source, target in zip((num_features, num_classes, class_names, feature_names), FROM_DATA, strict=True):
                 parser.link_arguments("data", f"model.{target}", source, "instantiate")
+        if command in ("fit", "validate"):
+            parser.add_lightning_class_args(Decide, "decide")
+        if command == "validate":
+            parser.set_defaults({"decide.when": "never"})  # it judges, unless asked for more
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
         if self.typed.data_class is None:  # defaults of one class must not leak into another's
@@ -188,7 +197,7 @@ class CommandLine(LightningCLI):
         except OverflowError as error:
             raise OptionError(f"found a number that is too large ({error})") from None
         config = self.config.get(self.config.get("subcommand") or "", {})
-        for name in ("model", "data", "checkpoint", "trainer"):
+        for name in ("model", "data", "checkpoint", "figures", "memory", "decide", "trainer"):
             if name in config and not hasattr(config[name], "as_dict"):
                 raise OptionError(f"--{name}: found {config[name]!r}, accepted are settings by name")
 
@@ -304,19 +313,23 @@ class CommandLine(LightningCLI):
 
     def _callbacks(self, command: str) -> list[Any]:
         if command == "fit":
-            return [RandomStates(), self.interrupts, EpochLines(), HyperParameters(), NextCommands()]
+            return [RandomStates(), self.interrupts, EpochLines(), Throughput(), HyperParameters(), NextCommands()]
         assert self.stored is not None
         if command == "test":
-            return [TestMetricsFile(self.stored.folder), HyperParameters()]
+            figures = Figures()
+            figures.folder = self.stored.folder / "figures"
+            return [TestMetricsFile(self.stored.folder), figures, HyperParameters()]
         if command == "predict":
             config = self.config["predict"]
             return [PredictionsFile(self.stored.folder, config["output"], config["overwrite"])]
-        return []
+        return [Figures()]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         ours: dict[str, Any] = {"weights_only": True, "ckpt_path": self.config[subcommand]["ckpt_path"]}
         if subcommand == "predict":
             ours["return_predictions"] = False
+        if subcommand == "test":
+            ours["verbose"] = False  # our table has the intervals, too
         return {**super()._prepare_subcommand_kwargs(subcommand), **ours}
 
 

@@ -71,11 +71,12 @@ def sha(value: object) -> str:
 
 
 def history(run: Path) -> list[tuple[str, int, float]]:
-    """Return the scalars as TensorBoard shows them."""
+    """Return the scalars as TensorBoard shows them, but for what was timed."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return sorted((tag, e.step, e.value) for tag in events.Tags()["scalars"] for e in events.Scalars(tag))
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.endswith("per_second")]
+    return sorted((tag, e.step, e.value) for tag in tags for e in events.Scalars(tag))
 
 
 def outcome(folder: Path) -> dict[str, str]:

@@ -10,22 +10,36 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_rnn.classifier import Prediction, SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import OptionError
+from lightning_rnn.intervals import intervals
 from lightning_rnn.metrics import Outcome, gather_outcomes
 
 
 class TestMetricsFile(Callback):
-    """Writes the test metrics to `test_metrics.json`, flat: `test/accuracy` and so on."""
+    """Writes the test metrics to `test_metrics.json`, flat: `test/accuracy`, its interval's `_low` and `_high`."""
 
     def __init__(self, folder: Path) -> None:
         """Set up; the file goes into `folder`."""
         self.path = folder / "test_metrics.json"
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file and say where it is."""
-        if trainer.is_global_zero:
-            metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-            write_text(self.path, json.dumps(metrics, indent=2) + "\n")
-            print(f"metrics written to {self.path}")
+        """Write the file, show what is in it and say where it is."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SequenceClassifier) and pl_module.outcome is not None
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        part = data.part("test") if isinstance(data, SequenceDataModule) else None
+        groups = None if part is None or part.groups is None else part.groups[pl_module.outcome.index.cpu().numpy()]
+        bounds = intervals(pl_module.outcome, pl_module.network.decision, groups)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        print(f"{'test':20}{'':>10}  95 % interval" + "    uncalibrated" * pl_module.network.decision.is_fitted)
+        for name in sorted(bounds):
+            low, high = bounds[name]
+            before = metrics.get(f"test/{name}_uncalibrated")
+            beside = "" if before is None else f"  {before:14.4f}"
+            print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{beside}")
+            metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
+        write_text(self.path, json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
+        print(f"metrics written to {self.path}")
 
 
 class PredictionsFile(Callback):

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.classifier import SequenceClassifier
+from lightning_rnn.data.inspection import balance, missing
 from lightning_rnn.data.modules import SequenceDataModule
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -37,6 +38,8 @@ class EpochLines(Callback):
                 f"data: {sizes} sequences; steps: {span}; features: {data.schema.num_features}; "
                 f"classes: {', '.join(data.schema.class_names)}"
             )
+            for name, part in parts.items():
+                print(f"      {name}: {balance(part, data.schema.class_names)}; {missing(part)}")
             print(f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,19 +73,32 @@ class NextCommands(Callback):
         """Ask all ranks for the run folder."""
         self._log_dir = trainer.log_dir  # a collective call
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the commands; also where there was nothing left to train."""
-        if self._log_dir is None or not trainer.is_global_zero:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the commands last; also where there was nothing left to train."""
+        if stage != "fit" or self._log_dir is None or not trainer.is_global_zero:
             return
         folder = Path(self._log_dir)
-        checkpoint = shlex.quote(str(folder / "checkpoints" / "best.ckpt"))
+        best = folder / "checkpoints" / "best.ckpt"
         print(f"run folder: {folder}")
-        if not (folder / "checkpoints" / "best.ckpt").exists():
+        if not best.exists():
             print("nothing was trained: there is no checkpoint")
             return
-        print(f"next: python -m lightning_rnn test --ckpt_path {checkpoint}")
+        content = torch.load(best, map_location="cpu", weights_only=True)
+        metrics = "  ".join(f"{k} {content['metrics'][k]:.4f}" for k in EPOCH_METRICS if k in content["metrics"])
+        print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}  {metrics}")
+        commands = [f"python -m lightning_rnn {name} --ckpt_path {shlex.quote(str(best))}" for name in _ready(trainer)]
         if isinstance(trainer.logger, TensorBoardLogger):
-            print(f"      tensorboard --logdir {shlex.quote(str(folder.parent))}")
+            commands.append(f"tensorboard --logdir {shlex.quote(str(folder.parent))}")
+        print("next: " + "\n      ".join(commands), flush=True)
+
+
+def _ready(trainer: Trainer) -> list[str]:
+    """Return the commands that need no other data than the run's settings name."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    settings = data.settings if isinstance(data, SequenceDataModule) else {}
+    tests = "test_path" not in settings or settings["test_path"] or settings["test_fraction"]
+    predicts = tests or settings["predict_path"]
+    return [*(["test"] if tests else []), *(["predict"] if predicts else []), *([] if tests else ["validate"])]
 
 
 class HyperParameters(Callback):
@@ -99,7 +115,7 @@ class HyperParameters(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger) or not isinstance(pl_module, SequenceClassifier):
             return
-        settings: dict[str, Any] = dict(pl_module.hparams)
+        settings: dict[str, Any] = {k: v for k, v in pl_module.hparams.items() if not k.startswith("_")}
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, SequenceDataModule):
             settings |= {f"data/{name}": value for name, value in data.settings.items()}

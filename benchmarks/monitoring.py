@@ -1,0 +1,25 @@
+"""What does watching a run cost? `fit` on the LSTM config without, with default and with all monitoring.
+
+Without: no TensorBoard, no figures, no memory probe, no decision. All: figures and probe in each of the ten epochs.
+
+    python -m benchmarks.monitoring
+"""
+
+import sys
+
+from benchmarks.whole_command import HERE, compare
+
+FIT = [sys.executable, "-m", "lightning_rnn", "fit", "--config", str(HERE.parent / "configs" / "lstm.yaml")]
+COMMANDS = {
+    "without": [*FIT, "--trainer.logger", "false", "--decide.when", "never"],
+    "default": FIT,
+    "all": [*FIT, "--figures.every_n_epochs", "1", "--memory.every_n_epochs", "1"],
+}
+
+
+def main(runs: int = 3) -> None:
+    compare(COMMANDS, "monitoring", runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""How far back the network remembers, epoch by epoch."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_rnn.callbacks.tensorboard import FIRST, can_draw, is_due, writer_of
+from lightning_rnn.classifier import SequenceClassifier
+from lightning_rnn.data.modules import SequenceDataModule
+from lightning_rnn.data.sequences import SequenceBatch, Sequences
+from lightning_rnn.errors import require
+from lightning_rnn.memory import Memory, probe
+
+PROBED, SHOWN = 32, 4  # sequences probed, and drawn with what their steps add
+LONGEST = 2000  # steps up to which sequences are probed unasked
+
+
+class MemoryProbe(Callback):
+    """Shows how far back the network remembers; see `lightning_rnn.memory.probe`."""
+
+    def __init__(self, *, every_n_epochs: int | None = None) -> None:
+        """Set up.
+
+        Args:
+            every_n_epochs: Epochs from one look to the next. When not given, the epochs 1, 2, 4, 8 and so on and the
+                last, drawn from 16 on, and not with sequences of more than 2,000 steps. A look takes about 0.3 ms a
+                step and layer, and drawing it 0.5 s.
+
+        Raises:
+            OptionError: Less than one epoch.
+        """
+        wanted = "an integer of at least 1"
+        require(every_n_epochs is None or every_n_epochs >= 1, "--memory.every_n_epochs", every_n_epochs, wanted)
+        self.every_n_epochs = every_n_epochs
+        self.epochs: list[int] = []
+        self.curves: dict[str, list[Tensor]] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probe the network on the first sequences of the validation part, else of the training part."""
+        data, epoch, writer = trainer.datamodule, trainer.current_epoch + 1, writer_of(trainer)  # type: ignore[attr-defined]
+        last = self.every_n_epochs is None and epoch == trainer.max_epochs
+        if not (last or is_due(epoch, self.every_n_epochs, 1)) or not isinstance(data, SequenceDataModule):
+            return
+        sequences = data.part("val") or data.part("train")
+        assert sequences is not None and isinstance(pl_module, SequenceClassifier)
+        rows = list(range(min(PROBED, len(sequences))))
+        batch = sequences.batch(torch.tensor(rows))
+        too_long = self.every_n_epochs is None and batch.x.shape[1] > LONGEST
+        if writer is None or too_long or not trainer.is_global_zero:
+            return
+        memory = probe(pl_module.network, SequenceBatch(*(column.to(pl_module.device) for column in batch)))  # type: ignore[union-attr]
+        self.epochs.append(epoch)
+        for name, curve in memory.gradients.items():
+            self.curves.setdefault(name, []).append(curve)
+        step = max(0, trainer.global_step - 1)
+        for name, value in memory.horizons().items():
+            writer.add_scalar(f"memory/horizon/{name}", value, step)
+        for name, share in memory.saturation.items():
+            writer.add_scalar(f"memory/saturation/{name}", share, step)
+        if (self.every_n_epochs is not None or is_due(epoch, None, FIRST)) and can_draw():
+            self._draw(writer, memory, sequences, rows[:SHOWN], step)
+
+    def _draw(self, writer: Any, memory: Memory, sequences: Sequences, rows: list[int], step: int) -> None:
+        from lightning_rnn.figures import attribution, gradient_curves, gradient_heat_map, pixels
+
+        table = {name: torch.stack(curves) for name, curves in self.curves.items()}
+        for name, figure in (
+            ("gradient", gradient_curves({"": memory})),
+            ("gradient_by_epoch", gradient_heat_map(self.epochs, table)),
+            ("attribution", attribution(memory, sequences, rows)),
+        ):
+            writer.add_image(f"memory/{name}", pixels(figure), step, dataformats="HWC")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the heat map shows."""
+        return {"epochs": self.epochs, "curves": self.curves}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the heat map."""
+        self.epochs, self.curves = list(state_dict["epochs"]), {k: [*v] for k, v in state_dict["curves"].items()}

@@ -1,0 +1,130 @@
+"""What TensorBoard shows besides scalars, and throughput."""
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_rnn.callbacks.outputs import beside_of
+from lightning_rnn.classifier import SequenceClassifier
+from lightning_rnn.data.modules import SequenceDataModule
+from lightning_rnn.errors import require
+
+FIRST = 16  # epoch of the first figures, so that a short run does not pay for them
+MOST_CURVES = 20  # classes with a precision-recall curve of their own
+
+
+def is_due(epoch: int, every_n_epochs: int | None, first: int) -> bool:
+    """Tell whether an epoch, counted from 1, is one to look at.
+
+    When not asked for, these are 1, 2, 4, 8, 16 and so on from `first`: what they cost together grows with the
+    logarithm of a run's length.
+    """
+    if every_n_epochs is not None:
+        return epoch % every_n_epochs == 0
+    return epoch >= first and epoch & (epoch - 1) == 0
+
+
+def can_draw() -> bool:
+    """Tell whether matplotlib is there; say once what to install where it is not."""
+    if find_spec("matplotlib") is not None:
+        return True
+    if not _told:
+        print("figures: left out, they need matplotlib: pip install 'lightning_rnn[figures]'", flush=True)
+        _told.append(True)
+    return False
+
+
+_told: list[bool] = []
+
+
+def writer_of(trainer: Trainer) -> Any | None:
+    """Return TensorBoard's writer of the run, or None."""
+    return trainer.logger.experiment if isinstance(trainer.logger, TensorBoardLogger) else None
+
+
+class Figures(Callback):
+    """Shows evaluations: precision-recall curves of each, figures of some."""
+
+    def __init__(self, *, every_n_epochs: int | None = None) -> None:
+        """Set up.
+
+        Args:
+            every_n_epochs: Epochs from one drawing to the next. When not given, the epochs 16, 32, 64 and so on.
+                A drawing takes about 1 s, and the first one 0.5 s more.
+
+        Raises:
+            OptionError: Less than one epoch.
+        """
+        wanted = "an integer of at least 1"
+        require(every_n_epochs is None or every_n_epochs >= 1, "--figures.every_n_epochs", every_n_epochs, wanted)
+        self.every_n_epochs = every_n_epochs
+        self.folder: Path | None = None  # where they also go, as PNG
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the validation at an epoch's end."""
+        if trainer.state.fn != "fit":
+            self._show(trainer, pl_module, "val", None, draws=True)
+        elif not trainer.sanity_checking and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            due = is_due(trainer.current_epoch + 1, self.every_n_epochs, FIRST)
+            self._show(trainer, pl_module, "val", max(0, trainer.global_step - 1), draws=due)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the test."""
+        self._show(trainer, pl_module, "test", None, draws=True)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule, part: str, step: int | None, *, draws: bool) -> None:
+        data, writer = trainer.datamodule, writer_of(trainer)  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or not isinstance(data, SequenceDataModule):
+            return
+        assert isinstance(pl_module, SequenceClassifier)
+        step = pl_module.stored_step if step is None else step
+        outcome, decision, names = pl_module.outcome, pl_module.network.decision, pl_module.schema.class_names
+        assert outcome is not None and outcome.y is not None
+        if writer is not None:
+            p = decision.probabilities(outcome.logits)
+            for k, name in [(1, "")] if p.ndim == 1 else [(k, f"/{n}") for k, n in enumerate(names[:MOST_CURVES])]:
+                column = p if p.ndim == 1 else p[:, k]
+                writer.add_pr_curve(f"{part}/pr_curve{name}", outcome.y == k, column, step)
+        sequences = data.part(part)
+        if not draws or sequences is None or (writer is None and self.folder is None) or not can_draw():
+            return
+        from lightning_rnn.figures import evaluation_figures, pixels
+
+        for name, figure in evaluation_figures(outcome, decision, sequences, names):
+            if writer is not None:
+                writer.add_image(f"{part}/{name}", pixels(figure), step, dataformats="HWC")
+            if self.folder is not None:
+                path = self.folder / f"{part}_{name}.png"
+                beside = beside_of(path)
+                figure.savefig(beside, format="png")
+                beside.replace(path)
+        if self.folder is not None:
+            print(f"figures written to {self.folder}")
+
+
+class Throughput(Callback):
+    """Logs how many sequences a second all ranks train on, validation left out, at each epoch's end."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._count, self._start, self._paused = 0, time.monotonic(), 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count; go on after a validation."""
+        if self._paused:
+            self._start, self._paused = self._start + time.monotonic() - self._paused, 0.0
+        self._count += len(batch.lengths)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock until training goes on."""
+        self._paused = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        rate = self._count * trainer.world_size / max(1e-9, (self._paused or time.monotonic()) - self._start)
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/sequences_per_second": rate}, max(0, trainer.global_step - 1))

@@ -1,0 +1,149 @@
+"""How far back a network remembers: gradients of its states, gates, and what each step adds to a decision."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.models.cells import RecurrentLayer, RecurrentStack, State
+from lightning_rnn.models.masking import flip_sequences, valid_steps
+from lightning_rnn.models.network import SequenceNetwork
+
+FADED = 0.01  # share of the largest gradient below which a step counts as forgotten
+GATES = {"lstm": ("input", "forget", None, "output"), "gru": ("reset", "update", None)}  # None: no gate
+CLOSED = 0.1  # a gate within this of 0 or 1 is saturated
+
+
+class Memory(NamedTuple):
+    """What `probe` has found.
+
+    Attributes:
+        gradients: (T,) by layer and direction: norm of the loss's gradient with respect to the full state, k input
+            steps before the end (in the backward direction, after the start), mean over the sequences that long.
+        saturation: Share of gate values below 0.1 or above 0.9, by layer and direction and gate.
+        attribution: (B, T) gradient times input, summed over the features, of what speaks for the decided class
+            against the rest; zero after each sequence's end.
+    """
+
+    gradients: dict[str, Tensor]
+    saturation: dict[str, float]
+    attribution: Tensor
+
+    def horizons(self) -> dict[str, int]:
+        """Return the memory horizon of each layer and direction; see `horizon`."""
+        return {name: horizon(curve) for name, curve in self.gradients.items()}
+
+
+def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
+    """Look into a network, which stays as it is.
+
+    A copy in evaluation mode and double precision runs by its cells' one-step forms, so that every state can be
+    differentiated. For the gradients the head sees the last states whatever the pooling: the direct paths of a mean
+    would hide the recurrence. Attribution is that of the network as it is pooled.
+
+    Args:
+        network: On the device of the batch.
+        batch: With labels.
+    """
+    assert batch.y is not None
+    network = copy.deepcopy(network).double().eval()
+    x = network.preprocess(batch.x.double(), batch.lengths).detach().requires_grad_()  # (B, T, F)
+    inputs, lengths = (x, batch.lengths) if network.stem is None else network.stem(x, batch.lengths)
+    stride = 1 if network.stem is None else 4
+    outputs, runs = unroll(network.recurrent, inputs, lengths)
+    logits = network.head(network.pool(outputs, lengths)).squeeze(1)
+    decided = logits * network.decision.decide(logits).mul(2).sub(1) if logits.ndim == 1 else logits.amax(1)
+    (slope,) = torch.autograd.grad(decided.sum(), x, retain_graph=True)
+    network.pooling = "last"
+    last = network.head(network.pool(outputs, lengths)).squeeze(1)
+    loss = cross_entropies_in_double(last, batch.y).sum()  # of each sequence alone: none sees another
+    flat = [tensor for run in runs.values() for state in run.states for tensor in state]
+    found = iter(torch.autograd.grad(loss, flat))
+    gradients, saturation = {}, {}
+    for name, run in runs.items():
+        squares = [sum(next(found).square().sum(1) for _ in state) for state in run.states]  # of (h, c) together
+        curve = from_the_end(torch.stack(squares, dim=1).sqrt(), lengths)  # type: ignore[arg-type]
+        gradients[name] = curve.repeat_interleave(stride).cpu()
+        for gate, share in saturations(run, lengths).items():
+            saturation[f"{name}/{gate}"] = share
+    return Memory(gradients, saturation, (slope * x).sum(2).detach().cpu())
+
+
+def horizon(curve: Tensor) -> int:
+    """Return how many steps back a gradient norm (T,) falls below 1 % of its maximum; T where it never does."""
+    top = int(curve.argmax())
+    faded = (curve[top:] < FADED * curve[top]).nonzero()
+    return top + int(faded[0]) if len(faded) else len(curve)
+
+
+class Run(NamedTuple):
+    """A layer's way through a batch, in the order in which it reads.
+
+    Attributes:
+        layer: The layer.
+        inputs: (B, T, input size).
+        states: T states.
+    """
+
+    layer: RecurrentLayer
+    inputs: Tensor
+    states: list[State]
+
+
+def unroll(stack: RecurrentStack, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Run]]:
+    """Run all layers step by step, without dropout.
+
+    Args:
+        stack: The layers.
+        x: (B, T, F).
+        lengths: (B,).
+
+    Returns:
+        The top layer's outputs (B, T, D H), and the runs by layer and direction.
+    """
+    runs: dict[str, Run] = {}
+    for i, forward in enumerate(stack.forward_layers):
+        outputs = []
+        for name in ("", "_backward") if stack.backward_layers else ("",):
+            layer = stack.backward_layers[i] if name else forward
+            assert isinstance(layer, RecurrentLayer)
+            reads = flip_sequences(x, lengths) if name else x
+            states = [layer.initial_state(reads)]
+            for x_t in reads.unbind(1):
+                states.append(layer.step(x_t, states[-1]))
+            runs[f"layer{i}{name}"] = Run(layer, reads, states[1:])
+            output = torch.stack([state[0] for state in states[1:]], dim=1)  # (B, T, H)
+            outputs.append(flip_sequences(output, lengths) if name else output)
+        x = torch.cat(outputs, dim=2)
+    return x, runs
+
+
+def from_the_end(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return (T,), the mean of values (B, T) so many steps before each sequence's end, over those that long."""
+    values = flip_sequences(values[..., None], lengths)[..., 0]
+    valid = valid_steps(lengths, values.shape[1])
+    return values.masked_fill(~valid, 0.0).sum(0) / valid.sum(0)
+
+
+@torch.no_grad()
+def saturations(run: Run, lengths: Tensor) -> dict[str, float]:
+    """Return the share of saturated values of each gate of an lstm or gru layer; nothing for other cells."""
+    names = GATES.get(run.layer.cell)
+    if names is None:
+        return {}
+    assert isinstance(run.layer.layer, torch.nn.LSTM | torch.nn.GRU)
+    w_ih, w_hh, b_ih, b_hh = run.layer.layer.all_weights[0]
+    h = torch.stack([run.layer.initial_state(run.inputs)[0], *(state[0] for state in run.states[:-1])], dim=1)
+    gates = (run.inputs @ w_ih.t() + b_ih + h @ w_hh.t() + b_hh).chunk(len(names), dim=2)
+    valid = valid_steps(lengths, h.shape[1])
+    closed = ((gate.sigmoid()[valid] - 0.5).abs() > 0.5 - CLOSED for gate in gates)
+    return {name: float(c.double().mean()) for name, c in zip(names, closed, strict=True) if name}
+
+
+def cross_entropies_in_double(logits: Tensor, y: Tensor) -> Tensor:
+    """Return `cross_entropies` (B,) without rounding to single precision."""
+    if logits.ndim == 1:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
+    return torch.nn.functional.cross_entropy(logits, y, reduction="none")
