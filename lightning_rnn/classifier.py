@@ -14,7 +14,7 @@ from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, NumericError, require
 from lightning_rnn.metrics import Outcome, cross_entropies, evaluate, gather_outcomes, gather_rows
 from lightning_rnn.models.cells import CellName
-from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem, probabilities
+from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
@@ -171,6 +171,7 @@ class SequenceClassifier(LightningModule):
         Raises:
             OptionError: A schedule that needs an end in a run without one.
         """
+        self.network.decision.set()  # a fitted one belongs to the weights it was fitted on
         self._train_sums = None if self._train_sums is None else self._train_sums.to(self.device)
         self._total_steps = float(self.trainer.estimated_stepping_batches)
         if math.isinf(self._total_steps):
@@ -290,8 +291,8 @@ class SequenceClassifier(LightningModule):
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Prediction:
         """Return index, probability and label code of each sequence."""
-        logits = self(batch.x, batch.lengths)
-        return Prediction(batch.index, probabilities(logits), _decide(logits))
+        logits, decision = self(batch.x, batch.lengths), self.network.decision
+        return Prediction(batch.index, decision.probabilities(logits), decision.decide(logits))
 
     @torch.inference_mode()
     def predict_proba(self, x: Any) -> np.ndarray:
@@ -314,11 +315,10 @@ class SequenceClassifier(LightningModule):
         parts = []
         for batch in SequenceLoader(lambda _: sequences, EvalSampler(sequences.lengths, batch_size=1)):
             logits = self(batch.x.to(self.class_weight), batch.lengths.to(self.device))
-            parts.append(Outcome(batch.index, logits.cpu(), None, None))
+            parts.append(Outcome(batch.index, self.network.decision.probabilities(logits).cpu(), None, None))
         self.train(training)
         order = torch.cat([part.index for part in parts]).argsort()
-        logits = torch.cat([part.logits for part in parts])[order]
-        return probabilities(logits).numpy()
+        return torch.cat([part.logits for part in parts])[order].numpy()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what names code; add the newest metrics and the epoch's sums of all ranks."""
@@ -343,7 +343,7 @@ class SequenceClassifier(LightningModule):
         self._evaluated.append(Outcome(batch.index, logits, y, self._losses(logits, y)))
 
     def _log_metrics(self, prefix: str, *, full: bool) -> None:
-        metrics = evaluate(gather_outcomes(self._evaluated), full=full)
+        metrics = evaluate(gather_outcomes(self._evaluated), self.network.decision, full=full)
         self._evaluated = []
         fits = self.trainer.state.fn == "fit"
         for name, value in metrics.items():  # equal on all ranks; sync_dist says so
@@ -363,7 +363,7 @@ class SequenceClassifier(LightningModule):
 
 
 def _decide(logits: Tensor) -> Tensor:
-    """Return the class codes (B,)."""
+    """Return the class codes (B,) as an unfitted `Decision` does; cheaper, and training fits none."""
     return (logits > 0).long() if logits.ndim == 1 else logits.argmax(1)
 
 

@@ -8,7 +8,7 @@ import torchmetrics.functional.classification as tm
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from lightning_rnn.models.network import probabilities
+from lightning_rnn.models.decision import Decision
 
 CALIBRATION_BINS = 15
 
@@ -63,7 +63,7 @@ def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(logits.float(), y, reduction="none")
 
 
-def evaluate(outcome: Outcome, *, full: bool) -> dict[str, Tensor]:
+def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, Tensor]:
     """Compute the metrics of an evaluation.
 
     AUROC, F1, average precision and balanced accuracy are those of the second of two classes, or the mean over the
@@ -71,6 +71,7 @@ def evaluate(outcome: Outcome, *, full: bool) -> dict[str, Tensor]:
 
     Args:
         outcome: With labels.
+        decision: Makes probabilities and classes of the logits.
         full: Also the metrics of a final test.
 
     Returns:
@@ -79,10 +80,10 @@ def evaluate(outcome: Outcome, *, full: bool) -> dict[str, Tensor]:
     """
     y, logits = outcome.y, outcome.logits
     assert y is not None and outcome.loss is not None
-    p = probabilities(logits)
+    p = decision.probabilities(logits)
     table = p if p.ndim == 2 else torch.stack([1 - p, p], dim=1)  # (N, K)
     num_classes = table.shape[1]
-    decided = (logits > 0).long() if logits.ndim == 1 else logits.argmax(1)
+    decided = decision.decide(logits)
     present = y.bincount(minlength=num_classes) > 0
     result = {"loss": outcome.loss.mean(), "accuracy": (decided == y).float().mean()}
     # double: float32 sigmoids of confident logits tie
@@ -102,7 +103,7 @@ def evaluate(outcome: Outcome, *, full: bool) -> dict[str, Tensor]:
         result["balanced_accuracy"] = recalls.mean()
         squared = (table - one_hot(y, num_classes)).square().sum(1)
         result["brier"] = squared.mean() / (2 if num_classes == 2 else 1)
-        result["log_loss"] = cross_entropies(logits, y).mean()
+        result["log_loss"] = cross_entropies(logits / decision.temperature, y).mean()
         result["ece"] = tm.multiclass_calibration_error(
             table, y, num_classes=num_classes, n_bins=CALIBRATION_BINS, validate_args=False
         )

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.metrics import CALIBRATION_BINS, Outcome, cross_entropies, evaluate, gather_outcomes
+from lightning_rnn.models.decision import Decision
 
 FULL = {"loss", "accuracy", "auroc", "f1", "average_precision", "balanced_accuracy", "brier", "log_loss", "ece"}
 
@@ -70,7 +71,7 @@ def reference(o):
 @pytest.mark.parametrize("num_classes", [2, 3, 5])
 def test_equal_scikit_learns(num_classes, n, seed):
     o = random_outcome(num_classes, n, seed)
-    found = evaluate(o, full=True)
+    found = evaluate(o, Decision(), full=True)
     assert set(found) == FULL
     assert all(value.dtype == torch.float32 and value.shape == () for value in found.values())
     assert {name: value.item() for name, value in found.items()} == pytest.approx(reference(o), abs=1e-5)
@@ -78,13 +79,13 @@ def test_equal_scikit_learns(num_classes, n, seed):
 
 def test_a_short_evaluation_is_part_of_the_full_one():
     o = random_outcome(3, 40, 0)
-    short, full = evaluate(o, full=False), evaluate(o, full=True)
+    short, full = evaluate(o, Decision(), full=False), evaluate(o, Decision(), full=True)
     assert set(short) == {"loss", "accuracy", "auroc", "f1"}
     assert all(short[name] == full[name] for name in short)
 
 
 def test_by_hand():
-    found = evaluate(outcome([2.0, -1.0, 0.5, 0.0], [1, 1, 0, 0]), full=True)
+    found = evaluate(outcome([2.0, -1.0, 0.5, 0.0], [1, 1, 0, 0]), Decision(), full=True)
     p = 1 / (1 + np.exp([-2.0, 1.0, -0.5, 0.0]))
     assert found["loss"].item() == 2.0
     assert found["accuracy"].item() == 0.5  # a logit of 0 is decided as the first class
@@ -96,14 +97,14 @@ def test_by_hand():
 
 def test_confident_logits_are_ranked_apart():
     """Their float32 probabilities are all 1."""
-    found = evaluate(outcome([30.0, 31.0, 32.0, 33.0], [0, 0, 1, 1]), full=True)
+    found = evaluate(outcome([30.0, 31.0, 32.0, 33.0], [0, 0, 1, 1]), Decision(), full=True)
     assert (found["auroc"].item(), found["average_precision"].item()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("y", [0, 1])
 def test_one_class_of_two_leaves_out_what_is_undefined(y):
     o = outcome([1.0, -1.0, 2.0], [y] * 3)
-    found = evaluate(o, full=True)
+    found = evaluate(o, Decision(), full=True)
     assert set(found) - {"f1"} == FULL - {"auroc", "average_precision", "f1"}
     accuracy = 2 / 3 if y else 1 / 3
     assert found["accuracy"].item() == found["balanced_accuracy"].item() == pytest.approx(accuracy)
@@ -116,12 +117,12 @@ def test_one_class_of_two_leaves_out_what_is_undefined(y):
 @pytest.mark.parametrize("logits", [[-1.0, -2.0], [1.0, -2.0]])
 def test_f1_is_left_out_where_nothing_is_labelled_positive(logits):
     """It would be 0 / 0 or 0 whatever is decided: a perfect classifier would look like the worst."""
-    assert set(evaluate(outcome(logits, [0, 0]), full=False)) == {"loss", "accuracy"}
+    assert set(evaluate(outcome(logits, [0, 0]), Decision(), full=False)) == {"loss", "accuracy"}
 
 
 def test_missing_classes_of_many():
     o = outcome([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [0, 1, 1])
-    found = evaluate(o, full=True)
+    found = evaluate(o, Decision(), full=True)
     assert set(found) == FULL - {"auroc", "average_precision"}
     decided = [0, 1, 0]
     assert found["balanced_accuracy"].item() == pytest.approx(sk.balanced_accuracy_score(o.y, decided))

@@ -1,4 +1,4 @@
-"""The network: preprocess, stem, recurrent layers, pooling, head."""
+"""The network: preprocess, stem, recurrent layers, pooling, head, decision."""
 
 from typing import Literal
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_rnn.errors import require
 from lightning_rnn.models.cells import CELLS, CellName, RecurrentStack
+from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.masking import last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.stem import ConvStem
@@ -16,7 +17,7 @@ Stem = Literal["none", "conv"]
 
 
 class SequenceNetwork(nn.Module):
-    """Logits from raw sequences; padding never changes them."""
+    """Logits from raw sequences; padding never changes them. `decision` makes probabilities and classes of them."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class SequenceNetwork(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.recurrent.output_size, 1 if num_classes == 2 else num_classes)
+        self.decision = Decision()
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Classify.
@@ -99,8 +101,3 @@ class SequenceNetwork(nn.Module):
         if self.pooling == "max":
             return states.masked_fill(~mask, -torch.inf).amax(1)
         return states.masked_fill(~mask, 0.0).sum(1) / lengths[:, None]
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Return (B,) probabilities of the second class, or (B, K), in float32 from logits of any precision."""
-    return logits.float().sigmoid() if logits.ndim == 1 else logits.float().softmax(1)

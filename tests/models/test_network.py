@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_rnn.errors import OptionError
-from lightning_rnn.models.network import SequenceNetwork, probabilities
+from lightning_rnn.models.network import SequenceNetwork
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # in float64
 COMBINATIONS = list(product(("rnn", "lstm", "gru"), (1, 2), (False, True), ("last", "mean", "max"), ("none", "conv")))
@@ -180,13 +180,6 @@ def test_shapes(num_classes, outputs, batch):
     assert logits.shape == ((batch,) if num_classes == 2 else (batch, num_classes))
     assert net.head.out_features == outputs
     assert logits.dtype == torch.float32
-
-
-def test_probabilities():
-    binary, many = torch.tensor([0.0, -2.0, 50.0]), torch.tensor([[0.0, math.log(3.0)], [1.0, 1.0]])
-    assert probabilities(binary).tolist() == pytest.approx([0.5, 1 / (1 + math.exp(2)), 1.0])
-    assert probabilities(many).flatten().tolist() == pytest.approx([0.25, 0.75, 0.5, 0.5])
-    assert probabilities(binary.double()).dtype == probabilities(many.bfloat16()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
