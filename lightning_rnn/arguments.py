@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,12 +12,25 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import OptionError
 
+PROGRAM = "lightning_rnn"
 COMMANDS = {
     "fit": "Train, validating after each epoch.",
     "validate": "Judge a checkpoint on the validation part.",
     "test": "Judge a checkpoint on the test part; writes test_metrics.json.",
     "predict": "Write a checkpoint's predictions to a file; labels are not needed.",
 }
+EXTRA_COMMANDS = {  # those that are no method of the Trainer: what they do, and the function's module
+    "export": ("Write a checkpoint to an ONNX file, proven to compute the same.", "export"),
+}
+
+
+def run_extra(command: str, args: list[str]) -> None:
+    """Run one of `EXTRA_COMMANDS`, a function named as the command whose arguments are its options."""
+    description, module = EXTRA_COMMANDS[command]
+    function = getattr(import_module(f"lightning_rnn.{module}"), command)
+    parser = Parser(prog=f"{PROGRAM} {command}", description=description)
+    parser.add_function_arguments(function, as_group=False)
+    function(**{name: value for name, value in parser.parse_args(args).as_dict().items() if name != "config"})
 
 
 class Typed:
@@ -89,6 +103,7 @@ def _in_our_words(message: str) -> str:
     causes = [line for line in causes if not re.search("NoneType|a path but|Union subtypes", line)]
     text = "; ".join(causes) or " ".join(message.split())
     for pattern, words in (
+        (r"^the following arguments are required: (\w+).*", r"--\1: found nothing, accepted is a value"),
         (r'^Parser key "[^"]*":? ?', ""),
         (r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])\. Got value: (.*)", r"found \2, accepted is \1"),
         (r"Expected a dot import path string: (\S+)", rf"found \1, accepted is one of {', '.join(DATA_MODULES)}"),

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_rnn.arguments import COMMANDS, Parser, Typed
+from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed, run_extra
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
@@ -30,7 +30,6 @@ from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
 from lightning_rnn.runs import NoRunError, StoredRun, newest_run, own_config
 
-PROGRAM = "lightning_rnn"
 CKPT_HELP = (
     "Checkpoint, whose settings hold where none are typed; when not given, the best of the newest run.",
     "Run to continue: a checkpoint, last (the newest run's), or auto (as last, but a new run where there is none).",
@@ -146,8 +145,11 @@ class CommandLine(LightningCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Put our descriptions in place of Lightning's."""
         super().setup_parser(*args, **kwargs)
-        for action in self.parser._subcommands_action._choices_actions:  # type: ignore[union-attr]
+        commands: Any = self.parser._subcommands_action
+        for action in commands._choices_actions:
             action.help = COMMANDS[action.dest]
+        for name, (description, _) in EXTRA_COMMANDS.items():
+            commands._choices_actions.append(commands._ChoicesPseudoAction(name, (), description))
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options in the order in which they matter, restore what the checkpoint knows."""
@@ -398,7 +400,10 @@ def run(args: list[str]) -> int:
     interrupts = Interrupts()
     try:
         with interrupts.outside_training():
-            CommandLine(args, interrupts)
+            if args and args[0] in EXTRA_COMMANDS:
+                run_extra(args[0], args[1:])
+            else:
+                CommandLine(args, interrupts)
     except SIGTERMException:
         return 128 + interrupts.signum
     except KeyboardInterrupt:
