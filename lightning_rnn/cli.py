@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed, run_extra
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
+from lightning_rnn.callbacks.earliness import Earliness
 from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
@@ -158,6 +159,9 @@ class CommandLine(LightningCLI):
         if command == "predict":
             parser.add_argument("--output", type=str | None, help="File to write, .csv or .parquet.")
             parser.add_argument("--overwrite", type=bool, default=False, help="Whether an existing file is replaced.")
+        if command == "test":
+            help_of_earliness = "Also judge the beginnings of the sequences; writes earliness.csv and .png."
+            parser.add_argument("--earliness", type=bool, default=False, help=help_of_earliness)
         if command != "fit":
             help_of_change = "Accept data settings that differ from those in training."
             parser.add_argument("--allow_data_change", type=bool, default=False, help=help_of_change)
@@ -299,7 +303,8 @@ class CommandLine(LightningCLI):
             return [RandomStates(), self.interrupts, EpochLines(), HyperParameters(), NextCommands()]
         assert self.stored is not None
         if command == "test":
-            return [TestMetricsFile(self.stored.folder), HyperParameters()]
+            early = [Earliness(self.stored.folder)] if self.config["test"]["earliness"] else []
+            return [TestMetricsFile(self.stored.folder), *early, HyperParameters()]
         if command == "predict":
             config = self.config["predict"]
             return [PredictionsFile(self.stored.folder, config["output"], config["overwrite"])]

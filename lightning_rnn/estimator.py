@@ -19,7 +19,7 @@ from lightning_rnn.models.network import Pooling, Stem
 
 optional("sklearn", "sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]  # noqa: E402
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d  # type: ignore[import-untyped]  # noqa: E402, E501, I001
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]  # noqa: E402
 
@@ -107,7 +107,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.gradient_clip_val, self.axis_order, self.accelerator = gradient_clip_val, axis_order, accelerator
         self.random_state, self.verbose = random_state, verbose
 
-    def fit(self, X: Any, y: Any) -> "RecurrentClassifier":  # noqa: N803
+    def fit(self, X: Any, y: Any) -> "RecurrentClassifier":
         """Train.
 
         Args:
@@ -144,7 +144,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_, self.n_features_in_ = model.cpu().eval(), sequences.num_features
         return self
 
-    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Return (N, K) float32 probabilities, a column for each of `classes_`.
 
         Raises:
@@ -155,7 +155,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         p = self.model_.predict_proba(self._arrays(X))
         return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
 
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray:
         """Return the (N,) most probable labels; see `predict_proba`."""
         labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
         return labels

@@ -34,7 +34,7 @@ class StepNetwork(nn.Module):
         """
         super().__init__()
         two_way = len(network.recurrent.backward_layers) > 0
-        require(not two_way, "streaming", "a model trained with --model.bidirectional true", "a one-way model")
+        require(not two_way, "--model.bidirectional", True, "false for streaming")
         self.network = network
         self.num_features = num_features = len(network.preprocess.mean)
         self.state: dict[str, tuple[tuple[int, ...], torch.dtype]] = {

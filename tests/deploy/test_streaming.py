@@ -119,7 +119,7 @@ def test_what_cannot_be_taken_changes_nothing():
 
 
 def test_two_way_models_are_refused():
-    with pytest.raises(OptionError, match="bidirectional true, accepted is a one-way model"):
+    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
         StreamingClassifier(network(bidirectional=True))
 
 
