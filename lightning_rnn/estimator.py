@@ -19,7 +19,7 @@ from lightning_rnn.models.network import Pooling, Stem
 
 optional("sklearn", "sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]  # noqa: E402
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d  # type: ignore[import-untyped]  # noqa: E402
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]  # noqa: E402
 
@@ -122,8 +122,10 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         arrays = self._arrays(X)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
-        self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        self.classes_, codes = np.unique(y, return_inverse=True)
         check_consistent_length(arrays, codes)
         if len(self.classes_) < 2:
             raise ValueError(f"y: found one class, {self.classes_[0]!r}; accepted are two or more")
@@ -157,7 +159,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the (N,) most probable labels; see `predict_proba`."""
-        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
+        codes = self.predict_proba(X).argmax(1)
+        labels: np.ndarray = self.classes_[codes]
         return labels
 
     def __sklearn_tags__(self) -> Any:
@@ -177,9 +180,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return array[:, :, None] if array.ndim == 2 else array.transpose(0, 2, 1) if flips else array
 
     def _new_model(self, num_features: int, names: list[str]) -> SequenceClassifier:
-        weights = self.class_weight
-        if isinstance(weights, dict):
-            weights = [float(weights.get(label, 1.0)) for label in self.classes_]
+        given = self.class_weight
+        weights = [float(given.get(label, 1.0)) for label in self.classes_] if isinstance(given, dict) else given
         return SequenceClassifier(
             input_size=num_features, num_classes=len(names), class_names=names, cell=self.cell,
             hidden_size=self.hidden_size, num_layers=self.num_layers, bidirectional=self.bidirectional,

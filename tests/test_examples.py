@@ -1,5 +1,6 @@
 """The scripts in `examples/`, as a user runs them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,18 @@ def example(name, *args, cwd, text=None):
     done = subprocess.run(command, cwd=cwd, input=text, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_python_of_the_document_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = SequenceNetwork(input_size=1, num_classes=2)
+    for name, streaming in (("model", False), ("step", True)):
+        export_onnx(net, f"{name}.onnx", class_names=["no", "yes"], streaming=streaming)
+    page = (EXAMPLES.parent / "docs/deploy.md").read_text()
+    found = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert len(found) == 3 and all(code.count("\n") < 20 for code in found)
+    for code in found:
+        exec(code, {})
 
 
 def test_lines_are_scored(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from lightning_rnn import __version__
 from lightning_rnn.deploy.onnx_classifier import METADATA, open_session
@@ -220,11 +221,11 @@ def _trace(network: SequenceNetwork, streaming: bool) -> bytes:
         # whether the batch has been frozen the proof tells
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size other than 1")
         # torch's own layers check the shapes of what they are given
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.nn\.modules\.rnn")
+        warnings.filterwarnings("ignore", category=TracerWarning, module=r"torch\.nn\.modules\.rnn")
         torch.onnx.export(
             graph.eval(),
             inputs,
-            file,
+            file,  # type: ignore[arg-type]  # this exporter takes a buffer
             dynamo=False,
             opset_version=OPSET,
             input_names=names,

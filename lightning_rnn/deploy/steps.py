@@ -64,12 +64,13 @@ class StepNetwork(nn.Module):
             Logits as from the network, then the state's parts.
         """
         net, (steps, last_values, *memory) = self.network, state
+        extra: Memory = ()
         x = (x - net.preprocess.mean) / net.preprocess.std
         last_values = torch.where(x.isnan(), last_values, x)
         steps = steps + 1
         if net.stem is None:
             kept = ahead = self._advance(last_values, tuple(memory), steps == 1)
-            count, extra = steps, ()
+            count = steps
         else:
             kept, ahead, count, extra = self._through_stem(last_values, memory[0], tuple(memory[1:]), steps)
         pooled = ahead[-1] if net.pooling != "last" else ahead[self._top]
