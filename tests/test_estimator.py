@@ -29,7 +29,7 @@ QUICK = {"hidden_size": 8, "max_epochs": 3, "random_state": 0}
 
 
 @parametrize_with_checks(
-    [RecurrentClassifier(hidden_size=8, max_epochs=12, lr=0.03, random_state=0)],
+    [RecurrentClassifier(hidden_size=8, max_epochs=2, random_state=0)],
     expected_failed_checks=lambda estimator: UNMET,
 )
 def test_scikit_learns_own_checks(estimator, check):

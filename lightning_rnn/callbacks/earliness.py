@@ -24,8 +24,12 @@ class Earliness(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        """Set up; the files go into `folder`."""
-        self.folder = folder
+        """Set up; the files go into `folder`.
+
+        Raises:
+            OptionError: matplotlib is not installed.
+        """
+        self.folder, self._figure = folder, optional("matplotlib.figure", "figures").Figure
         self._right = torch.zeros(len(SHARES) + 1)  # for each share the number decided rightly, then the number of all
 
     def on_test_batch_end(
@@ -65,7 +69,7 @@ class Earliness(Callback):
         print(f"earliness written to {self.folder / 'earliness.csv'} and .png")
 
     def _draw(self, accuracy: list[float]) -> None:
-        figure = optional("matplotlib.figure", "figures").Figure(figsize=(5, 3.5), layout="constrained")
+        figure = self._figure(figsize=(5, 3.5), layout="constrained")
         axes = figure.add_subplot()
         axes.plot([100 * share for share in SHARES], accuracy, marker="o")
         axes.set(xlabel="share of each sequence seen (%)", ylabel="accuracy", xlim=(0, 103), ylim=(0, 1.03))

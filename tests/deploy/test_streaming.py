@@ -43,9 +43,9 @@ def values(rng, *shape):
 @pytest.mark.parametrize(("cell", "num_layers", "pooling", "stem", "num_classes"), COMBINATIONS)
 def test_streaming_equals_batch(cell, num_layers, pooling, stem, num_classes):
     net = network(cell=cell, num_layers=num_layers, pooling=pooling, stem=stem, num_classes=num_classes)
-    x = values(np.random.default_rng(0), 3, 45, 2)
+    x = values(np.random.default_rng(0), 3, 30, 2)
     stream = StreamingClassifier(net)
-    found = np.stack([stream.update("abc", x[:, t]) for t in range(45)], axis=1)
+    found = np.stack([stream.update("abc", x[:, t]) for t in range(30)], axis=1)
     for row, sequence in zip(found, x, strict=True):
         np.testing.assert_allclose(row, whole(net, sequence), rtol=0, atol=1e-6)
 
@@ -80,9 +80,9 @@ def nets(tmp_path_factory):
     return net, file
 
 
-@pytest.mark.parametrize(("cell", "pooling"), [("rnn", "mean"), ("mingru", "max"), ("gru", "last"), ("lstm", "mean")])
+@pytest.mark.parametrize(("cell", "pooling"), [("mingru", "max"), ("lstm", "mean")])
 def test_nothing_is_lost_over_thousands_of_steps(cell, pooling):
-    net, stream = network(cell=cell, pooling=pooling), None
+    net = network(cell=cell, pooling=pooling)
     x = values(np.random.default_rng(1), 3000, 2)
     stream = StreamingClassifier(net)
     size = None
