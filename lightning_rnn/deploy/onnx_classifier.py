@@ -91,6 +91,8 @@ class OnnxClassifier:
         return [self.class_names[code] for code in self._run("label", x)]
 
     def _run(self, output: str, x: Any) -> np.ndarray:
+        if isinstance(x, np.ndarray) and x.ndim != 3:
+            raise DataError(f"x: found shape {x.shape}, accepted is (N, T, {self.num_features}) or a list")
         rows = [check_steps(row, f"x[{i}]", self.num_features) for i, row in enumerate(x)]
         if not rows:
             raise DataError("x: found no sequence, accepted is at least one")

@@ -46,6 +46,7 @@ class StepNetwork(nn.Module):
         for i, layer in enumerate(network.recurrent.forward_layers):
             for part in ("h", "c") if layer.cell == "lstm" else ("h",):
                 self.state[f"{part}{i}"] = ((network.recurrent.output_size,), torch.float32)
+        self._pooled = -1 if network.pooling != "last" or "c0" not in self.state else -2  # in the memory
         if network.pooling != "last":  # double: a sum over thousands of steps must lose nothing
             self.state["pooled"] = ((network.recurrent.output_size,), torch.float64)
 
@@ -73,17 +74,11 @@ class StepNetwork(nn.Module):
             count = steps
         else:
             kept, ahead, count, extra = self._through_stem(last_values, memory[0], tuple(memory[1:]), steps)
-        pooled = ahead[-1] if net.pooling != "last" else ahead[self._top]
+        pooled = ahead[self._pooled]
         if net.pooling == "mean":
             pooled = pooled / count[:, None]
         logits: Tensor = net.head(pooled.to(x.dtype))
         return logits.squeeze(1) if net.num_classes == 2 else logits, steps, last_values, *extra, *kept
-
-    @property
-    def _top(self) -> int:
-        """Place of the top layer's output in the memory."""
-        names = [name for name in self.state if name[1:].isdigit()]
-        return names.index(f"h{len(self.network.recurrent.forward_layers) - 1}")
 
     def _advance(self, x: Tensor, memory: Memory, is_first: Tensor) -> Memory:
         """Return the memory after one more input (B, C) of the layers."""

@@ -75,6 +75,7 @@ def test_what_cannot_be_used(tmp_path):
     classifier = OnnxClassifier(exported(tmp_path)[1])
     for x, message in (
         ([], "x: found no sequence"),
+        (np.ones((3, 2)), r"x: found shape \(3, 2\), accepted is \(N, T, 2\) or a list"),
         ([np.ones((3, 2)), np.ones((3, 1))], r"x\[1\]: found shape \(3, 1\), accepted is \(T, 2\)"),
         ([np.ones((0, 2))], r"x\[0\]: found shape \(0, 2\)"),
         ([np.ones(2)], r"x\[0\]: found shape \(2,\)"),
