@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lightning_rnn import RecurrentClassifier, Sequences, StreamingClassifier
+from lightning_rnn import RecurrentClassifier, SequenceClassifier, Sequences, StreamingClassifier
 from lightning_rnn.errors import DataError, OptionError
 
 STEPS = "columns are time steps, of which another sequence may have more or fewer, not features"
@@ -165,6 +165,17 @@ def test_what_cannot_be_used():
     model = RecurrentClassifier(**QUICK).fit(x, y)
     with pytest.raises(DataError, match="found 1 features, accepted are 2"):
         model.predict(x[:, :, :1])
+
+
+def test_an_interrupt_is_one(monkeypatch):
+    """Lightning would leave with `sys.exit(1)`, which ends a notebook's kernel or a search."""
+
+    def interrupted(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequenceClassifier, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RecurrentClassifier(**QUICK).fit(*problem(12))
 
 
 SCRIPT = """
