@@ -14,28 +14,37 @@ if TYPE_CHECKING:
     from lightning_rnn.data.modules import SequenceDataModule
     from lightning_rnn.data.sequences import SequenceBatch, Sequences
     from lightning_rnn.data.synthetic import SyntheticDataModule
+    from lightning_rnn.deploy.onnx_classifier import OnnxClassifier
+    from lightning_rnn.deploy.streaming import StreamingClassifier
+    from lightning_rnn.estimator import RecurrentClassifier
     from lightning_rnn.models.network import SequenceNetwork
 
 __version__ = "0.1.0"
 __all__ = [
     "EarlyStopping",
     "FileDataModule",
+    "OnnxClassifier",
+    "RecurrentClassifier",
     "SequenceBatch",
     "SequenceClassifier",
     "SequenceDataModule",
     "SequenceNetwork",
     "Sequences",
+    "StreamingClassifier",
     "SyntheticDataModule",
 ]
 
 _MODULE_OF = {
     "EarlyStopping": "callbacks.checkpoints",
     "FileDataModule": "data.file_module",
+    "OnnxClassifier": "deploy.onnx_classifier",
+    "RecurrentClassifier": "estimator",
     "SequenceBatch": "data.sequences",
     "SequenceClassifier": "classifier",
     "SequenceDataModule": "data.modules",
     "SequenceNetwork": "models.network",
     "Sequences": "data.sequences",
+    "StreamingClassifier": "deploy.streaming",
     "SyntheticDataModule": "data.synthetic",
 }
 

@@ -22,6 +22,7 @@ COMMANDS = {
 EXTRA_COMMANDS = {  # those that are no method of the Trainer: what they do, and the function's module
     "pack": ("Turn a file of any size into a folder that is trained on without being in memory.", "data.pack"),
     "inspect": ("Report on a data set without training.", "data.inspection"),
+    "export": ("Write a checkpoint to an ONNX file, proven to compute the same.", "export"),
 }
 
 

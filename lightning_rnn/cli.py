@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed, run_extra
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from lightning_rnn.callbacks.decide import Decide
+from lightning_rnn.callbacks.earliness import Earliness
 from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.memory import MemoryProbe
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
@@ -165,6 +166,9 @@ class CommandLine(LightningCLI):
         if command == "predict":
             parser.add_argument("--output", type=str | None, help="File to write, .csv or .parquet.")
             parser.add_argument("--overwrite", type=bool, default=False, help="Whether an existing file is replaced.")
+        if command == "test":
+            help_of_earliness = "Also judge the beginnings of the sequences; writes earliness.csv and .png."
+            parser.add_argument("--earliness", type=bool, default=False, help=help_of_earliness)
         if command != "fit":
             help_of_change = "Accept data settings that differ from those in training."
             parser.add_argument("--allow_data_change", type=bool, default=False, help=help_of_change)
@@ -318,7 +322,8 @@ class CommandLine(LightningCLI):
         if command == "test":
             figures = Figures()
             figures.folder = self.stored.folder / "figures"
-            return [TestMetricsFile(self.stored.folder), figures, HyperParameters()]
+            early = [Earliness(self.stored.folder)] if self.config["test"]["earliness"] else []
+            return [TestMetricsFile(self.stored.folder), figures, *early, HyperParameters()]
         if command == "predict":
             config = self.config["predict"]
             return [PredictionsFile(self.stored.folder, config["output"], config["overwrite"])]

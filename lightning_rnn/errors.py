@@ -1,6 +1,7 @@
 """Errors a user can cause; the command line prints their message alone and exits with their code."""
 
-from typing import ClassVar
+from importlib import import_module
+from typing import Any, ClassVar
 
 
 class LightningRNNError(Exception):
@@ -19,6 +20,10 @@ class CheckpointError(LightningRNNError, ValueError):
 
 class NumericError(LightningRNNError, ArithmeticError):
     """Training that has left the finite numbers."""
+
+
+class ExportError(LightningRNNError, RuntimeError):
+    """An exported file that does not compute what the network computes."""
 
 
 class OptionError(LightningRNNError, ValueError):
@@ -41,3 +46,20 @@ def require(condition: bool, option: str, found: object, accepted: str) -> None:
     """
     if not condition:
         raise OptionError(f"{option}: found {found!r}, accepted is {accepted}")
+
+
+def optional(module: str, extra: str) -> Any:
+    """Import a module of a package that is not always installed.
+
+    Args:
+        module: The module.
+        extra: The extra of this package that brings it.
+
+    Raises:
+        OptionError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        package = module.partition(".")[0].replace("sklearn", "scikit-learn")
+        raise OptionError(f"{package} is not installed; pip install 'lightning_rnn[{extra}]' brings it") from None

@@ -59,7 +59,7 @@ def test_command_runs(page, command, place, monkeypatch, run):
     runs = {"fit"} & set(args) and not {"--print_config", "--data.help"} & set(args)
     if runs and args[-2:] != ["--ckpt_path", "last"]:
         args += SHORT
-    needs_run = args[0] in ("test", "predict", "validate") or "last" in args
+    needs_run = args[0] in ("test", "predict", "validate", "export") or "last" in args
     if needs_run and not list(place.glob("lightning_logs/version_*/checkpoints/last.ckpt")):
         data = (
             () if "--data.predict_path" not in args else ("--data", "FileDataModule", "--data.train_path", "train.csv")
@@ -67,6 +67,8 @@ def test_command_runs(page, command, place, monkeypatch, run):
         assert run("fit", *data, *SHORT).code == 0
     if "--data.predict_path" in args:
         assert run("fit", "--data", "FileDataModule", "--data.train_path", "train.csv", *SHORT).code == 0
+    if args[0] == "export":
+        args += ["--overwrite", "true"]
     result = run(*args)
     assert result.code == 0, f"{page}: {command}\n{result.err}"
 

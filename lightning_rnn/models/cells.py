@@ -100,6 +100,10 @@ class RecurrentLayer(nn.Module):
         """
         if isinstance(self.layer, MinGRU):
             return (self.layer.step(x, state[0]),)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # only whole layers can be exported
+            before = tuple(part[None] for part in state)
+            after = self.layer(x[:, None], before if self.cell == "lstm" else before[0])[1]
+            return tuple(part[0] for part in (after if self.cell == "lstm" else (after,)))
         weights = self.layer.all_weights[0]  # input to state, state to state, and a bias of each
         if self.cell == "lstm":
             return torch.lstm_cell(x, state, *weights)
