@@ -90,7 +90,7 @@ def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[],
     return steps, whole
 
 
-def main(repeats: int = 300) -> None:
+def main(repeats: int = 100) -> None:
     torch.set_num_threads(1)
     path = HERE / "results" / "inference.csv"
     path.parent.mkdir(exist_ok=True)
