@@ -3,7 +3,9 @@
 from benchmarks import (
     accelerator,
     cells,
+    inference,
     larger_than_memory,
+    monitoring,
     ranks,
     sizes,
     start_up,
@@ -20,4 +22,6 @@ cells.main(runs=2, quick=True)
 ranks.main(runs=1)
 sizes.main(runs=1, largest=100_000)
 larger_than_memory.main(gigabytes=0.25, runs=1, batches=100)
+inference.main(repeats=20)
+monitoring.main(runs=1)
 accelerator.main()

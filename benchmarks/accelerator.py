@@ -20,8 +20,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cells import step
-from benchmarks.common import now, save
-from benchmarks.whole_command import once
+from benchmarks.clock import now
+from benchmarks.common import once, save
 from lightning_rnn.models.cells import RecurrentLayer
 
 

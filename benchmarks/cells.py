@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.common import now, save
+from benchmarks.clock import now
+from benchmarks.common import save
 from lightning_rnn.models.cells import CELLS, RecurrentLayer
 
 TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}

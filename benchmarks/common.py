@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock inside `fit`, runs of child processes in turn, and results as CSV."""
+"""What the benchmarks share: runs of child processes in turn, and results as CSV."""
 
 import csv
 import json
@@ -15,36 +15,42 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-
 HERE = Path(__file__).parent
 CLOCK = "BENCHMARK_CLOCK"  # names the file that `EpochClock` writes
+SKIPPED = 20  # batches before `BatchTimes` begins
 
 
-class EpochClock(Callback):
-    """Notes when each epoch begins and when training ends; all that happens in between counts."""
+def once(command: list[str]) -> tuple[float, float]:
+    """Return wall seconds and peak MiB of one run in an empty folder.
 
-    def __init__(self) -> None:
-        """Set up."""
-        self.times: list[float] = []
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the time."""
-        self.times.append(now())
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the times down."""
-        self.times.append(now())
-        if trainer.is_global_zero:
-            Path(os.environ[CLOCK]).write_text(json.dumps(self.times))
+    The peak of a child is at least what its parent held when it began: this file imports no torch.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+    if status != 0:
+        raise RuntimeError(f"{command} ended with {status}")
+    return wall, usage.ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
 
-def now() -> float:
-    """Return seconds, once the accelerator has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def compare(commands: dict[str, list[str]], name_of_file: str, runs: int) -> None:
+    """Run commands in turn; save wall time and peak memory, as medians and as ratios to those of the first command."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for number in range(runs + 1):
+        for name, command in commands.items():
+            result = once(command)
+            if number > 0:  # the first warms the file cache
+                found[name].append(result)
+    first, rows = list(zip(*next(iter(found.values())), strict=True)), []
+    for name, results in found.items():
+        wall, peak = zip(*results, strict=True)
+        rows.append({
+            "what": name, "wall_s": f"{statistics.median(wall):.2f}", "wall_ratio": f"{ratio(wall, first[0]):.2f}",
+            "peak_mib": f"{statistics.median(peak):.0f}", "peak_ratio": f"{ratio(peak, first[1]):.2f}", "runs": runs,
+        })  # fmt: skip
+    save(name_of_file, rows)
 
 
 def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
@@ -62,7 +68,7 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         clock = Path(folder) / "clock.json"
         if "lightning_rnn" in command:
-            command = [*command, "--trainer.callbacks+=benchmarks.common.EpochClock"]
+            command = [*command, "--trainer.callbacks+=benchmarks.clock.EpochClock"]
         done = subprocess.run(
             [sys.executable, *command],
             cwd=folder,
@@ -86,7 +92,8 @@ def environment() -> dict[str, str]:
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         machine += f", {torch.cuda.get_device_name()}"
     versions = {name: version(name) for name in ("torch", "lightning")}
     return {"machine": machine, "python": platform.python_version(), **versions, "commit": commit}

@@ -4,25 +4,20 @@ In PyTorch, in onnxruntime and streaming, one thread each, against a plain loop 
 in eval mode, which knows of no missing values, no padding and no calibration.
 """
 
-import csv
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.common import save
 from lightning_rnn import OnnxClassifier, SequenceNetwork, StreamingClassifier
 from lightning_rnn.deploy.export import export_onnx
 
-HERE = Path(__file__).parent
 FEATURES, HIDDEN, STEPS, BATCH, SO_FAR = 8, 32, 100, 256, 1000
 PLAIN = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
@@ -37,15 +32,6 @@ def median_us(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str,
             if repeat >= repeats // 10:  # those before warm up
                 times[name].append(1e6 * (time.perf_counter() - begin))
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def environment() -> dict[str, str]:
-    """Return machine, versions and commit."""
-    git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    versions = {name: version(name) for name in ("torch", "onnxruntime")}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    return {"machine": machine, "python": platform.python_version(), **versions, "commit": commit}
 
 
 def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[], object]], dict[str, Callable]]:
@@ -92,12 +78,9 @@ def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[],
 
 def main(repeats: int = 100) -> None:
     torch.set_num_threads(1)
-    path = HERE / "results" / "inference.csv"
-    path.parent.mkdir(exist_ok=True)
+    rows = []
     columns = ["cell", "stem", "what", "how", "median_us", "plain_ratio", "sequences_per_s", "repeats"]
-    with path.open("w", newline="") as file, tempfile.TemporaryDirectory() as folder:
-        writer = csv.DictWriter(file, [*columns, *environment()])
-        writer.writeheader()
+    with tempfile.TemporaryDirectory() as folder:
         for cell, stem in (("rnn", "none"), ("lstm", "none"), ("gru", "none"), ("mingru", "none"), ("lstm", "conv")):
             for what, calls, size, share in zip(
                 ("one step", f"batch of {BATCH}, {STEPS} steps"),
@@ -112,8 +95,9 @@ def main(repeats: int = 100) -> None:
                     ratio = "" if plain is None else f"{us / plain:.2f}"
                     row = dict(zip(columns, (cell, stem, what, how, f"{us:.0f}", ratio, f"{1e6 * size / us:.0f}",
                                              repeats // share), strict=True))  # fmt: skip
-                    writer.writerow(row | environment())
+                    rows.append(row)
                     print("  ".join(f"{value!s:>12}" for value in row.values()), flush=True)
+    save("inference", rows)
 
 
 if __name__ == "__main__":

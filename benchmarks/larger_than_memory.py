@@ -5,7 +5,6 @@ hundred sequences, whose peak memory is what everything but the data takes. The 
 """
 
 import argparse
-import csv
 import io
 import os
 import re
@@ -16,32 +15,12 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback
 
-from benchmarks.whole_command import HERE, environment
+from benchmarks.common import HERE, SKIPPED, save
 
 STEPS, FEATURES = 100, 10
-SKIPPED = 20  # batches before the timing begins
-
-
-class BatchTimes(Callback):
-    """Prints the median seconds, and those of the processor, from one training batch's end to the next's."""
-
-    def on_train_start(self, *_: Any) -> None:
-        """Forget."""
-        self.ends: list[tuple[float, float]] = []
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Take the time."""
-        self.ends.append((time.perf_counter(), time.process_time()))
-
-    def on_train_end(self, *_: Any) -> None:
-        """Print."""
-        wall, cpu = np.median(np.diff(self.ends[SKIPPED:], axis=0), axis=0)
-        print(f"batch median {wall:.9f} {cpu:.9f}")
 
 
 def write(folder: Path, sequences: int) -> None:
@@ -86,7 +65,7 @@ def once(folder: Path, what: str, batch_size: int, batches: int, device: str) ->
     options = {
         "--data": "FileDataModule", "--data.train_path": path, "--data.val_fraction": 0,
         "--data.batch_size": min(batch_size, 100), "--trainer.max_steps": batches + SKIPPED, "--trainer.max_epochs": -1,
-        "--trainer.accelerator": device, "--trainer.callbacks": "benchmarks.larger_than_memory.BatchTimes",
+        "--trainer.accelerator": device, "--trainer.callbacks": "benchmarks.clock.BatchTimes",
         "--trainer.logger": "false",
     }  # fmt: skip
     command = [sys.executable, "-m", "lightning_rnn", "fit", *(str(word) for pair in options.items() for word in pair)]
@@ -115,8 +94,6 @@ def main(gigabytes: float = 0.25, runs: int = 3, batch_size: int = 64, batches: 
             for what, results in found.items():
                 results.append(once(Path(name), what, batch_size, batches, device))
     medians = {what: [statistics.median(column) for column in zip(*r, strict=True)] for what, r in found.items()}
-    path = HERE / "results" / "larger_than_memory.csv"
-    path.parent.mkdir(exist_ok=True)
     rows = []
     for what, (per_sequence, cpu, peak, wall) in medians.items():
         rows.append({
@@ -127,12 +104,8 @@ def main(gigabytes: float = 0.25, runs: int = 3, batch_size: int = 64, batches: 
             "cpu_ratio": f"{cpu / medians['memory'][1]:.2f}" if what != "tiny" else "",
             "peak_mib": f"{peak:.0f}", "above_tiny_mib": f"{peak - medians['tiny'][2]:.0f}", "wall_s": f"{wall:.1f}",
             "runs": runs,
-        } | environment())  # fmt: skip
-        print("  ".join(f"{key} {value}" for key, value in list(rows[-1].items())[:12]), flush=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        })  # fmt: skip
+    save("larger_than_memory", rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Without: no TensorBoard, no figures, no memory probe, no decision. All: figures 
 
 import sys
 
-from benchmarks.whole_command import HERE, compare
+from benchmarks.common import HERE, compare
 
 FIT = [sys.executable, "-m", "lightning_rnn", "fit", "--config", str(HERE.parent / "configs" / "lstm.yaml")]
 COMMANDS = {

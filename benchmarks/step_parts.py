@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.common import epoch_times, now, save
+from benchmarks.clock import now
+from benchmarks.common import epoch_times, save
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
 from lightning_rnn.data.sequences import SequenceBatch
 

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.inspection import balance, missing
+from lightning_rnn.data.loading import TrainSampler
 from lightning_rnn.data.modules import SequenceDataModule
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -41,6 +42,12 @@ class EpochLines(Callback):
             for name, part in parts.items():
                 print(f"      {name}: {balance(part, data.schema.class_names)}; {missing(part)}")
             print(f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how much of the batches is padding, where lengths differ."""
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        if trainer.is_global_zero and isinstance(sampler, TrainSampler) and (padding := sampler.padding()):
+            print(f"padding: {padding:.1%} of the steps in training batches", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before: only now are all its metrics there."""

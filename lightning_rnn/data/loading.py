@@ -98,6 +98,8 @@ class TrainSampler:
 
     def padding(self) -> float:
         """Return the share of an epoch's steps that are padding, with all ranks' batches taken as one."""
+        if bool((self.lengths == self.lengths[0]).all()):
+            return 0.0
         batches = [self.lengths[rows] for rows in self._global_batches()]
         return 1 - sum(int(batch.sum()) for batch in batches) / sum(int(batch.max()) * len(batch) for batch in batches)
 
