@@ -54,7 +54,7 @@ class Figures(Callback):
 
         Args:
             every_n_epochs: Epochs from one drawing to the next. When not given, the epochs 16, 32, 64 and so on.
-                A drawing takes about 1 s, and the first one 0.5 s more.
+                A drawing takes 2 to 3 s.
 
         Raises:
             OptionError: Less than one epoch.
