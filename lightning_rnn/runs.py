@@ -18,7 +18,10 @@ from lightning_rnn.errors import CheckpointError
 HARMLESS = frozenset(
     {
         *(f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")),
-        *(f"lightning.pytorch.callbacks.{name}" for name in ("EarlyStopping", "LearningRateMonitor", "Timer")),
+        *(
+            f"lightning.pytorch.callbacks.{name}"
+            for name in ("EarlyStopping", "EMAWeightAveraging", "LearningRateMonitor", "Timer")
+        ),
     }
 )
 

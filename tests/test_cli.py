@@ -133,7 +133,7 @@ def test_seeds_decide_the_weights(empty, run_ok, tiny):
     "options",
     [
         ("--checkpoint.mode", "max", "--data.num_train", 640),  # a falling loss is then one that gets worse
-        ("--model.lr", 3, "--model.schedule", "constant"),
+        ("--model.lr", 5, "--model.schedule", "constant"),
     ],
 )
 def test_best_is_the_best_and_last_the_last(empty, run_ok, tiny, options):
