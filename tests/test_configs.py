@@ -45,7 +45,13 @@ def assert_within(part, whole, where):
         assert whole == part, where
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "ddp.yaml"])
+NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[NEEDS_A_GPU] if name == "gpu.yaml" else []) for name in NAMES if name != "ddp.yaml"],
+)
 def test_each_trains(name, empty, run_ok, files):
     paths = [f"--data.{part}_path={files / f'ItalyPowerDemand_{part.upper()}.ts'}" for part in ("train", "test")]
     out = run_ok("fit", "--config", CONFIGS / name, *QUICK, *(paths if name == "files.yaml" else []))
