@@ -41,7 +41,7 @@ def fixed(name: str, cell: str, *, steps: int, train: int, hidden: int = 64, bat
     return Case(f"{name} {cell}", 4, plain, [str(word) for pair in ours.items() for word in pair])
 
 
-def ragged(folder: Path, bidirectional: bool) -> Case:
+def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
     """Lengths 6 to 92 and F = 13, as the spoken digits have, against packing and collating; H = 64, B = 64."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 2400), ("val", 600)):
@@ -53,9 +53,11 @@ def ragged(folder: Path, bidirectional: bool) -> Case:
     ours = {
         "--data": "FileDataModule", "--data.train_path": train, "--data.val_path": val, "--data.batch_size": "64",
         "--model.cell": "lstm", "--model.hidden_size": "64", "--model.bidirectional": str(bidirectional).lower(),
+        "--data.buckets": str(buckets).lower(),
     }  # fmt: skip
     words = [word for pair in ours.items() for word in pair]
-    return Case(f"ragged lstm {'two-way' if bidirectional else 'one-way'}", 4, plain, words)
+    name = f"ragged lstm {'two-way' if bidirectional else 'one-way'}{', buckets' if buckets else ''}"
+    return Case(name, 4, plain, words)
 
 
 def compare(case: Case, runs: int) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def main(runs: int = 5, device: str = "cpu", only: str = "") -> None:
             *(seed(cell) for cell in ("rnn", "lstm")),
             *(fixed("mid", cell, steps=100, train=4096, device=device) for cell in ("rnn", "lstm", "gru")),
             *(ragged(Path(folder), bidirectional) for bidirectional in (False, True)),
+            ragged(Path(folder), False, buckets=True),
             *(fixed("long", cell, steps=1000, train=512, device=device) for cell in ("rnn", "lstm", "gru")),
         ]
         if device != "cpu":

@@ -38,7 +38,7 @@ class FileDataModule(SequenceDataModule):
         feature_columns: list[str] | None = None,
         positive_class: str | None = None,
         batch_size: int | None = None,
-        buckets: bool = True,
+        buckets: bool = False,
         on_device: bool | None = None,
         seed: int = 0,
     ) -> None:

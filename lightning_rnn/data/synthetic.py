@@ -26,7 +26,7 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: int = 1000,
         num_test: int = 10000,
         batch_size: int = 32,
-        buckets: bool = True,
+        buckets: bool = False,
         on_device: bool | None = None,
         seed: int = 0,
         fresh: bool = False,
