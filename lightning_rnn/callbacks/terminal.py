@@ -47,7 +47,7 @@ class EpochLines(Callback):
         """Say how much of the batches is padding, where lengths differ."""
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if trainer.is_global_zero and isinstance(sampler, TrainSampler) and (padding := sampler.padding()):
-            print(f"padding: {padding:.1%} of the steps in training batches", flush=True)
+            _print_above_bar(trainer, f"padding: {padding:.1%} of the steps in training batches")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before: only now are all its metrics there."""
@@ -69,8 +69,12 @@ class EpochLines(Callback):
         values = [(name, float(metrics[name])) for name in EPOCH_METRICS if name in metrics]
         parts = [f"{name} {value:{'.4f' if abs(value) < 1000 else '.3g'}}" for name, value in values]
         line, self._pending = "  ".join([self._pending, *parts]), None
-        bar = trainer.progress_bar_callback
-        bar.print(line) if isinstance(bar, TQDMProgressBar) else print(line, flush=True)
+        _print_above_bar(trainer, line)
+
+
+def _print_above_bar(trainer: Trainer, line: str) -> None:
+    bar = trainer.progress_bar_callback
+    bar.print(line) if isinstance(bar, TQDMProgressBar) else print(line, flush=True)
 
 
 class NextCommands(Callback):
