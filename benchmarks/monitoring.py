@@ -17,7 +17,7 @@ COMMANDS = {
 }
 
 
-def main(runs: int = 3) -> None:
+def main(runs: int = 5) -> None:
     compare(COMMANDS, "monitoring", runs)
 
 

@@ -14,7 +14,7 @@ COMMANDS = {
 }
 
 
-def main(runs: int = 5) -> None:
+def main(runs: int = 3) -> None:
     compare({name: [sys.executable, *command] for name, command in COMMANDS.items()}, "start_up", runs)
 
 
