@@ -17,7 +17,7 @@ from lightning_rnn.errors import DataError
 
 EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
 EVAL_BATCH = 1024
-POOL = 50  # global batches that are sorted by length together
+POOL, POOLS = 50, 4  # global batches that are sorted by length together, at most; pools in an epoch, at least
 BLOCK = 1 << 17  # values gathered together for several batches: gathering costs by the call, not by the value
 
 
@@ -50,8 +50,9 @@ class TrainSampler:
     epoch is shared out as far as equal parts go; what is left over (fewer sequences than ranks) waits for another
     epoch's order.
 
-    Where lengths differ, `buckets` sorts each `POOL` global batches by length before they are cut, and shuffles the
-    batches: sequences of like length meet, on all ranks, and little is padded.
+    Where lengths differ, `buckets` sorts pools of global batches by length before they are cut, then shuffles batches:
+    sequences of like length meet, on all ranks, and little is padded. There are at least `POOLS` pools in an epoch, so
+    that who meets whom changes from one epoch to the next.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class TrainSampler:
         if not self.buckets:
             return batches
         whole = len(order) // size  # the last batch, where it is a smaller one, stays the last
-        pools = torch.split(order[: whole * size], size * POOL)
+        pools = torch.split(order[: whole * size], size * max(1, min(POOL, whole // POOLS)))
         like = [batch for pool in pools for batch in torch.split(pool[self.lengths[pool].argsort(stable=True)], size)]
         return [like[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[whole:]
 

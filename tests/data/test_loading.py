@@ -72,10 +72,14 @@ def test_buckets_change_company_not_attendance(rows, batch_size, world, seed):
         return [list(itertools.chain(*shares)) for shares in zip(*ranks, strict=True)]
 
     whole = rows // size
-    assert sorted(itertools.chain(*steps(ours)[:whole])) == sorted(itertools.chain(*steps(plain)[:whole]))
     assert steps(ours)[whole:] == steps(plain)[whole:]
-    if 0 < whole <= loading.POOL and len(set(lengths.tolist())) > 1:  # one pool: a batch holds neighbours in length
-        spans = sorted((min(of), max(of)) for of in (lengths[batch].tolist() for batch in steps(ours)[:whole]))
+    batches, together = [set(batch) for batch in steps(ours)[:whole]], max(1, min(loading.POOL, whole // loading.POOLS))
+    for start in range(0, whole, together):
+        pool = set(itertools.chain(*steps(plain)[start : min(start + together, whole)]))
+        of_pool = [batch for batch in batches if batch <= pool]
+        assert set.union(*of_pool) == pool
+        assert sum(map(len, of_pool)) == len(pool)
+        spans = sorted((min(of), max(of)) for of in (lengths[list(batch)].tolist() for batch in of_pool))
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
