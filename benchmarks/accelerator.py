@@ -22,13 +22,13 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.cells import step
 from benchmarks.clock import now
 from benchmarks.common import once, save
-from lightning_rnn.models.cells import RecurrentLayer
+from lightning_rnn.models.cells import CellName, RecurrentLayer
 
 
-def kernels(cell: str, hidden: int, *, steps: int = 512, batch: int = 256) -> dict[str, Any]:
+def kernels(cell: CellName, hidden: int, *, steps: int = 512, batch: int = 256) -> dict[str, Any]:
     """Return milliseconds of a training step of one layer and the share of it inside cuDNN's kernels."""
     x = torch.randn(batch, steps, 2, device="cuda")
-    run = step(RecurrentLayer(cell, 2, hidden).cuda(), x)  # type: ignore[arg-type]
+    run = step(RecurrentLayer(cell, 2, hidden).cuda(), x)
     seconds = []
     for _ in range(12):
         begin = now()
@@ -60,7 +60,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("accelerator: not measured, there is no CUDA device")
         return
-    rows = [kernels(cell, hidden) for cell in ("lstm", "gru") for hidden in (64, 96, 128, 160, 192, 256, 384, 512)]
+    names_of_cells: tuple[CellName, ...] = ("lstm", "gru")
+    rows = [kernels(cell, hidden) for cell in names_of_cells for hidden in (64, 96, 128, 160, 192, 256, 384, 512)]
     gpu = ["--trainer.accelerator", "gpu"]
     rows += [
         whole("seed on the CPU", ["--trainer.accelerator", "cpu"]),

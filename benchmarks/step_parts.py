@@ -18,6 +18,7 @@ from benchmarks.clock import now
 from benchmarks.common import epoch_times, save
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
 from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.models.cells import CellName
 
 STEPS = 32  # of an epoch
 
@@ -32,7 +33,7 @@ def part(run: Callable[[], Any], times: int = 300) -> float:
     return statistics.median(found[10:]) * 1e6
 
 
-def parts(cell: str) -> dict[str, float]:
+def parts(cell: CellName) -> dict[str, float]:
     """Return microseconds a step of each part."""
     torch.set_num_threads(1)
     data = SyntheticDataModule()
@@ -42,7 +43,7 @@ def parts(cell: str) -> dict[str, float]:
     x, y = batch.x, batch.y.float()
     collating = DataLoader(TensorDataset(torch.randn(1000, 10, 1), torch.zeros(1000, 1)), batch_size=32, shuffle=True)
     rnn, head = {"rnn": nn.RNN, "lstm": nn.LSTM}[cell](1, 32, batch_first=True), nn.Linear(32, 1)
-    model = SequenceClassifier(cell=cell)  # type: ignore[arg-type]
+    model = SequenceClassifier(cell=cell)
     plain_weights, weights = [*rnn.parameters(), *head.parameters()], [*model.parameters()]
 
     def plain() -> None:
@@ -70,7 +71,8 @@ def parts(cell: str) -> dict[str, float]:
 
 def main(runs: int = 3) -> None:
     rows = []
-    for cell in ("rnn", "lstm"):
+    cells: tuple[CellName, ...] = ("rnn", "lstm")
+    for cell in cells:
         found = parts(cell)
         command = ["-m", "lightning_rnn", "fit", "--model.cell", cell, "--trainer.max_epochs", "20"]
         for name, more in (("ours: fit", []), ("ours: fit without validation", ["--trainer.limit_val_batches", "0"])):

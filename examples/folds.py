@@ -43,7 +43,8 @@ def main() -> None:
     for number in range(args.folds):
         print(f"fold {number}: accuracy {accuracy_score(labels[fold == number], decided[fold == number]):.4f}")
     print(f"all: accuracy {accuracy_score(labels, decided):.4f}")
-    table = {"id": sequences.ids, "fold": fold, "label": labels} | {f"probability_{n}": p[:, k] for k, n in enumerate(names)}  # fmt: skip  # noqa: E501
+    table = {"id": sequences.ids, "fold": fold, "label": labels}
+    table |= {f"probability_{name}": p[:, k] for k, name in enumerate(names)}
     pl.DataFrame(table, strict=False).write_csv(args.output)
 
 

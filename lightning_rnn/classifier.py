@@ -20,6 +20,7 @@ from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
 Schedule = Literal["constant", "cosine", "onecycle"]
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
 COUNT_EVERY = 256  # steps after which the training metrics are brought up to date: looking stops an accelerator
+SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
 FUSED_ON = ("cpu", "cuda")  # where Adam in one kernel is known to be right
 WARM_UP = 0.3  # share of the steps in which onecycle rises
 

@@ -29,7 +29,7 @@ from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.overhead import NoProfiler, drop_empty_hooks
 from lightning_rnn.callbacks.tensorboard import Figures, Throughput
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
-from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
+from lightning_rnn.classifier import ARCHITECTURE, SMALL, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import CheckpointError, LightningRNNError, OptionError
@@ -42,7 +42,6 @@ CKPT_HELP = (
 FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")
 NOISE = ("💡 Tip", "TPU available", "GPU available: False", "Restor", "Loaded model", "`Trainer.fit` stopped")
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
-SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "gradient_clip_val": 1.0,

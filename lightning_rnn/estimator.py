@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_rnn.classifier import Schedule, SequenceClassifier
+from lightning_rnn.classifier import SMALL, Schedule, SequenceClassifier
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import optional, require
@@ -23,14 +23,12 @@ from sklearn.utils import assert_all_finite, check_array, check_consistent_lengt
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]  # noqa: E402
 
-SMALL = 128  # hidden size up to which a second thread costs more than it brings
-
 
 class _ArraysDataModule(SequenceDataModule):
     """Training sequences that are in memory already."""
 
     def __init__(self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int) -> None:
-        super().__init__({"batch_size": batch_size, "seed": seed, "buckets": True, "on_device": None})
+        super().__init__({"batch_size": batch_size, "seed": seed, "buckets": False, "on_device": None})
         self._sequences, self._class_names = sequences, class_names
 
     def read_schema(self) -> Schema:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.metrics import cross_entropies
 from lightning_rnn.models.cells import RecurrentLayer, RecurrentStack, State
 from lightning_rnn.models.masking import flip_sequences, valid_steps
 from lightning_rnn.models.network import SequenceNetwork
@@ -58,7 +59,7 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
     (slope,) = torch.autograd.grad(decided.sum(), x, retain_graph=True)
     network.pooling = "last"
     last = network.head(network.pool(outputs, lengths)).squeeze(1)
-    loss = cross_entropies_in_double(last, batch.y).sum()  # of each sequence alone: none sees another
+    loss = cross_entropies(last, batch.y).sum()  # of each sequence alone: none sees another
     flat = [tensor for run in runs.values() for state in run.states for tensor in state]
     found = iter(torch.autograd.grad(loss, flat))
     gradients, saturation = {}, {}
@@ -140,10 +141,3 @@ def saturations(run: Run, lengths: Tensor) -> dict[str, float]:
     valid = valid_steps(lengths, h.shape[1])
     closed = ((gate.sigmoid()[valid] - 0.5).abs() > 0.5 - CLOSED for gate in gates)
     return {name: float(c.double().mean()) for name, c in zip(names, closed, strict=True) if name}
-
-
-def cross_entropies_in_double(logits: Tensor, y: Tensor) -> Tensor:
-    """Return `cross_entropies` (B,) without rounding to single precision."""
-    if logits.ndim == 1:
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
-    return torch.nn.functional.cross_entropy(logits, y, reduction="none")

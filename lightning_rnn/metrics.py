@@ -57,10 +57,11 @@ def gather_rows(column: Tensor) -> Tensor:
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
-    """Return (B,) cross entropies in nats; for two classes the binary cross entropy of the one logit."""
+    """Return (B,) cross entropies in nats, in float32 at least; of two classes the binary one of the one logit."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     if logits.ndim == 1:
-        return binary_cross_entropy_with_logits(logits.float(), y.float(), reduction="none")
-    return cross_entropy(logits.float(), y, reduction="none")
+        return binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
+    return cross_entropy(logits, y, reduction="none")
 
 
 def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_rnn.callbacks.outputs import beside_of, write_text
+from lightning_rnn.atomic import replacing
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import optional
@@ -64,7 +64,8 @@ class Earliness(Callback):
         csv.writer(text, lineterminator="\n").writerows(
             [("share_seen", "accuracy"), *((s, f"{a:.6g}") for s, a in zip(SHARES, accuracy, strict=True))]
         )
-        write_text(self.folder / "earliness.csv", text.getvalue())
+        with replacing(self.folder / "earliness.csv") as beside:
+            beside.write_text(text.getvalue(), encoding="utf-8")
         self._draw(accuracy)
         print(f"earliness written to {self.folder / 'earliness.csv'} and .png")
 
@@ -75,9 +76,5 @@ class Earliness(Callback):
         axes.set(xlabel="share of each sequence seen (%)", ylabel="accuracy", xlim=(0, 103), ylim=(0, 1.03))
         axes.grid(alpha=0.3)
         path = self.folder / "earliness.png"
-        beside = beside_of(path)
-        try:
+        with replacing(path) as beside:
             figure.savefig(beside, format="png", dpi=150)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class MemoryProbe(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the network on the first sequences of the validation part, else of the training part."""
-        data, epoch, writer = trainer.datamodule, trainer.current_epoch + 1, writer_of(trainer)  # type: ignore[attr-defined]
+        data, epoch, writer = trainer.datamodule, trainer.current_epoch + 1, writer_of(trainer)  # type: ignore[attr-defined]  # set by fit
         last = self.every_n_epochs is None and epoch == trainer.max_epochs
         if not (last or is_due(epoch, self.every_n_epochs, 1)) or not isinstance(data, SequenceDataModule):
             return
@@ -50,7 +50,7 @@ class MemoryProbe(Callback):
         too_long = self.every_n_epochs is None and batch.x.shape[1] > LONGEST
         if writer is None or too_long or not trainer.is_global_zero:
             return
-        memory = probe(pl_module.network, SequenceBatch(*(column.to(pl_module.device) for column in batch)))  # type: ignore[union-attr]
+        memory = probe(pl_module.network, SequenceBatch(*(column.to(pl_module.device) for column in batch)))  # type: ignore[union-attr]  # labelled, as it trains
         self.epochs.append(epoch)
         for name, curve in memory.gradients.items():
             self.curves.setdefault(name, []).append(curve)

@@ -1,12 +1,12 @@
 """What `test` and `predict` leave in the run folder."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_rnn.atomic import replacing
 from lightning_rnn.classifier import Prediction, SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import OptionError
@@ -38,7 +38,8 @@ class TestMetricsFile(Callback):
             beside = "" if before is None else f"  {before:14.4f}"
             print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{beside}")
             metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
-        write_text(self.path, json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
+        with replacing(self.path) as draft:
+            draft.write_text(json.dumps(dict(sorted(metrics.items())), indent=2) + "\n", encoding="utf-8")
         print(f"metrics written to {self.path}")
 
 
@@ -106,25 +107,5 @@ class PredictionsFile(Callback):
             columns |= {f"probability_{name}": probability[:, k].numpy() for k, name in enumerate(class_names)}
         columns["label"] = [class_names[code] for code in outcome.y.tolist()]
         frame = polars.DataFrame(columns)
-        beside = beside_of(self.path)
-        try:
+        with replacing(self.path) as beside:
             frame.write_csv(beside) if self.path.suffix == ".csv" else frame.write_parquet(beside)
-            os.replace(beside, self.path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def beside_of(path: Path) -> Path:
-    """Return the name of a temporary file in the folder of `path`, which is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    beside = beside_of(path)
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

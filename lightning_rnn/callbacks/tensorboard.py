@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_rnn.callbacks.outputs import beside_of
+from lightning_rnn.atomic import replacing
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import require
@@ -77,7 +77,7 @@ class Figures(Callback):
         self._show(trainer, pl_module, "test", None, draws=True)
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, part: str, step: int | None, *, draws: bool) -> None:
-        data, writer = trainer.datamodule, writer_of(trainer)  # type: ignore[attr-defined]
+        data, writer = trainer.datamodule, writer_of(trainer)  # type: ignore[attr-defined]  # set by fit and test
         if not trainer.is_global_zero or not isinstance(data, SequenceDataModule):
             return
         assert isinstance(pl_module, SequenceClassifier)
@@ -99,9 +99,8 @@ class Figures(Callback):
                 writer.add_image(f"{part}/{name}", pixels(figure), step, dataformats="HWC")
             if self.folder is not None:
                 path = self.folder / f"{part}_{name}.png"
-                beside = beside_of(path)
-                figure.savefig(beside, format="png")
-                beside.replace(path)
+                with replacing(path) as beside:
+                    figure.savefig(beside, format="png")
         if self.folder is not None:
             print(f"figures written to {self.folder}")
 

@@ -3,10 +3,7 @@
 import copy
 import io
 import json
-import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from lightning_rnn import __version__
+from lightning_rnn.atomic import replacing
 from lightning_rnn.deploy.onnx_classifier import METADATA, open_session
 from lightning_rnn.deploy.steps import StepNetwork
 from lightning_rnn.errors import ExportError, optional
@@ -103,7 +101,7 @@ def export_onnx(
         "streaming": streaming,
     }
     onnx.helper.set_model_props(model, {METADATA: json.dumps(facts)})
-    with _beside(Path(path)) as beside:
+    with replacing(Path(path)) as beside:
         beside.write_bytes(model.SerializeToString())
         return prove(network, beside)
 
@@ -233,15 +231,3 @@ def _trace(network: SequenceNetwork, streaming: bool) -> bytes:
             dynamic_axes=axes,
         )
     return file.getvalue()
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Give a file in the same folder that takes the place of `path` if all goes well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
