@@ -2,9 +2,11 @@
 
 Without: no TensorBoard, no figures, no memory probe, no decision. All: figures and probe in each of the ten epochs.
 
-    python -m benchmarks.monitoring
+    python -m benchmarks.monitoring         # without and default
+    python -m benchmarks.monitoring --all
 """
 
+import argparse
 import sys
 
 from benchmarks.common import HERE, compare
@@ -17,9 +19,12 @@ COMMANDS = {
 }
 
 
-def main(runs: int = 5) -> None:
-    compare(COMMANDS, "monitoring", runs)
+def main(runs: int = 4, everything: bool = False) -> None:
+    chosen = {name: command for name, command in COMMANDS.items() if everything or name != "all"}
+    compare(chosen, "monitoring_all" if everything else "monitoring", runs)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true")
+    main(everything=parser.parse_args().all)

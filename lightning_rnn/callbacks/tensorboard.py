@@ -110,24 +110,23 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, where a resumed run begins inside an epoch."""
-        self._count, self._start, self._paused = 0, time.monotonic(), 0.0
+        self._start, self._paused = time.monotonic(), 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self.on_train_start(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count; go on after a validation."""
-        if self._paused:
-            self._start, self._paused = self._start + time.monotonic() - self._paused, 0.0
-        self._count += len(batch.lengths)
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock until training goes on."""
+        """Stop the clock."""
         self._paused = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the clock go on."""
+        self._start += time.monotonic() - self._paused
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log."""
-        rate = self._count * trainer.world_size / max(1e-9, (self._paused or time.monotonic()) - self._start)
-        for logger in trainer.loggers if self._count else ():
+        count = getattr(trainer.train_dataloader, "count", 0)  # a user's own loader does not count
+        rate = count * trainer.world_size / max(1e-9, time.monotonic() - self._start)
+        for logger in trainer.loggers if count else ():
             logger.log_metrics({"train/sequences_per_second": rate}, max(0, trainer.global_step - 1))

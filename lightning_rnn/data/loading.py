@@ -161,6 +161,7 @@ class SequenceLoader:
         """
         self.source, self.sampler = source, sampler
         self.position = 0  # batches of the epoch handed out so far
+        self.count = 0  # sequences handed out since the last beginning, which a resume is too
         self.order = ""  # hash of all rows handed out so far: two runs with equal hashes saw the same sequences
         self._resumed = False
 
@@ -171,12 +172,13 @@ class SequenceLoader:
     def __iter__(self) -> Iterator[SequenceBatch]:
         """Yield the epoch's batches, from the stored position in the first epoch after a resume."""
         sequences = self.source(self.sampler.epoch)
-        self.position, self._resumed = self.position if self._resumed else 0, False
+        self.position, self._resumed, self.count = self.position if self._resumed else 0, False, 0
         rows = self.sampler.batches(self.position)
         together = 1
         while block := list(islice(rows, together)):
             for batch, of_batch in zip(sequences.batches([of.clamp(min=0) for of in block]), block, strict=True):
                 self.position += 1
+                self.count += len(of_batch)
                 content = self.order.encode() + of_batch.numpy().tobytes()
                 self.order = hashlib.blake2b(content, digest_size=16).hexdigest()
                 yield batch._replace(index=of_batch)
