@@ -19,12 +19,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-PAGES = {
-    "scalars": "scalars&tagFilter=%5E(train%7Cval%7Cmemory)",  # ^(train|val|memory)
-    "figures": "images&tagFilter=%5Eval",
-    "memory": "images&tagFilter=%5Ememory",
-    "pr_curves": "pr_curves",
-    "hparams": "hparams",
+PAGES = {  # address, width and height, of which all of the page can be seen
+    "scalars": ("scalars&tagFilter=%5E(train%7Cval%7Cmemory)", 1400, 1400),  # ^(train|val|memory)
+    "figures": ("images&tagFilter=%5Eval%2F%5Ba-m%5D", 1100, 1700),  # ^val/[a-m]
+    "figures_2": ("images&tagFilter=%5Eval%2F%5Bp-z%5D", 1100, 2100),
+    "memory": ("images&tagFilter=%5Ememory", 1100, 1700),
+    "pr_curves": ("pr_curves", 1400, 1100),
+    "hparams": ("hparams", 4200, 900),
 }
 FIT = "--figures.every_n_epochs 5 --memory.every_n_epochs 1 --data.length 20 --data.min_length 5".split()
 CHROMIUM = (
@@ -73,7 +74,8 @@ def main() -> None:
             wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
             session = f"http://127.0.0.1:{driver}/session/"
             session += ask(session.rstrip("/"), wanted)["sessionId"]
-            for name, page in PAGES.items():
+            for name, (page, width, height) in PAGES.items():
+                ask(f"{session}/window/rect", {"width": width, "height": height})
                 ask(f"{session}/url", {"url": "about:blank"})
                 ask(f"{session}/url", {"url": f"http://127.0.0.1:{board}/?darkMode=false#{page}"})
                 time.sleep(15)
