@@ -250,7 +250,8 @@ class SequenceClassifier(LightningModule):
         Raises:
             NumericError: The loss or the gradients' norm is not finite.
         """
-        self._norm = norm = torch.nn.utils.get_total_norm([w.grad for w in self._weights if w.grad is not None])
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]  # of one kind, on one device
+        self._norm = norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logs = (self.trainer.global_step + 1) % interval == 0  # a log costs more than a small step
         scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow
@@ -261,7 +262,7 @@ class SequenceClassifier(LightningModule):
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val and not known <= gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(self._weights, float(gradient_clip_val), norm)
+            torch._foreach_mul_(gradients, (float(gradient_clip_val) / (norm + 1e-6)).clamp(max=1.0))
         if logs:
             self.trainer.callback_metrics["train/loss_step"] = self._loss
             if self.trainer.progress_bar_callback is not None:

@@ -26,7 +26,7 @@ from lightning_rnn.callbacks.earliness import Earliness
 from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.memory import MemoryProbe
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
-from lightning_rnn.callbacks.overhead import NoProfiler, drop_empty_hooks
+from lightning_rnn.callbacks.overhead import NoProfiler, drop_overhead
 from lightning_rnn.callbacks.tensorboard import Figures, Throughput
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import ARCHITECTURE, SMALL, SequenceClassifier
@@ -268,7 +268,7 @@ class CommandLine(LightningCLI):
                 raise CheckpointError(
                     f"{self.stored.path}: its weights are not this model's ({reason[:200]})"
                 ) from None
-        drop_empty_hooks(self.trainer, self.model)
+        drop_overhead(self.trainer, self.model)
         self.datamodule.load(str(self.subcommand), None if self.subcommand == "fit" else self.model.schema)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -1,8 +1,10 @@
 """What is left out of a step, and what must not be."""
 
+import pytest
+import torch
 from lightning.pytorch import Callback, Trainer
 
-from lightning_rnn.callbacks.overhead import STEP_HOOKS, NoProfiler, drop_empty_hooks
+from lightning_rnn.callbacks.overhead import STEP_HOOKS, DirectEpochLoop, NoProfiler, drop_overhead
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.synthetic import SyntheticDataModule
 
@@ -23,6 +25,69 @@ class Module(SequenceClassifier):
         self.zeroed = getattr(self, "zeroed", 0) + 1
 
 
+class Logging(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pl_module.log("loss_again", outputs["loss"], on_step=True, on_epoch=True)
+        if trainer.global_step == 50:
+            trainer.should_stop = True
+
+
+class Skipping(SequenceClassifier):
+    def on_train_batch_start(self, batch, batch_idx):
+        super().on_train_batch_start(batch, batch_idx)
+        return -1 if batch_idx == 2 else None
+
+
+def train(model, *callbacks, **options):
+    torch.manual_seed(0)
+    trainer = Trainer(
+        limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, profiler=NoProfiler(), callbacks=[*callbacks], accelerator="cpu",
+        gradient_clip_val=0.5, **options,
+    )  # fmt: skip
+    drop_overhead(trainer, model)
+    trainer.fit(model, SyntheticDataModule(num_train=96))
+    loop = trainer.fit_loop.epoch_loop
+    assert isinstance(loop, DirectEpochLoop)
+    return trainer, loop._listeners is not None
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_direct_steps_equal_lightnings(empty, cell):
+    found = {}
+    for callbacks in ((Logging(),), (Logging(), Counting())):  # one of them wants to know of each backward pass
+        torch.manual_seed(1)
+        model = SequenceClassifier(cell=cell, hidden_size=4, dropout=0.2)
+        trainer, direct = train(model, *callbacks, max_epochs=30)
+        found[direct] = (trainer, model)
+    (ours, model), (lightnings, other) = found[True], found[False]
+    assert ours.global_step == lightnings.global_step == 50
+    assert {**ours.callback_metrics}.keys() == {**lightnings.callback_metrics}.keys() >= {"loss_again_epoch"}
+    for name, value in ours.callback_metrics.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(lightnings.callback_metrics[name])), name
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    states = [trainer.fit_loop.state_dict() for trainer in (ours, lightnings)]
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}, {"precision": "64-true"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_is_more_than_a_step_is_lightnings(empty, options):
+    model = SequenceClassifier(hidden_size=2)
+    _, direct = train(model, max_epochs=1, **options)
+    assert not direct
+
+
+def test_a_model_may_end_the_epoch(empty):
+    trainer, direct = train(Skipping(hidden_size=2), max_epochs=2)
+    assert direct
+    assert trainer.global_step == 4
+
+
 def test_filled_hooks_are_called_and_empty_ones_are_not_looked_up(empty):
     counting, idle, model = Counting(), Callback(), Module(hidden_size=2)
     trainer = Trainer(
@@ -30,7 +95,7 @@ def test_filled_hooks_are_called_and_empty_ones_are_not_looked_up(empty):
         enable_progress_bar=False, enable_model_summary=False, profiler=NoProfiler(), callbacks=[counting, idle],
         accelerator="cpu",
     )  # fmt: skip
-    drop_empty_hooks(trainer, model)
+    drop_overhead(trainer, model)
     assert all(getattr(idle, hook) is None for hook in STEP_HOOKS)
     assert model.on_after_backward is None
     assert callable(model.on_train_batch_start)

@@ -17,7 +17,7 @@ from lightning_rnn.errors import DataError
 
 EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
 EVAL_BATCH = 1024
-POOL, POOLS = 50, 4  # global batches that are sorted by length together, at most; pools in an epoch, at least
+POOL, POOLS = 8, 4  # global batches that are sorted by length together, at most; pools in an epoch, at least
 BLOCK = 1 << 17  # values gathered together for several batches: gathering costs by the call, not by the value
 
 
