@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_rnn.errors import require
 from lightning_rnn.models.cells import CELLS, CellName, RecurrentStack
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.masking import last_step, valid_steps
+from lightning_rnn.models.masking import last_step, longest_first, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.stem import ConvStem
 
@@ -86,7 +86,11 @@ class SequenceNetwork(nn.Module):
         x = self.preprocess(x, lengths)
         if self.stem is not None:
             x, lengths = self.stem(x, lengths)
+        order = longest_first(lengths, x.shape[1])
+        if order is not None:  # less time is lost to padding, see `cut`
+            x, lengths = x.index_select(0, order), lengths[order]
         pooled = self.pool(self.recurrent(x, lengths), lengths)  # (B, D H)
+        pooled = pooled if order is None else pooled.index_select(0, order.argsort())
         logits: Tensor = self.head(self.dropout(pooled))  # (B, 1) or (B, K)
         return logits.squeeze(1) if self.num_classes == 2 else logits
 

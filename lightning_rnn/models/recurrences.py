@@ -4,8 +4,8 @@ torch's own RNN and GRU run up to a dozen small operations a step there and reco
 that must wait for the step before, in place, and everything else for many steps at once. A step going back, for
 instance, is one product with a matrix that was prepared for a chunk of steps, and one with the weights.
 
-They start from a state of zeros, work on time-major memory and are once differentiable. The minimal GRU's is a linear
-recurrence, which needs no walk through all steps; that one serves every device.
+They start from a state h_0, zeros where it is None, work on time-major memory and are once differentiable. The minimal
+GRU's is a linear recurrence, which needs no walk through all steps; that one serves every device.
 """
 
 import math
@@ -24,22 +24,24 @@ class TanhRecurrence(torch.autograd.Function):
     """h_t = tanh(W x_t + b + U h_{t-1} + c), the equation of `torch.nn.RNN`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-        """Return h (B, T, H) from x (B, T, F) and the weights of a layer."""
+    def forward(
+        ctx: Any, x: Tensor, h_0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+    ) -> Tensor:
+        """Return h (B, T, H) from x (B, T, F), h_0 (B, H) and the weights of a layer."""
         x = x.transpose(0, 1).contiguous()  # (T, B, F)
         h = torch.addmm(b_ih + b_hh, x.flatten(0, 1), w_ih.t()).view(*x.shape[:2], -1)  # (T, B, H)
         each, u = h.unbind(0), w_hh.t()
-        each[0].tanh_()
+        (each[0] if h_0 is None else each[0].addmm_(h_0, u)).tanh_()
         for before, now in pairwise(each):
             now.addmm_(before, u).tanh_()
-        ctx.save_for_backward(x, w_ih, w_hh, h)
+        ctx.save_for_backward(x, h_0, w_ih, w_hh, h)
         return h.transpose(0, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x and the weights."""
-        x, w_ih, w_hh, h = ctx.saved_tensors
+        """Return the gradients of x, h_0 and the weights."""
+        x, h_0, w_ih, w_hh, h = ctx.saved_tensors
         d = 1 - h.square()  # tanh's derivative, then that of what it is taken of
         each, given = d.unbind(0), grad.unbind(1)
         later, through = each[-1].mul_(given[-1]), torch.empty_like(each[0])
@@ -47,9 +49,12 @@ class TanhRecurrence(torch.autograd.Function):
             later = now.mul_(torch.addmm(given_now, later, w_hh, out=through))
         flat = d.flatten(0, 1)  # (T B, H)
         d_hh = d[1:].flatten(0, 1).t() @ h[:-1].flatten(0, 1)
+        if h_0 is not None:
+            d_hh.addmm_(d[0].t(), h_0)
         d_x = (flat @ w_ih).view_as(x).transpose(0, 1) if ctx.needs_input_grad[0] else None
+        d_h_0 = d[0] @ w_hh if ctx.needs_input_grad[1] else None
         bias = flat.sum(0)
-        return d_x, flat.t() @ x.flatten(0, 1), d_hh, bias, bias
+        return d_x, d_h_0, flat.t() @ x.flatten(0, 1), d_hh, bias, bias
 
 
 class GRURecurrence(torch.autograd.Function):
@@ -60,14 +65,17 @@ class GRURecurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-        """Return h (B, T, H) from x (B, T, F) and the weights of a layer."""
+    def forward(
+        ctx: Any, x: Tensor, h_0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+    ) -> Tensor:
+        """Return h (B, T, H) from x (B, T, F), h_0 (B, H) and the weights of a layer."""
         x, size = x.transpose(0, 1).contiguous(), w_hh.shape[1]  # (T, B, F)
         bias = torch.cat([b_ih[: 2 * size] + b_hh[: 2 * size], b_ih[2 * size :]]).view(3, 1, size)
         w_x = w_ih.view(3, size, -1).transpose(1, 2)
         gates = torch.baddbmm(bias, x.flatten(0, 1).expand(3, -1, -1), w_x).view(3, *x.shape[:2], size)
         u = x.new_empty(*x.shape[:2], size)  # (T, B, H)
-        h = x.new_zeros(len(x) + 1, x.shape[1], size)
+        h = x.new_empty(len(x) + 1, x.shape[1], size)
+        h[0] = 0 if h_0 is None else h_0
         u_r, u_z, u_n = (part.t() for part in w_hh.chunk(3))
         columns = (part.unbind(0) for part in (*gates, u, h[:-1], h[1:]))
         for r, z, n, u_t, before, now in zip(*columns, strict=True):
@@ -82,7 +90,7 @@ class GRURecurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x and the weights."""
+        """Return the gradients of x, h_0 and the weights."""
         x, w_ih, w_hh, gates, u, h = ctx.saved_tensors
         steps, batch, size = u.shape
         chunk = min(steps, max(1, CHUNK // (batch * size)))
@@ -105,7 +113,8 @@ class GRURecurrence(torch.autograd.Function):
             db_ih += flat.sum(0)
             if d_x is not None:
                 torch.mm(flat, w_ih, out=d_x[at].flatten(0, 1))
-        return None if d_x is None else d_x.transpose(0, 1), d_ih, d_hh, db_ih, db_hh
+        d_h_0 = later if ctx.needs_input_grad[1] else None
+        return None if d_x is None else d_x.transpose(0, 1), d_h_0, d_ih, d_hh, db_ih, db_hh
 
 
 def _gru_factors(gates: Tensor, u: Tensor, before: Tensor, d_n: Tensor, work: Tensor, d_u: Tensor) -> None:
@@ -148,24 +157,25 @@ class LinearRecurrence(torch.autograd.Function):
     """h_t = (1 - z_t) h_{t-1} + z_t v_t with z = sigmoid(gate): the minimal GRU, in about 3 √T steps; see `scan`."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, value: Tensor) -> Tensor:
-        """Return h from gate and v, all (T, B, H)."""
+    def forward(ctx: Any, gate: Tensor, value: Tensor, h_0: Tensor | None) -> Tensor:
+        """Return h from gate and v, all (T, B, H), and h_0 (B, H)."""
         z = gate.sigmoid()
-        h = scan(1 - z, z * value, torch.zeros_like(value[0]))
-        ctx.save_for_backward(z, value, h)
+        h = scan(1 - z, z * value, torch.zeros_like(value[0]) if h_0 is None else h_0)
+        ctx.save_for_backward(z, value, h, h_0)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients of gate and v: that of h is the same recurrence in reverse."""
-        z, value, h = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of gate, v and h_0: that of h is the same recurrence in reverse."""
+        z, value, h, h_0 = ctx.saved_tensors
         a = 1 - z
         d = torch.cat([scan(a[1:], grad[:-1], grad[-1], reverse=True), grad[-1:]])
+        d_h_0 = a[0] * d[0] if ctx.needs_input_grad[2] else None
         d_gate = a.mul_(z).mul_(d)
-        d_gate[0] *= value[0]
+        d_gate[0] *= value[0] if h_0 is None else value[0] - h_0
         d_gate[1:] *= value[1:] - h[:-1]
-        return d_gate, d.mul_(z)
+        return d_gate, d.mul_(z), d_h_0
 
 
 def scan(a: Tensor, b: Tensor, state: Tensor, *, reverse: bool = False) -> Tensor:

@@ -4,12 +4,13 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from lightning_rnn.models.cells import CELLS, LockedDropout, RecurrentLayer, RecurrentStack
+from lightning_rnn.models import cells
+from lightning_rnn.models.cells import CELLS, PARTS, LockedDropout, RecurrentLayer, RecurrentStack, cut
 from lightning_rnn.models.masking import flip_sequences, last_step, valid_steps
 
 
@@ -112,13 +113,18 @@ def test_initial_state_is_zero(cell):
         assert part.tolist() == [[0.0] * 4] * 2
 
 
-@given(lengths=LENGTHS, extra=st.integers(0, 3), seed=SEEDS)
-@settings(max_examples=8, deadline=None)
+@given(
+    lengths=LENGTHS | st.lists(st.integers(1, 12), min_size=4, max_size=9).map(lambda found: sorted(found)[::-1]),
+    extra=st.integers(0, 3),
+    seed=SEEDS,
+)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_stack_equals_torch_on_packed_sequences(cell, num_layers, bidirectional, lengths, extra, seed):
+def test_stack_equals_torch_on_packed_sequences(monkeypatch, cell, num_layers, bidirectional, lengths, extra, seed):
     torch.manual_seed(seed)
+    monkeypatch.setattr(cells, "WORTH_CUTTING", 0)
     stack = RecurrentStack(cell, 2, 3, num_layers=num_layers, bidirectional=bidirectional, dropout=0.0).double()
     reference = TORCH_LAYERS[cell](2, 3, num_layers, batch_first=True, bidirectional=bidirectional).double()
     weights = {}
@@ -135,6 +141,45 @@ def test_stack_equals_torch_on_packed_sequences(cell, num_layers, bidirectional,
     assert output.shape == expected.shape == (*x.shape[:2], stack.output_size)
     inside = valid_steps(lengths, x.shape[1])
     torch.testing.assert_close(output[inside], expected[inside], **EXACT)
+    (output[inside].square().sum()).backward()
+    (expected[inside].square().sum()).backward()
+    gradients = {name: weight.grad for name, weight in reference.named_parameters()}
+    for layers, suffix in ((stack.forward_layers, ""), (stack.backward_layers, "_reverse")):
+        for i, layer in enumerate(layers):
+            for name, weight in layer.layer.named_parameters():
+                name = re.sub("linear|_l0", f"_l{i}{suffix}", name)
+                torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-9, atol=1e-11)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=70), extra=st.integers(0, 3), hidden=st.integers(1, 999)
+)
+@settings(max_examples=100, deadline=None)
+def test_parts_hold_every_step_of_every_sequence(lengths, extra, hidden):
+    lengths = torch.tensor(lengths).sort(descending=True).values
+    width, covered = int(lengths.max()) + extra, torch.zeros(len(lengths), int(lengths.max()) + extra, dtype=torch.bool)
+    parts = cut(lengths, width, hidden)
+    assert [start for start, _, _ in parts] == [0, *(stop for _, stop, _ in parts[:-1])]
+    for start, stop, count in parts:
+        assert start < stop
+        assert not covered[:, start:stop].any()
+        covered[:count, start:stop] = True
+    assert covered[valid_steps(lengths, width)].all()
+
+
+def test_a_batch_with_much_padding_is_cut():
+    lengths = torch.arange(92, 5, -2)
+    parts = cut(lengths, 92, 64)
+    assert len(parts) == PARTS
+    steps = sum((stop - start) * count for start, stop, count in parts)
+    assert int(lengths.sum()) < steps < 0.75 * 92 * len(lengths)
+    # in no order, all alike, small
+    for lengths_, hidden in (
+        (lengths.flip(0), 64),
+        (torch.full((44,), 92), 64),
+        (lengths, 8),
+    ):  # unsorted, alike, small
+        assert cut(lengths_, 92, hidden) == [(0, 92, 44)]
 
 
 def test_locked_dropout_keeps_one_mask_for_all_steps():

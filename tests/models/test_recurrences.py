@@ -21,33 +21,47 @@ def gradients(outputs, inputs, weight):
 
 
 @given(
-    batch=SIZES, steps=st.integers(1, 9), features=SIZES, hidden=SIZES, seed=SEEDS, chunk=st.sampled_from([1, 8, 999])
+    batch=SIZES,
+    steps=st.integers(1, 9),
+    features=SIZES,
+    hidden=SIZES,
+    seed=SEEDS,
+    chunk=st.sampled_from([1, 8, 999]),
+    begun=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize(("torchs", "ours"), [(nn.RNN, TanhRecurrence), (nn.GRU, GRURecurrence)])
-def test_values_and_gradients_equal_torchs(torchs, ours, batch, steps, features, hidden, seed, chunk):
+def test_values_and_gradients_equal_torchs(torchs, ours, batch, steps, features, hidden, seed, chunk, begun):
     torch.manual_seed(seed)
     layer = torchs(features, hidden, batch_first=True).double()
     x = torch.randn(batch, steps, features, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(batch, steps, hidden, dtype=torch.float64)
-    inputs = [x, *layer.parameters()]
-    expected = layer(x)[0]
+    h_0 = torch.randn(batch, hidden, dtype=torch.float64, requires_grad=True) if begun else None
+    inputs = [x, *([] if h_0 is None else [h_0]), *layer.parameters()]
+    expected = layer(x, None if h_0 is None else h_0[None])[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recurrences, "CHUNK", chunk)  # steps prepared together, from one to all
-        found = ours.apply(x, *layer.all_weights[0])
+        found = ours.apply(x, h_0, *layer.all_weights[0])
         torch.testing.assert_close(found, expected, **EXACT)
         pairs = zip(gradients(found, inputs, weight), gradients(expected, inputs, weight), strict=True)
         for ours_, torchs_ in pairs:
             torch.testing.assert_close(ours_, torchs_, **EXACT)
 
 
-@given(batch=SIZES, steps=st.integers(1, 40), hidden=SIZES, seed=SEEDS)
+@given(batch=SIZES, steps=st.integers(1, 40), hidden=SIZES, seed=SEEDS, begun=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_linear_recurrence_equals_the_plain_loop(batch, steps, hidden, seed):
+def test_linear_recurrence_equals_the_plain_loop(batch, steps, hidden, seed, begun):
     torch.manual_seed(seed)
     inputs = [torch.randn(steps, batch, hidden, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     weight = torch.randn(steps, batch, hidden, dtype=torch.float64)
-    found, expected = LinearRecurrence.apply(*inputs), step_by_step(*inputs)
+    if begun:  # a step before the first: a gate wide open for h_0
+        h_0 = torch.randn(batch, hidden, dtype=torch.float64, requires_grad=True)
+        found = LinearRecurrence.apply(*inputs, h_0)
+        open_, whole = torch.full_like(inputs[0][:1], 1e9), [torch.cat([h_0[None], inputs[1]])]
+        expected = step_by_step(torch.cat([open_, inputs[0]]), *whole)[1:]
+        inputs.append(h_0)
+    else:
+        found, expected = LinearRecurrence.apply(*inputs, None), step_by_step(*inputs)
     torch.testing.assert_close(found, expected, **EXACT)
     pairs = zip(gradients(found, inputs, weight), gradients(expected, inputs, weight), strict=True)
     for ours, loops in pairs:
@@ -71,7 +85,9 @@ def test_scan_is_exact_in_float32_over_thousands_of_steps():
     torch.manual_seed(0)
     gate, value = 6 * torch.randn(5000, 2, 8), torch.randn(5000, 2, 8)
     truth = step_by_step(gate.double(), value.double())
-    errors = [float((h - truth).abs().max()) for h in (LinearRecurrence.apply(gate, value), step_by_step(gate, value))]
+    errors = [
+        float((h - truth).abs().max()) for h in (LinearRecurrence.apply(gate, value, None), step_by_step(gate, value))
+    ]
     assert errors[0] < 2 * errors[1] < 1e-5
 
 
@@ -107,4 +123,4 @@ def test_mingru_is_exported_for_any_number_of_steps():
     for batch, steps in ((1, 1), (3, 2), (2, 50)):
         x = torch.randn(batch, steps, 3)
         (found,) = session.run(None, {"x": x.numpy()})
-        torch.testing.assert_close(torch.from_numpy(found), layer(x)[0].detach(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(torch.from_numpy(found), layer(x).detach(), rtol=0, atol=1e-6)
