@@ -57,7 +57,7 @@ def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
     }  # fmt: skip
     words = [word for pair in ours.items() for word in pair]
     name = f"ragged lstm {'two-way' if bidirectional else 'one-way'}{', buckets' if buckets else ''}"
-    return Case(name, 2, plain, words)
+    return Case(name, 3, plain, words)
 
 
 def compare(case: Case, runs: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rnn.callbacks.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PAUSE, MOST_STEPS = 0.2, 64  # seconds from one question to all ranks to the next, and steps, at most
 
 
 class Interrupts(Callback):
@@ -32,6 +34,8 @@ class Interrupts(Callback):
         """Set up."""
         self.signum = 0
         self._handlers: dict[int, Any] = {}
+        self._asked: tuple[Any, torch.Tensor] | None = None  # whether any rank has a signal: the work, and its answer
+        self._group: Any = None  # of the ranks, for tensors in main memory
 
     @contextmanager
     def outside_training(self) -> Iterator[None]:
@@ -63,11 +67,17 @@ class Interrupts(Callback):
         self._handlers = {number: signal.signal(number, handle) for number in SIGNALS}
         loop = trainer.fit_loop.epoch_loop
         assert callable(loop._broadcast_sigterm_tensor)  # private: a test fails when Lightning changes it
-        loop._broadcast_sigterm_tensor = lambda: self._agree(trainer)  # type: ignore[method-assign]
+        loop._broadcast_sigterm_tensor = self._agree  # type: ignore[method-assign]
+        self._asked = self._group = None
+        self._steps, self._every, self._asked_at = 0, 1, time.monotonic()
+        if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
+            self._group = torch.distributed.new_group(backend="gloo")  # an answer on an accelerator would stop it
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the handlers back."""
         self._restore()
+        if self._asked is not None:  # all ranks have asked after the last step
+            self._asked[0].wait()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, on all ranks together, and say how to continue."""
@@ -82,12 +92,27 @@ class Interrupts(Callback):
                     print(f"stopped after step {trainer.global_step}; checkpoint: {path}")
                     print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
 
-    def _agree(self, trainer: Trainer) -> None:
-        found = torch.tensor([self.signum], device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        self.signum = int(found)
-        if self.signum:
-            raise SIGTERMException
+    def _agree(self) -> None:
+        """Ask all ranks for signals, about every `PAUSE` seconds: a question costs as much as a small step.
+
+        The answer is taken when the next question is due, so that no rank waits for it. It holds the time since the
+        question before, too, from which all ranks find the same number of steps to the next.
+        """
+        self._steps += 1
+        if self._steps < self._every:
+            return
+        if self._asked is not None:
+            work, answer = self._asked
+            work.wait()
+            signum, seconds = answer.tolist()
+            if signum:  # not a signal that has come to this rank alone since then
+                self._asked, self.signum = None, int(signum)
+                raise SIGTERMException
+            self._every = min(MOST_STEPS, max(1, int(self._every * PAUSE / max(seconds, 1e-3))))
+        now = time.monotonic()
+        question = torch.tensor([self.signum, now - self._asked_at], dtype=torch.float64)
+        work = torch.distributed.all_reduce(question, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
+        self._asked, self._asked_at, self._steps = (work, question), now, 0
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lightning_rnn.data.modules import SequenceDataModule
 
@@ -119,6 +120,11 @@ def drop_overhead(trainer: Trainer, model: LightningModule) -> None:
     Lightning skips hooks that cannot be called. It also asks in each step for the step's signature, which is found at
     once where it is written down.
     """
+    if isinstance(trainer.strategy, DDPStrategy):
+        # our buffers are the same on all ranks at any time; sending them in each step costs as much as the gradients
+        accepted = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers"
+        trainer.strategy._ddp_kwargs.setdefault(name, False)
     before = trainer.fit_loop.epoch_loop
     trainer.fit_loop.epoch_loop = DirectEpochLoop(trainer, min_steps=before.min_steps, max_steps=before.max_steps)
     step: Any = type(model).training_step

@@ -17,7 +17,7 @@ from lightning_rnn.errors import DataError
 
 EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
 EVAL_BATCH = 1024
-POOL, POOLS = 8, 4  # global batches that are sorted by length together, at most; pools in an epoch, at least
+POOL, POOLS = 50, 4  # global batches that are sorted by length together, at most; pools in an epoch, at least
 BLOCK = 1 << 17  # values gathered together for several batches: gathering costs by the call, not by the value
 
 
@@ -130,6 +130,7 @@ class EvalSampler:
     def __init__(self, lengths: Tensor, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         """Set up; see `TrainSampler`. `batch_size` is raised to what a machine can take with ease."""
         size = max(batch_size, min(EVAL_BATCH, EVAL_STEPS // int(lengths.max())))
+        size = min(size, -(-len(lengths) // world_size))  # no rank is idle while another has all
         self.chunks = list(torch.split(lengths.argsort(stable=True), size)[rank::world_size]) or [torch.tensor([-1])]
 
     def __len__(self) -> int:

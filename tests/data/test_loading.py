@@ -264,7 +264,7 @@ def test_a_position_in_an_epoch_of_other_batches_is_refused():
 
 
 def test_a_filler_row_is_marked_by_its_index():
-    sampler = EvalSampler(torch.ones(2, dtype=torch.int64), batch_size=1, rank=1, world_size=2)
+    sampler = EvalSampler(torch.ones(2, dtype=torch.int64), batch_size=1, rank=2, world_size=3)
     (batch,) = SequenceLoader(lambda _: numbered(2), sampler)
     assert batch.index.tolist() == [-1]
     assert batch.x.shape == (1, 1, 1)
