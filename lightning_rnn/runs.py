@@ -11,10 +11,11 @@ from typing import Any
 import torch
 import yaml
 
-from lightning_rnn.classifier import SequenceClassifier
+from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import CheckpointError
+from lightning_rnn.errors import CheckpointError, OptionError
 
+FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")  # arguments of the model
 HARMLESS = frozenset(
     {
         *(f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")),
@@ -55,6 +56,35 @@ class StoredRun:
         self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
         self.weights: dict[str, Any] = content["state_dict"]
         self.step: int = content["global_step"]
+
+    def check(self, command: str, config: Any) -> None:
+        """Compare what a command is to do with what the checkpoint knows.
+
+        Args:
+            command: fit, validate, test or predict.
+            config: The command's settings.
+
+        Raises:
+            OptionError: Another architecture, or other data settings than the checkpoint's.
+        """
+        model, data_name = config["model"], config["data"]["class_path"].rsplit(".", 1)[-1]
+        for name in (*FROM_DATA, *ARCHITECTURE):
+            if name in model and name in self.model:
+                self._compare(f"--model.{name}", model[name], self.model[name])
+        if command == "fit":
+            self._compare("--data", data_name, self.data_name)
+        elif data_name != self.data_name or config["allow_data_change"]:
+            return
+        settings = config["data"].as_dict().get("init_args", {})
+        names, otherwise = DATA_MODULES[data_name].pinned, ", or --allow_data_change true"
+        if command == "fit":  # all but the places of files, whose content is compared
+            names, otherwise = frozenset(name for name in self.data if not name.endswith(("_path", "on_device"))), ""
+        for name in sorted(names & settings.keys()):
+            self._compare(f"--data.{name}", settings[name], self.data.get(name), otherwise)
+
+    def _compare(self, option: str, found: Any, stored: Any, otherwise: str = "") -> None:
+        if found != stored:
+            raise OptionError(f"{option}: found {found!r}, accepted is {stored!r} as in {self.path}{otherwise}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_rnn.cli import launched_world, process_rank, take_launched_world
 from lightning_rnn.errors import OptionError
+from lightning_rnn.launch import launched_world, process_rank, take_launched_world
 
 LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
 SMALL = ("--trainer.max_epochs", 2, "--data.num_val", 20, "--trainer.accelerator", "cpu")
