@@ -38,7 +38,8 @@ class StoredRun:
         step: Optimiser steps done.
         model: The model's hyper-parameters.
         data_name: `SyntheticDataModule`, `FileDataModule`, or None for a user's own class.
-        data: The data module's settings.
+        data: The data module's settings; none for a user's own class.
+        parts: What the checkpoint has an entry for, the data module under its class's plain name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +53,7 @@ class StoredRun:
         self.folder = self.path.parent.parent if self.in_run else self.path.parent
         content = load_checkpoint(path)
         self.model: dict[str, Any] = content["hyper_parameters"]
+        self.parts = frozenset(content)
         self.data_name = next((name for name in DATA_MODULES if name in content), None)
         self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
         self.weights: dict[str, Any] = content["state_dict"]
@@ -71,14 +73,16 @@ class StoredRun:
         for name in (*FROM_DATA, *ARCHITECTURE):
             if name in model and name in self.model:
                 self._compare(f"--model.{name}", model[name], self.model[name])
+        settings = config["data"].as_dict().get("init_args", {})
         if command == "fit":
-            self._compare("--data", data_name, self.data_name)
+            if data_name not in self.parts:
+                self._compare("--data", data_name, self.data_name or "the class that it was trained with")
+            # all but the places of files, whose content is compared
+            names, otherwise = frozenset(name for name in self.data if not name.endswith(("_path", "on_device"))), ""
         elif data_name != self.data_name or config["allow_data_change"]:
             return
-        settings = config["data"].as_dict().get("init_args", {})
-        names, otherwise = DATA_MODULES[data_name].pinned, ", or --allow_data_change true"
-        if command == "fit":  # all but the places of files, whose content is compared
-            names, otherwise = frozenset(name for name in self.data if not name.endswith(("_path", "on_device"))), ""
+        else:
+            names, otherwise = DATA_MODULES[data_name].pinned, ", or --allow_data_change true"
         for name in sorted(names & settings.keys()):
             self._compare(f"--data.{name}", settings[name], self.data.get(name), otherwise)
 
