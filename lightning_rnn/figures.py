@@ -76,9 +76,9 @@ def roc(table: np.ndarray, labels: np.ndarray, class_names: list[str], threshold
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for k in shown_classes(labels, len(class_names)):
         true, false, at = _cumulated(table[:, k], labels == k)
-        x, y = false / max(1, false[-1]), true / max(1, true[-1])
-        _curve(axes, np.r_[0, x], np.r_[0, y], f"{class_names[k]}  area {np.trapezoid(np.r_[0, y], np.r_[0, x]):.3f}")
-        _mark(axes, x, y, at, threshold)
+        x, y = (np.r_[0, counts / max(1, counts[-1])] for counts in (false, true))
+        _curve(axes, x, y, f"{class_names[k]}  area {(np.diff(x) * (y[1:] + y[:-1])).sum() / 2:.3f}")
+        _mark(axes, x[1:], y[1:], at, threshold)
     axes.legend(loc="lower right", fontsize="small")
     return figure
 
