@@ -1,6 +1,7 @@
 """What `test` and `predict` leave in the run folder."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ class TestMetricsFile(Callback):
         for name in sorted(bounds):
             low, high = bounds[name]
             before = metrics.get(f"test/{name}_uncalibrated")
-            beside = "" if before is None else f"  {before:14.4f}"
-            print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{beside}")
+            uncalibrated = "" if before is None else f"  {before:14.4f}"
+            print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{uncalibrated}")
             metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
         with replacing(self.path) as draft:
             draft.write_text(json.dumps(dict(sorted(metrics.items())), indent=2) + "\n", encoding="utf-8")
@@ -63,10 +64,7 @@ class PredictionsFile(Callback):
         if self.path.exists() and not overwrite:
             if output:
                 raise OptionError(f"--output: {self.path} exists; accepted is another name, or --overwrite true")
-            taken = 2
-            while (folder / f"predictions-{taken}.csv").exists():
-                taken += 1
-            self.path = folder / f"predictions-{taken}.csv"
+            self.path = next(free for n in count(2) if not (free := folder / f"predictions-{n}.csv").exists())
         self._parts: list[Outcome] = []
 
     def on_predict_batch_end(
@@ -108,4 +106,4 @@ class PredictionsFile(Callback):
         columns["label"] = [class_names[code] for code in outcome.y.tolist()]
         frame = polars.DataFrame(columns)
         with replacing(self.path) as beside:
-            frame.write_csv(beside) if self.path.suffix == ".csv" else frame.write_parquet(beside)
+            (frame.write_csv if self.path.suffix == ".csv" else frame.write_parquet)(beside)

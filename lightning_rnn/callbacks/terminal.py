@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.classifier import SequenceClassifier
-from lightning_rnn.data.inspection import balance, missing
+from lightning_rnn.data.inspection import balance, missing, span
 from lightning_rnn.data.loading import TrainSampler
 from lightning_rnn.data.modules import SequenceDataModule
 
@@ -34,13 +34,10 @@ class EpochLines(Callback):
             parts = {name: part for name in ("train", "val") if (part := data.part(name)) is not None}
             sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
             lengths = torch.cat([part.lengths for part in parts.values()])
-            span = " to ".join(str(length) for length in sorted({int(lengths.min()), int(lengths.max())}))
-            print(
-                f"data: {sizes} sequences; steps: {span}; features: {data.schema.num_features}; "
-                f"classes: {', '.join(data.schema.class_names)}"
-            )
+            width, names, _ = data.schema
+            print(f"data: {sizes} sequences; steps: {span(lengths)}; features: {width}; classes: {', '.join(names)}")
             for name, part in parts.items():
-                print(f"      {name}: {balance(part, data.schema.class_names)}; {missing(part)}")
+                print(f"      {name}: {balance(part, names)}; {missing(part)}")
             print(f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -25,10 +25,10 @@ def inspect(*, data: SequenceDataModule) -> None:
         DataError: A part that cannot be used.
     """
     parts = {name: part for name in ("train", "val", "test") if (part := data.part(name)) is not None}
-    schema = data.schema
+    schema, names = data.schema, data.schema.class_names
     print(f"features: {schema.num_features} {' '.join(schema.feature_names or [])}".rstrip())
     for name, part in parts.items():
-        print(f"{name}: {len(part)} sequences; {span(part)}; {missing(part)}; {balance(part, schema.class_names)}")
+        print(f"{name}: {len(part)} sequences; {span(part.lengths)} steps; {missing(part)}; {balance(part, names)}")
     print("lengths of all parts:")
     print("\n".join(length_histogram(torch.cat([part.lengths for part in parts.values()]))))
     found = [line for name, part in parts.items() for line in suspicions(name, part, schema)] + overlaps(parts)
@@ -36,10 +36,9 @@ def inspect(*, data: SequenceDataModule) -> None:
     print("".join(f"- {line}\n" for line in found), end="")
 
 
-def span(part: Sequences) -> str:
-    """Say how long the sequences are."""
-    shortest, longest = int(part.lengths.min()), int(part.lengths.max())
-    return f"{longest} steps" if shortest == longest else f"{shortest} to {longest} steps"
+def span(lengths: Tensor) -> str:
+    """Say between which of the lengths (N,) the others are."""
+    return " to ".join(str(length) for length in sorted({int(lengths.min()), int(lengths.max())}))
 
 
 def missing(part: Sequences) -> str:
