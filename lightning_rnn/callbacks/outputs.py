@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.atomic import replacing
@@ -89,21 +90,20 @@ class PredictionsFile(Callback):
             assert isinstance(pl_module, SequenceClassifier) and isinstance(data, SequenceDataModule)
             sequences = data.part("predict")
             assert sequences is not None
-            ids = outcome.index.tolist() if sequences.ids is None else sequences.ids.tolist()
-            self._write(ids, outcome, pl_module.schema.class_names)
+            self._write(outcome.cpu(), sequences.ids, pl_module.schema.class_names)
             print(f"{len(outcome.index)} predictions written to {self.path}")
 
-    def _write(self, ids: list[Any], outcome: Outcome, class_names: list[str]) -> None:
+    def _write(self, outcome: Outcome, ids: np.ndarray | None, class_names: list[str]) -> None:
         import polars
 
-        assert outcome.y is not None
-        probability = outcome.logits.cpu()
-        columns: dict[str, Any] = {"id": ids}
+        index, probability, labels, _ = outcome
+        assert labels is not None
+        columns: dict[str, Any] = {"id": index.numpy() if ids is None else ids[index.numpy()].tolist()}
         if probability.ndim == 1:
             columns["probability"] = probability.numpy()
         else:
             columns |= {f"probability_{name}": probability[:, k].numpy() for k, name in enumerate(class_names)}
-        columns["label"] = [class_names[code] for code in outcome.y.tolist()]
+        columns["label"] = [class_names[code] for code in labels.tolist()]
         frame = polars.DataFrame(columns)
         with replacing(self.path) as beside:
             (frame.write_csv if self.path.suffix == ".csv" else frame.write_parquet)(beside)
