@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_rnn.data.contents import FileContents, sort_classes
+from lightning_rnn.data.contents import FileContents, Wanted, sort_classes
 from lightning_rnn.data.files import read_file
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
@@ -145,15 +145,9 @@ class FileDataModule(SequenceDataModule):
         path = self.settings[option]
         if path is None:
             raise OptionError(f"--data.{option}: found nothing, accepted is a file")
-        columns = {key: self.settings[key] for key in ("label_column", "id_column", "time_column", "group_column")}
-        chosen = self.settings["feature_columns"]
-        return read_file(
-            path,
-            **columns,
-            feature_columns=chosen or feature_names,
-            only_features=chosen is None,
-            require_labels=require_labels,
-        )
+        chosen, columns = self.settings["feature_columns"], ("label_column", "id_column", "time_column", "group_column")
+        wanted = Wanted(**{name: self.settings[name] for name in columns}, feature_columns=chosen or feature_names)
+        return read_file(path, wanted._replace(only_features=chosen is None, require_labels=require_labels))
 
     def _unlabelled(self) -> Sequences:
         sequences = self._read("predict_path", self.schema.feature_names, require_labels=False).sequences
