@@ -5,26 +5,23 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from lightning_rnn.arguments import class_of
 from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError, OptionError
 
 FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")  # arguments of the model
-HARMLESS = frozenset(
-    {
-        *(f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")),
-        *(
-            f"lightning.pytorch.callbacks.{name}"
-            for name in ("EarlyStopping", "EMAWeightAveraging", "LearningRateMonitor", "Timer")
-        ),
-    }
-)
+HARMLESS = {f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")} | {
+    f"lightning.pytorch.callbacks.{name}"
+    for name in ("EarlyStopping", "EMAWeightAveraging", "LearningRateMonitor", "Timer")
+}
 
 
 class StoredRun:
@@ -175,14 +172,12 @@ def newest_run(root: Path, names: tuple[str, ...]) -> StoredRun:
         raise NoRunError(f"no run with a checkpoint ({names[0]}) under {logs}; accepted is --ckpt_path FILE")
     found = [max(numbered)[1] / "checkpoints" / name for name in names]
     found = [path for path in found if path.exists()]
-    for path, after in zip(found, [*found[1:], None], strict=True):
+    for path, after in pairwise(found):
         try:
             return StoredRun(path)
         except CheckpointError as error:
-            if after is None:
-                raise
             print(f"damaged: {error}; taking {after.name}", file=sys.stderr)
-    raise AssertionError
+    return StoredRun(found[-1])
 
 
 class NoRunError(CheckpointError):
@@ -207,16 +202,11 @@ def own_config(folder: Path, typed: list[Path]) -> Path | None:
         content = None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: found no settings, accepted is the file that fit has written")
-    foreign = sorted(_code_in(content.get("trainer"))) + sorted(
-        _code_in({"class_path": _class_of(content.get("data"))})
-    )
+    data = {"class_path": class_of(content.get("data"))}
+    foreign = [*sorted(_code_in(content.get("trainer"))), *_code_in(data)]
     if foreign:
         raise CheckpointError(f"{path}: found {foreign[0]!r}, which names code; type --config {path} to trust it")
     return path
-
-
-def _class_of(data: Any) -> Any:
-    return data.get("class_path") if isinstance(data, dict) else data
 
 
 def _code_in(value: Any, key: str = "") -> Iterator[str]:

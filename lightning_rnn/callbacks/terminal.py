@@ -49,9 +49,8 @@ class EpochLines(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before: only now are all its metrics there."""
         self._print_epoch(trainer)
-        self._pending = f"epoch {trainer.current_epoch + 1}"
-        if trainer.max_epochs not in (None, -1):
-            self._pending += f"/{trainer.max_epochs}"
+        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        self._pending = f"epoch {trainer.current_epoch + 1}{of_all}"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last epoch's line and the next commands."""
@@ -114,13 +113,6 @@ class HyperParameters(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log with the last metrics of training and validation."""
-        self._log(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log with the test metrics."""
-        self._log(trainer, pl_module)
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger) or not isinstance(pl_module, SequenceClassifier):
             return
         settings: dict[str, Any] = {k: v for k, v in pl_module.hparams.items() if not k.startswith("_")}
@@ -132,3 +124,7 @@ class HyperParameters(Callback):
             f"hp/{name.replace('/', '_')}": float(value) for name, value in found.items() if not name.endswith("_step")
         }
         trainer.logger.log_hyperparams(settings, metrics, step=trainer.global_step)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log with the test metrics."""
+        self.on_fit_end(trainer, pl_module)
