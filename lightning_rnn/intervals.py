@@ -125,13 +125,9 @@ def _ends(values: Tensor) -> Tensor:
 
 
 def _ranking(w: Tensor, order: Tensor, ends: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (R,) AUROC and average precision from weights.
+    """Return (R,) AUROC and average precision from weights (R, N) and membership `own` (N,) of the class.
 
-    Args:
-        w: (R, N).
-        order: (N,) rows from the highest score to the lowest.
-        ends: (V,) places in it at which a distinct score ends.
-        own: (N,) 1 for the class, 0 for the rest.
+    `order` (N,) has the rows from the highest score to the lowest, `ends` (V,) the places at which a score ends.
     """
     w = w.float()[:, order]  # whole numbers: exact
     true, every = (w * own[order].float()).cumsum(1)[:, ends], w.cumsum(1)[:, ends]  # (R, V)

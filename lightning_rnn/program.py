@@ -30,7 +30,7 @@ NOISE = {  # messages by logger: our own lines say the same, or nobody asks
 }  # fmt: skip
 
 
-def find_cause(error: BaseException) -> LightningRNNError | None:
+def _cause(error: BaseException) -> LightningRNNError | None:
     """Return our error behind one that a library has wrapped around it."""
     link: BaseException | None = error
     while link is not None and not isinstance(link, LightningRNNError):
@@ -70,7 +70,7 @@ def run(args: list[str]) -> int:
             return 130
         raise
     except Exception as error:
-        ours = find_cause(error)
+        ours = _cause(error)
         if ours is None and not isinstance(error, MisconfigurationException | OSError) and not _is_refusal(error):
             raise
         where = f" (rank {process_rank()})" if process_rank() else ""

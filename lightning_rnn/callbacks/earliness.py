@@ -62,13 +62,10 @@ class Earliness(Callback):
         rows = [f"{share},{value:.6g}\n" for share, value in zip(SHARES, accuracy, strict=True)]
         with replacing(self.folder / "earliness.csv") as beside:
             beside.write_text("share_seen,accuracy\n" + "".join(rows), encoding="utf-8")
-        self._draw(accuracy)
-        print(f"earliness written to {self.folder / 'earliness.csv'} and .png")
-
-    def _draw(self, accuracy: list[float]) -> None:
         figure = self._figure(figsize=(5, 3.5), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         axes.plot([100 * share for share in SHARES], accuracy, marker="o")
         axes.set(xlabel="share of each sequence seen (%)", ylabel="accuracy", xlim=(0, 103), ylim=(0, 1.03))
         axes.grid(alpha=0.3)
         save(figure, self.folder / "earliness.png")
+        print(f"earliness written to {self.folder / 'earliness.csv'} and .png")

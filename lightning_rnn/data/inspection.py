@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -80,12 +81,9 @@ def length_histogram(lengths: Tensor) -> list[str]:
 
 def suspicions(name: str, part: Sequences, schema: Schema) -> list[str]:
     """Return what is odd about one part: features that say nothing, classes too rare, sequences that recur."""
-    lines, low, high = [], [], []
-    for values in each(part):
-        low.append(values.nan_to_num(torch.inf).amin(0))
-        high.append(values.nan_to_num(-torch.inf).amax(0))
-    lowest, highest = torch.stack(low).amin(0), torch.stack(high).amax(0)
-    names = schema.feature_names or [str(i) for i in range(schema.num_features)]
+    lines, names = [], schema.feature_names or [str(i) for i in range(schema.num_features)]
+    ranges = [(v.nan_to_num(torch.inf).amin(0), v.nan_to_num(-torch.inf).amax(0)) for v in part.chunks()]
+    lowest, highest = torch.stack([low for low, _ in ranges]).amin(0), torch.stack([high for _, high in ranges]).amax(0)
     for i in (lowest >= highest).nonzero().view(-1).tolist():
         what = "has no value at all" if lowest[i] > highest[i] else f"is always {float(lowest[i]):g}"
         lines.append(f"{name}: feature {names[i]} {what}")
@@ -107,16 +105,14 @@ def suspicions(name: str, part: Sequences, schema: Schema) -> list[str]:
 
 def overlaps(parts: dict[str, Sequences]) -> list[str]:
     """Return how many sequences, and which groups, two parts share."""
-    lines, names = [], list(parts)
-    seen = {name: set(digests(part)) for name, part in parts.items()}
-    for i, name in enumerate(names):
-        for other in names[i + 1 :]:
-            shared = sum(digest in seen[name] for digest in digests(parts[other]))
-            if shared:
-                lines.append(f"{shared} sequences of {other} are in {name}, too")
-            ours, theirs = parts[name].groups, parts[other].groups
-            if ours is not None and theirs is not None and (common := sorted({*map(str, ours)} & {*map(str, theirs)})):
-                lines.append(f"{len(common)} groups are in both {name} and {other} ({', '.join(common[:5])})")
+    lines, hashes = [], {name: digests(part) for name, part in parts.items()}
+    for name, other in combinations(parts, 2):
+        known = set(hashes[name])
+        if shared := sum(digest in known for digest in hashes[other]):
+            lines.append(f"{shared} sequences of {other} are in {name}, too")
+        ours, theirs = parts[name].groups, parts[other].groups
+        if ours is not None and theirs is not None and (common := sorted({*map(str, ours)} & {*map(str, theirs)})):
+            lines.append(f"{len(common)} groups are in both {name} and {other} ({', '.join(common[:5])})")
     return lines
 
 

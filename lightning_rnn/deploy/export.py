@@ -110,23 +110,13 @@ def export_onnx(
     onnx.helper.set_model_props(model, {METADATA: json.dumps(facts)})
     with replacing(Path(path)) as beside:
         beside.write_bytes(model.SerializeToString())
-        return prove(network, beside)
+        return _prove(network, beside)
 
 
-def prove(network: SequenceNetwork, path: Path) -> list[Comparison]:
-    """Run a file in onnxruntime at sizes other than the traced one and compare it with the network.
+def _prove(network: SequenceNetwork, path: Path) -> list[Comparison]:
+    """Compare a file with the network in evaluation mode, a row for each (B, T) of `PROVEN`, none of them traced.
 
     The batches are ragged, with missing values and with NaN, infinity and large numbers in the padding.
-
-    Args:
-        network: The network, in evaluation mode.
-        path: The file; its metadata says whether it takes whole sequences or steps.
-
-    Returns:
-        One row for each (B, T) of `PROVEN`.
-
-    Raises:
-        ExportError: A difference above `TOLERANCE`, or a batch that cannot be run.
     """
     session, facts = open_session(path)
     generator = torch.Generator().manual_seed(0)
