@@ -38,8 +38,7 @@ def gather_outcomes(parts: list[Outcome]) -> Outcome:
 
     Rows with a negative index, which only fill an empty rank, are dropped.
     """
-    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    columns = [None if column is None else gather_rows(column) for column in columns]
+    columns = [None if column[0] is None else gather_rows(torch.cat(column)) for column in zip(*parts, strict=True)]
     index = columns[0]
     assert index is not None
     order = index.argsort(stable=True)[int((index < 0).sum()) :]
