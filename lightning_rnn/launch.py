@@ -30,7 +30,7 @@ def launched_world() -> tuple[int, int] | None:
         here = total // int(os.environ.get("SLURM_NNODES", 1))
     else:
         return None
-    if total % here:
+    if here == 0 or total % here:
         raise OptionError(f"world: found {total} processes, {here} on this node; accepted are as many on each node")
     return here, total // here
 
