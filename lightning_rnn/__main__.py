@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> int:
     from lightning_rnn.startup import import_torchmetrics
 
     import_torchmetrics()  # before Lightning does
-    from lightning_rnn.cli import run  # only here: it imports torch and Lightning
+    from lightning_rnn.program import run  # only here: it imports torch and Lightning
 
     return run(args)
 

@@ -56,13 +56,11 @@ class Typed:
         self.config: dict[str, Any] = {}
         for path in found["config"]:
             _lay_over(self.config, self._read(path))
-        data = self.config.get("data")
-        data_class = data.get("class_path") if isinstance(data, dict) else data
         trainer = self.config.get("trainer")
         root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
         self.ckpt_path: str | None = found.get("ckpt_path") or self.config.get("ckpt_path")
         self.root = Path(found.get("trainer.default_root_dir") or root or ".")
-        typed_class = found.get("data.class_path") or found.get("data") or data_class
+        typed_class = found.get("data.class_path") or found.get("data") or class_of(self.config.get("data"))
         self.data_class = typed_class.rsplit(".", 1)[-1] if isinstance(typed_class, str) else None
         self.wants_help = bool({"-h", "--help", "--print_config"} & {arg.split("=")[0] for arg in args})
 
@@ -79,6 +77,11 @@ class Typed:
         return nested if isinstance(nested, dict) else content
 
 
+def class_of(settings: Any) -> Any:
+    """Return what settings with a choice of classes call the class: its name alone, or beside its arguments."""
+    return settings.get("class_path") if isinstance(settings, dict) else settings
+
+
 def _lay_over(config: dict[str, Any], content: dict[str, Any]) -> None:
     for key, value in content.items():
         if isinstance(value, dict) and isinstance(config.get(key), dict):
@@ -91,11 +94,7 @@ class Parser(LightningArgumentParser):
     """A parser whose errors are one message."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message, in our words.
-
-        Raises:
-            OptionError: Always.
-        """
+        """Raise an OptionError with the message in our words."""
         raise OptionError(_in_our_words(message))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_rnn.classifier import SMALL, Schedule, SequenceClassifier
+from lightning_rnn.classifier import ARCHITECTURE, SMALL, Schedule, SequenceClassifier
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import optional, require
@@ -22,6 +22,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-u
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]  # noqa: E402
+
+OPTIMISATION = ("optimizer", "lr", "weight_decay", "schedule")  # settings that are the model's, as its architecture
 
 
 class _ArraysDataModule(SequenceDataModule):
@@ -157,7 +159,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the (N,) most probable labels; see `predict_proba`."""
-        codes = self.predict_proba(X).argmax(1)
+        codes = self.predict_proba(X).argmax(1)  # before `classes_`: it refuses where `fit` has not been called
         labels: np.ndarray = self.classes_[codes]
         return labels
 
@@ -180,12 +182,10 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _new_model(self, num_features: int, names: list[str]) -> SequenceClassifier:
         given = self.class_weight
         weights = [float(given.get(label, 1.0)) for label in self.classes_] if isinstance(given, dict) else given
+        same: dict[str, Any] = {name: getattr(self, name) for name in (*ARCHITECTURE, *OPTIMISATION)}
         return SequenceClassifier(
-            input_size=num_features, num_classes=len(names), class_names=names, cell=self.cell,
-            hidden_size=self.hidden_size, num_layers=self.num_layers, bidirectional=self.bidirectional,
-            dropout=self.dropout, pooling=self.pooling, stem=self.stem, class_weights=weights,
-            optimizer=self.optimizer, lr=self.lr, weight_decay=self.weight_decay, schedule=self.schedule,
-        )  # fmt: skip
+            input_size=num_features, num_classes=len(names), class_names=names, class_weights=weights, **same
+        )
 
 
 @contextmanager

@@ -6,18 +6,20 @@ there is neither a window nor anything to close.
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rnn.atomic import replacing
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.memory import FADED, Memory
+from lightning_rnn.memory import FADED, Memory, horizon
 from lightning_rnn.metrics import CALIBRATION_BINS, Outcome
 from lightning_rnn.models.decision import Decision
 
-MOST_CURVES = 10  # classes shown in one axes
+MOST_CURVES = 10  # classes with curves of their own
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 MOST_LINES = 8  # features of a sequence
 EXAMPLES = 6
@@ -38,29 +40,25 @@ def evaluation_figures(
         Name and matplotlib figure: roc, precision_recall, confusion, reliability, scores, mistakes,
         accuracy_by_length.
     """
-    outcome = Outcome._make(None if column is None else column.cpu() for column in outcome)
+    outcome, decision = outcome.cpu(), copy.deepcopy(decision).cpu()
     assert outcome.y is not None
-    decision = copy.deepcopy(decision).cpu()
-    p, y = decision.probabilities(outcome.logits), outcome.y
-    table = (p if p.ndim == 2 else torch.stack([1 - p, p], dim=1)).numpy()
-    decided = decision.decide(outcome.logits).numpy()
-    threshold = float(decision.threshold) if p.ndim == 1 else None
-    labels, right = y.numpy(), decided == y.numpy()
-    before = Decision().probabilities(outcome.logits).numpy()
+    table, before = (d.table(outcome.logits).numpy() for d in (decision, Decision()))
+    labels, decided = outcome.y.numpy(), decision.decide(outcome.logits).numpy()
+    right, is_binary = decided == labels, outcome.logits.ndim == 1
+    threshold = float(decision.threshold) if is_binary else None
     yield "roc", roc(table, labels, class_names, threshold)
     yield "precision_recall", precision_recall(table, labels, class_names, threshold)
     yield "confusion", confusion(decided, labels, class_names)
-    if p.ndim == 1:
-        named = f"probability of {class_names[1]}"
-        yield (
-            "reliability",
-            reliability(before, table[:, 1], labels == 1, named, f"share of {class_names[1]}", decision),
-        )
-        yield "scores", scores({f"is {n}": table[labels == k, 1] for k, n in enumerate(class_names)}, named, threshold)
+    if is_binary:
+        before, after, event = before[:, 1], table[:, 1], labels == 1
+        named, share = f"probability of {class_names[1]}", f"share of {class_names[1]}"
+        parts = {f"is {name}": after[labels == k] for k, name in enumerate(class_names)}
     else:
-        named, confidence = "probability of the decided class", table.max(1)
-        yield "reliability", reliability(before.max(1), confidence, right, named, "share of right ones", decision)
-        yield "scores", scores({"right": confidence[right], "wrong": confidence[~right]}, named, None)
+        before, after, event = before.max(1), table.max(1), right
+        named, share = "probability of the decided class", "share of right ones"
+        parts = {"right": after[right], "wrong": after[~right]}
+    yield "reliability", reliability(before, after, event, named, share, decision)
+    yield "scores", scores(parts, named, threshold)
     yield "mistakes", mistakes(table, decided, labels, sequences, outcome.index, class_names)
     yield "accuracy_by_length", accuracy_by_length(right, sequences.lengths[outcome.index].numpy())
 
@@ -76,11 +74,11 @@ def roc(table: np.ndarray, labels: np.ndarray, class_names: list[str], threshold
     """
     figure, axes = _figure("receiver operating characteristic", "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    for name, score, own in _against_the_rest(table, labels, class_names):
-        true, false, at = _cumulated(score, own)
-        x, y = false / max(1, false[-1]), true / max(1, true[-1])
-        _curve(axes, np.r_[0, x], np.r_[0, y], f"{name}  area {np.trapezoid(np.r_[0, y], np.r_[0, x]):.3f}")
-        _mark(axes, x, y, at, threshold)
+    for k in shown_classes(labels, len(class_names)):
+        true, false, at = _cumulated(table[:, k], labels == k)
+        x, y = (np.r_[0, counts / max(1, counts[-1])] for counts in (false, true))
+        _curve(axes, x, y, f"{class_names[k]}  area {(np.diff(x) * (y[1:] + y[:-1])).sum() / 2:.3f}")
+        _mark(axes, x[1:], y[1:], at, threshold)
     axes.legend(loc="lower right", fontsize="small")
     return figure
 
@@ -88,11 +86,11 @@ def roc(table: np.ndarray, labels: np.ndarray, class_names: list[str], threshold
 def precision_recall(table: np.ndarray, labels: np.ndarray, class_names: list[str], threshold: float | None) -> Any:
     """Draw precision against recall, as `roc` does."""
     figure, axes = _figure("precision and recall", "recall", "precision")
-    for name, score, own in _against_the_rest(table, labels, class_names):
-        true, false, at = _cumulated(score, own)
+    for k in shown_classes(labels, len(class_names)):
+        true, false, at = _cumulated(table[:, k], labels == k)
         x, y = true / max(1, true[-1]), true / (true + false)
         mean = float((np.diff(np.r_[0, x]) * y).sum())
-        _curve(axes, x, y, f"{name}  average precision {mean:.3f}", drawstyle="steps-pre")
+        _curve(axes, x, y, f"{class_names[k]}  average precision {mean:.3f}", drawstyle="steps-pre")
         _mark(axes, x, y, at, threshold)
     axes.set_ylim(0, 1.03)
     axes.legend(loc="lower left", fontsize="small")
@@ -110,9 +108,8 @@ def confusion(decided: np.ndarray, labels: np.ndarray, class_names: list[str]) -
     names = [name if len(name) <= 14 else name[:13] + "…" for name in class_names]
     axes.set_xticks(range(k), names, rotation=45 if k > 3 else 0, ha="right" if k > 3 else "center")
     axes.set_yticks(range(k), names)
-    for i, j in np.ndindex(k, k) if k <= 20 else ():
-        if counts[i, j]:
-            axes.text(j, i, counts[i, j], ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")
+    for i, j in np.argwhere(counts) if k <= 20 else ():
+        axes.text(j, i, counts[i, j], ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")
     return figure
 
 
@@ -133,14 +130,12 @@ def reliability(
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     fitted = decision.is_fitted
     for p, name, style in [(before, "before calibration", "o--")] * fitted + [(after, "calibrated" * fitted, "o-")]:
-        at = np.minimum((p * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-        count = np.bincount(at, minlength=CALIBRATION_BINS)
-        there = count > 0
-        mean = (np.bincount(at, p, CALIBRATION_BINS)[there] / count[there]) if len(p) else count[there]
-        share = np.bincount(at, event, CALIBRATION_BINS)[there] / count[there]
-        gap = float((count[there] * np.abs(mean - share)).sum() / len(p))
+        bins = np.minimum((p * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+        _, at, count = np.unique(bins, return_inverse=True, return_counts=True)
+        mean, share = np.bincount(at, p) / count, np.bincount(at, event) / count
+        gap = (count * np.abs(mean - share)).sum() / len(p)
         axes.plot(mean, share, style, markersize=4, label=f"{name}  mean gap {gap:.3f}".strip())
-    if before.shape == after.shape and float(decision.threshold) != 0.5:
+    if float(decision.threshold) != 0.5:
         axes.axvline(float(decision.threshold), color="0.4", linestyle=":", label=f"threshold {decision.threshold:.3g}")
     axes.set_title(f"reliability at temperature {float(decision.temperature):.3g}", loc="left")
     axes.legend(loc="upper left", fontsize="small")
@@ -175,12 +170,10 @@ def mistakes(
     for place, i in enumerate(order):
         axes = figure.add_subplot(2, 3, place + 1)
         row = int(index[i])
-        batch = sequences.batch(torch.tensor([row]))
-        axes.plot(batch.x[0, :, :MOST_LINES].numpy(), linewidth=1, marker="." if batch.x.shape[1] < 30 else "")
-        said, name = (
-            f"{class_names[decided[i]]} {confidence[i]:.3f}",
-            row if sequences.ids is None else sequences.ids[row],
-        )
+        x = sequences.batch(torch.tensor([row])).x[0, :, :MOST_LINES].numpy()
+        axes.plot(x, linewidth=1, marker="." if len(x) < 30 else "")
+        name = row if sequences.ids is None else sequences.ids[row]
+        said = f"{class_names[decided[i]]} {confidence[i]:.3f}"
         verdict = f"right: {said}" if right[i] else f"{said}, is {class_names[labels[i]]}"
         axes.set_title(f"{name}: {verdict}", fontsize="small", color="black" if right[i] else "tab:red", loc="left")
         axes.tick_params(labelsize="x-small")
@@ -192,8 +185,7 @@ def accuracy_by_length(right: np.ndarray, lengths: np.ndarray) -> Any:
     """Draw the accuracy in up to eight ranges of lengths with as many sequences each."""
     figure, axes = _figure("accuracy by length", "steps", "accuracy")
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 9), method="lower"))
-    at = np.searchsorted(edges, lengths, side="right") - 1
-    at = np.minimum(at, max(0, len(edges) - 2))
+    at = np.searchsorted(edges[1:-1], lengths, side="right")
     labels = []
     for place, part in enumerate(np.unique(at)):
         inside = at == part
@@ -205,13 +197,12 @@ def accuracy_by_length(right: np.ndarray, lengths: np.ndarray) -> Any:
     return figure
 
 
-def gradient_curves(memories: dict[str, Memory], title: str = "how the gradient fades through time") -> Any:
-    """Draw the gradient norm of each memory's layers against the steps back, as shares of the largest."""
-    figure, axes = _figure(title, "steps before the end", "gradient norm of the state, share of the largest")
-    for key, memory in memories.items():
-        for name, curve in memory.gradients.items():
-            label = f"{key} {name}".strip()
-            axes.plot((curve / curve.max()).numpy(), label=f"{label}: horizon {memory.horizons()[name]}", linewidth=1.5)
+def gradient_curves(memory: Memory) -> Any:
+    """Draw the gradient norm of each layer and direction against the steps back, as shares of the largest."""
+    title, ylabel = "how the gradient fades through time", "gradient norm of the state, share of the largest"
+    figure, axes = _figure(title, "steps before the end", ylabel)
+    for name, curve in memory.gradients.items():
+        axes.plot((curve / curve.max()).numpy(), label=f"{name}: horizon {horizon(curve)}", linewidth=1.5)
     axes.axhline(FADED, color="0.4", linestyle=":")
     axes.set_yscale("log")
     axes.set_ylim(1e-8, 2)  # below it, nothing is left in single precision
@@ -223,11 +214,10 @@ def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
     """Draw, for each layer and direction, the gradient norms (epochs, T) over the epochs."""
     figure = _blank(6.4, 1.2 + 2.4 * len(curves))
     for place, (name, norms) in enumerate(curves.items()):
-        axes = figure.add_subplot(len(curves), 1, place + 1)
+        axes = figure.add_subplot(len(curves), 1, place + 1, ylabel="epoch", title=name)
         shares = (norms / norms.amax(1, keepdim=True)).clamp(min=1e-8).log10().numpy()
         image = axes.imshow(shares, aspect="auto", vmin=-8, vmax=0, cmap="viridis", interpolation="nearest")
         axes.set_yticks(range(len(epochs)), [str(epoch) for epoch in epochs], fontsize="x-small")
-        axes.set(ylabel="epoch", title=name)
         figure.colorbar(image, ax=axes, label="log10 of the share")
     axes.set_xlabel("steps before the end")
     return figure
@@ -237,10 +227,10 @@ def attribution(memory: Memory, sequences: Sequences, rows: list[int]) -> Any:
     """Draw sequences, and under each what its steps add to the decision (gradient times input)."""
     figure = _blank(9.6, 4.8)
     for place, row in enumerate(rows):
-        batch = sequences.batch(torch.tensor([row]))
-        length = int(batch.lengths[0])
+        x = sequences.batch(torch.tensor([row])).x[0, :, :MOST_LINES].numpy()
+        length = len(x)
         above, below = (figure.add_subplot(2, len(rows), place + 1 + len(rows) * i) for i in (0, 1))
-        above.plot(batch.x[0, :, :MOST_LINES].numpy(), linewidth=1)
+        above.plot(x, linewidth=1)
         above.set_title(f"sequence {row}", fontsize="small", loc="left")
         values = memory.attribution[place, :length].numpy()
         below.bar(range(length), values, width=1.0, color=np.where(values >= 0, "tab:blue", "tab:red"))
@@ -252,38 +242,40 @@ def attribution(memory: Memory, sequences: Sequences, rows: list[int]) -> Any:
     return figure
 
 
+def shown_classes(labels: np.ndarray, num_classes: int) -> list[int]:
+    """Return the classes with curves of their own: the second of two, the ten most frequent of more."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return [1] if num_classes == 2 else sorted(np.argsort(-counts, kind="stable")[:MOST_CURVES].tolist())
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG."""
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png")
+
+
 def pixels(figure: Any) -> np.ndarray:
     """Return a figure as (height, width, 3) uint8."""
-    figure.canvas.draw()
-    return np.array(figure.canvas.buffer_rgba())[..., :3]
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def _blank(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
 def _figure(title: str, xlabel: str, ylabel: str, size: float = 4.8) -> tuple[Any, Any]:
     figure = _blank(size * 4 / 3, size)
-    axes = figure.add_subplot()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
     axes.set_title(title, loc="left")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _against_the_rest(
-    table: np.ndarray, labels: np.ndarray, class_names: list[str]
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield name, scores and membership: of the second of two classes, of the ten most frequent of more."""
-    counts = np.bincount(labels, minlength=len(class_names))
-    for k in [1] if len(class_names) == 2 else sorted(np.argsort(-counts, kind="stable")[:MOST_CURVES]):
-        yield class_names[k], table[:, k], labels == k
 
 
 def _cumulated(score: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ def intervals(
     """
     assert outcome.y is not None
     units, strata = _units(outcome.y.cpu(), groups)
-    metrics = _Weighted(Outcome._make(None if c is None else c.cpu() for c in outcome), decision)
+    metrics = _Weighted(outcome.cpu(), decision)
     if resamples is None:
         resamples = max(FEWEST, min(MOST, WORK // (len(outcome.y) * len(metrics.ranked))))
     generator = np.random.default_rng(seed)
@@ -79,8 +79,7 @@ class _Weighted:
         logits, y, loss = outcome.logits, outcome.y, outcome.loss
         assert y is not None and loss is not None
         decision = copy.deepcopy(decision).cpu()
-        p = decision.probabilities(logits)
-        table = p if p.ndim == 2 else torch.stack([1 - p, p], dim=1)  # (N, K)
+        table = decision.table(logits)  # (N, K)
         self.num_classes = table.shape[1]
         self.own, self.decided = (one_hot(codes, self.num_classes).double() for codes in (y, decision.decide(logits)))
         ranks = logits.double()[:, None] if logits.ndim == 1 else logits.double().softmax(1)
@@ -126,13 +125,9 @@ def _ends(values: Tensor) -> Tensor:
 
 
 def _ranking(w: Tensor, order: Tensor, ends: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (R,) AUROC and average precision from weights.
+    """Return (R,) AUROC and average precision from weights (R, N) and membership `own` (N,) of the class.
 
-    Args:
-        w: (R, N).
-        order: (N,) rows from the highest score to the lowest.
-        ends: (V,) places in it at which a distinct score ends.
-        own: (N,) 1 for the class, 0 for the rest.
+    `order` (N,) has the rows from the highest score to the lowest, `ends` (V,) the places at which a score ends.
     """
     w = w.float()[:, order]  # whole numbers: exact
     true, every = (w * own[order].float()).cumsum(1)[:, ends], w.cumsum(1)[:, ends]  # (R, V)

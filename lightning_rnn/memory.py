@@ -80,17 +80,11 @@ def horizon(curve: Tensor) -> int:
 
 
 class Run(NamedTuple):
-    """A layer's way through a batch, in the order in which it reads.
-
-    Attributes:
-        layer: The layer.
-        inputs: (B, T, input size).
-        states: T states.
-    """
+    """A layer's way through a batch, in the order in which it reads."""
 
     layer: RecurrentLayer
-    inputs: Tensor
-    states: list[State]
+    inputs: Tensor  # (B, T, input size)
+    states: list[State]  # T of them
 
 
 def unroll(stack: RecurrentStack, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Run]]:

@@ -1,12 +1,12 @@
 """Metrics of a whole evaluation, from the logits of all its sequences at once."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchmetrics.functional.classification as tm
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_rnn.models.decision import Decision
 
@@ -28,14 +28,17 @@ class Outcome(NamedTuple):
     y: Tensor | None
     loss: Tensor | None
 
+    def cpu(self) -> "Outcome":
+        """Return the outcome in the processor's memory."""
+        return Outcome._make(None if column is None else column.cpu() for column in self)
+
 
 def gather_outcomes(parts: list[Outcome]) -> Outcome:
     """Join the batches of all ranks into the outcome that one process would have had.
 
     Rows with a negative index, which only fill an empty rank, are dropped.
     """
-    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    columns = [None if column is None else gather_rows(column) for column in columns]
+    columns = [None if column[0] is None else gather_rows(torch.cat(column)) for column in zip(*parts, strict=True)]
     index = columns[0]
     assert index is not None
     order = index.argsort(stable=True)[int((index < 0).sum()) :]
@@ -46,14 +49,7 @@ def gather_rows(column: Tensor) -> Tensor:
     """Concatenate a tensor of all ranks, whose numbers of rows may differ; a collective call."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return column
-    world = torch.distributed.get_world_size()
-    sizes = [torch.zeros(1, dtype=torch.int64, device=column.device) for _ in range(world)]
-    torch.distributed.all_gather(sizes, torch.tensor([len(column)], device=column.device))
-    longest = max(int(size) for size in sizes)
-    padded = torch.cat([column, column.new_zeros(longest - len(column), *column.shape[1:])])
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    torch.distributed.all_gather(parts, padded)
-    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+    return torch.cat(gather_all_tensors(column))
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
@@ -81,25 +77,21 @@ def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, T
     """
     y, logits = outcome.y, outcome.logits
     assert y is not None and outcome.loss is not None
-    p = decision.probabilities(logits)
-    table = p if p.ndim == 2 else torch.stack([1 - p, p], dim=1)  # (N, K)
+    table, decided = decision.table(logits), decision.decide(logits)  # (N, K), (N,)
     num_classes = table.shape[1]
-    decided = decision.decide(logits)
+    task: dict[str, Any] = {"task": "binary" if logits.ndim == 1 else "multiclass", "num_classes": num_classes}
+    task |= {"average": "macro", "validate_args": False}
     present = y.bincount(minlength=num_classes) > 0
-    result = {"loss": outcome.loss.mean(), "accuracy": (decided == y).float().mean()}
+    result: dict[str, Any] = {"loss": outcome.loss.mean(), "accuracy": (decided == y).float().mean()}
     # double: float32 sigmoids of confident logits tie
     ranks = logits.double().sigmoid() if logits.ndim == 1 else logits.double().softmax(1)
     if bool(present.all()):
-        result["auroc"] = _by_ranks(ranks, y, tm.binary_auroc, tm.multiclass_auroc)
-    if logits.ndim == 1 and bool(present[1]):
-        result["f1"] = tm.binary_f1_score(decided, y, validate_args=False)
-    elif logits.ndim == 2:
-        result["f1"] = tm.multiclass_f1_score(decided, y, num_classes=num_classes, validate_args=False)
+        result["auroc"] = tm.auroc(ranks, y, **task)
+    if logits.ndim == 2 or bool(present[1]):
+        result["f1"] = tm.f1_score(decided, y, **task)
     if full:
         if bool(present.all()):
-            result["average_precision"] = _by_ranks(
-                ranks, y, tm.binary_average_precision, tm.multiclass_average_precision
-            )
+            result["average_precision"] = tm.average_precision(ranks, y, **task)
         recalls = torch.stack([(decided[y == k] == k).float().mean() for k in present.nonzero().view(-1)])
         result["balanced_accuracy"] = recalls.mean()
         squared = (table - one_hot(y, num_classes)).square().sum(1)
@@ -108,10 +100,4 @@ def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, T
         result["ece"] = tm.multiclass_calibration_error(
             table, y, num_classes=num_classes, n_bins=CALIBRATION_BINS, validate_args=False
         )
-    return result
-
-
-def _by_ranks(ranks: Tensor, y: Tensor, binary: Callable[..., Tensor], multiclass: Callable[..., Tensor]) -> Tensor:
-    if ranks.ndim == 1:
-        return binary(ranks, y, validate_args=False).float()
-    return multiclass(ranks, y, num_classes=ranks.shape[1], average="macro", validate_args=False).float()
+    return {name: value.float() for name, value in result.items()}

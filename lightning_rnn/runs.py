@@ -5,25 +5,23 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from lightning_rnn.classifier import SequenceClassifier
+from lightning_rnn.arguments import class_of
+from lightning_rnn.classifier import ARCHITECTURE, SequenceClassifier
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import CheckpointError
+from lightning_rnn.errors import CheckpointError, OptionError
 
-HARMLESS = frozenset(
-    {
-        *(f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")),
-        *(
-            f"lightning.pytorch.callbacks.{name}"
-            for name in ("EarlyStopping", "EMAWeightAveraging", "LearningRateMonitor", "Timer")
-        ),
-    }
-)
+FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")  # arguments of the model
+HARMLESS = {f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")} | {
+    f"lightning.pytorch.callbacks.{name}"
+    for name in ("EarlyStopping", "EMAWeightAveraging", "LearningRateMonitor", "Timer")
+}
 
 
 class StoredRun:
@@ -37,7 +35,8 @@ class StoredRun:
         step: Optimiser steps done.
         model: The model's hyper-parameters.
         data_name: `SyntheticDataModule`, `FileDataModule`, or None for a user's own class.
-        data: The data module's settings.
+        data: The data module's settings; none for a user's own class.
+        parts: What the checkpoint has an entry for, the data module under its class's plain name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,10 +50,42 @@ class StoredRun:
         self.folder = self.path.parent.parent if self.in_run else self.path.parent
         content = load_checkpoint(path)
         self.model: dict[str, Any] = content["hyper_parameters"]
+        self.parts = frozenset(content)
         self.data_name = next((name for name in DATA_MODULES if name in content), None)
         self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
         self.weights: dict[str, Any] = content["state_dict"]
         self.step: int = content["global_step"]
+
+    def check(self, command: str, config: Any) -> None:
+        """Compare what a command is to do with what the checkpoint knows.
+
+        Args:
+            command: fit, validate, test or predict.
+            config: The command's settings.
+
+        Raises:
+            OptionError: Another architecture, or other data settings than the checkpoint's.
+        """
+        model, data_name = config["model"], config["data"]["class_path"].rsplit(".", 1)[-1]
+        for name in (*FROM_DATA, *ARCHITECTURE):
+            if name in model and name in self.model:
+                self._compare(f"--model.{name}", model[name], self.model[name])
+        settings = config["data"].as_dict().get("init_args", {})
+        if command == "fit":
+            if data_name not in self.parts:
+                self._compare("--data", data_name, self.data_name or "the class that it was trained with")
+            # all but the places of files, whose content is compared
+            names, otherwise = frozenset(name for name in self.data if not name.endswith(("_path", "on_device"))), ""
+        elif data_name != self.data_name or config["allow_data_change"]:
+            return
+        else:
+            names, otherwise = DATA_MODULES[data_name].pinned, ", or --allow_data_change true"
+        for name in sorted(names & settings.keys()):
+            self._compare(f"--data.{name}", settings[name], self.data.get(name), otherwise)
+
+    def _compare(self, option: str, found: Any, stored: Any, otherwise: str = "") -> None:
+        if found != stored:
+            raise OptionError(f"{option}: found {found!r}, accepted is {stored!r} as in {self.path}{otherwise}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -141,14 +172,12 @@ def newest_run(root: Path, names: tuple[str, ...]) -> StoredRun:
         raise NoRunError(f"no run with a checkpoint ({names[0]}) under {logs}; accepted is --ckpt_path FILE")
     found = [max(numbered)[1] / "checkpoints" / name for name in names]
     found = [path for path in found if path.exists()]
-    for path, after in zip(found, [*found[1:], None], strict=True):
+    for path, after in pairwise(found):
         try:
             return StoredRun(path)
         except CheckpointError as error:
-            if after is None:
-                raise
             print(f"damaged: {error}; taking {after.name}", file=sys.stderr)
-    raise AssertionError
+    return StoredRun(found[-1])
 
 
 class NoRunError(CheckpointError):
@@ -173,16 +202,11 @@ def own_config(folder: Path, typed: list[Path]) -> Path | None:
         content = None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: found no settings, accepted is the file that fit has written")
-    foreign = sorted(_code_in(content.get("trainer"))) + sorted(
-        _code_in({"class_path": _class_of(content.get("data"))})
-    )
+    data = {"class_path": class_of(content.get("data"))}
+    foreign = [*sorted(_code_in(content.get("trainer"))), *_code_in(data)]
     if foreign:
         raise CheckpointError(f"{path}: found {foreign[0]!r}, which names code; type --config {path} to trust it")
     return path
-
-
-def _class_of(data: Any) -> Any:
-    return data.get("class_path") if isinstance(data, dict) else data
 
 
 def _code_in(value: Any, key: str = "") -> Iterator[str]:

@@ -371,6 +371,8 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
     assert found["test/auroc"] == pytest.approx(sk.roc_auc_score(part.labels, p), abs=1e-5)
     assert found["test/accuracy"] == pytest.approx(sk.accuracy_score(part.labels, p > 0.5), abs=1e-6)
     np.testing.assert_allclose(p, SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(part)), atol=1e-6)
+    run_ok("predict", "--trainer.limit_predict_batches", 0.5, "--output", "some.csv")
+    assert_frame_equal(pl.read_csv("some.csv", schema_overrides={"label": pl.String}), table[:1024])
 
 
 def test_many_classes_end_to_end(empty, run_ok, tiny, files):

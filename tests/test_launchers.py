@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_rnn.cli import launched_world, process_rank, take_launched_world
 from lightning_rnn.errors import OptionError
+from lightning_rnn.launch import launched_world, process_rank, take_launched_world
 
 LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
 SMALL = ("--trainer.max_epochs", 2, "--data.num_val", 20, "--trainer.accelerator", "cpu")
@@ -97,7 +97,7 @@ def test_numbers_that_contradict_are_refused(launch, environment, name, value):
     assert str(error.value).startswith(f"--trainer.{name}: found {value!r}, accepted is 2")
 
 
-@pytest.mark.parametrize("environment", [torchrun_env(2, 3), slurm_env(5, 2)], ids=["torchrun", "slurm"])
+@pytest.mark.parametrize("environment", [torchrun_env(2, 3), slurm_env(5, 2), slurm_env(2, 4)], ids=repr)
 def test_nodes_of_different_sizes_are_refused(launch, environment):
     launch(environment)
     with pytest.raises(OptionError, match="accepted are as many on each node"):

@@ -344,6 +344,20 @@ def test_a_typed_config_is_trusted(trained, run_ok):
     assert load(LAST)["epoch"] == 2
 
 
+def test_a_run_on_a_users_own_data_module_goes_on(empty, run_ok, refused, monkeypatch):
+    own = "from lightning_rnn import SyntheticDataModule\nclass OwnData(SyntheticDataModule):\n    pass\n"
+    (empty / "own_data.py").write_text(own)
+    monkeypatch.syspath_prepend(empty)
+    run_ok("fit", "--data", "own_data.OwnData", *SMALL, "--trainer.max_epochs", 1)
+    assert "names code; type --config" in refused("fit", "--ckpt_path", "last", code=1)
+    trusted = ("fit", "--ckpt_path", "last", "--config", RUN / "config.yaml", "--trainer.max_epochs", 2)
+    run_ok(*trusted)
+    assert load(LAST)["global_step"] == 2 * STEPS
+    err = refused(*trusted, "--data", "SyntheticDataModule", code=2)
+    assert "--data: found 'SyntheticDataModule', accepted is 'the class that it was trained with'" in err
+    assert "the train sequences are not those of the checkpoint" in refused(*trusted, "--data.seed", 9, code=1)
+
+
 @pytest.mark.parametrize("content", ["[1, 2", "words", ""])
 def test_a_damaged_config_is_named(trained, refused, content):
     (RUN / "config.yaml").write_text(content)

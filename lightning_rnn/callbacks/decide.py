@@ -68,12 +68,11 @@ class Decide(Callback):
         self._fit(trainer, pl_module.outcome, path, torch.load(path, map_location="cpu", weights_only=True))
 
     def _fit(self, trainer: Trainer, outcome: Outcome, path: Path, content: dict[str, Any]) -> None:
+        outcome, decision = outcome.cpu(), Decision()
         assert outcome.y is not None
-        decision = Decision()
-        many = outcome.logits.ndim == 2
-        missing = too_few(outcome.y, outcome.logits.shape[1] if many else 2)
+        missing = too_few(outcome.y, decision.table(outcome.logits).shape[1])
         if missing is None or self.when == "always":
-            text = fit_decision(decision, Outcome._make(None if c is None else c.cpu() for c in outcome), self.aim)
+            text = fit_decision(decision, outcome, self.aim)
         else:
             text = f"temperature 1, threshold 0.5: found {missing}, or --decide.when always"
         if trainer.is_global_zero:  # a new file: last.ckpt may be another name of the old one

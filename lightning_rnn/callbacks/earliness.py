@@ -1,7 +1,5 @@
 """How early is a class known? Accuracy against the share of each sequence that has been seen."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from lightning_rnn.atomic import replacing
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import optional
+from lightning_rnn.figures import save
 
 SHARES = tuple(percent / 100 for percent in range(10, 101, 10))
 
@@ -60,21 +59,13 @@ class Earliness(Callback):
             return
         assert isinstance(sums, Tensor)
         accuracy = (sums[:-1].double() / sums[-1].double()).tolist()
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(
-            [("share_seen", "accuracy"), *((s, f"{a:.6g}") for s, a in zip(SHARES, accuracy, strict=True))]
-        )
+        rows = [f"{share},{value:.6g}\n" for share, value in zip(SHARES, accuracy, strict=True)]
         with replacing(self.folder / "earliness.csv") as beside:
-            beside.write_text(text.getvalue(), encoding="utf-8")
-        self._draw(accuracy)
-        print(f"earliness written to {self.folder / 'earliness.csv'} and .png")
-
-    def _draw(self, accuracy: list[float]) -> None:
-        figure = self._figure(figsize=(5, 3.5), layout="constrained")
+            beside.write_text("share_seen,accuracy\n" + "".join(rows), encoding="utf-8")
+        figure = self._figure(figsize=(5, 3.5), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         axes.plot([100 * share for share in SHARES], accuracy, marker="o")
         axes.set(xlabel="share of each sequence seen (%)", ylabel="accuracy", xlim=(0, 103), ylim=(0, 1.03))
         axes.grid(alpha=0.3)
-        path = self.folder / "earliness.png"
-        with replacing(path) as beside:
-            figure.savefig(beside, format="png", dpi=150)
+        save(figure, self.folder / "earliness.png")
+        print(f"earliness written to {self.folder / 'earliness.csv'} and .png")

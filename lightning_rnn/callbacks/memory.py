@@ -11,6 +11,7 @@ from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import require
+from lightning_rnn.figures import attribution, gradient_curves, gradient_heat_map, pixels
 from lightning_rnn.memory import Memory, probe
 
 PROBED, SHOWN = 32, 4  # sequences probed, and drawn with what their steps add
@@ -63,11 +64,9 @@ class MemoryProbe(Callback):
             self._draw(writer, memory, sequences, rows[:SHOWN], step)
 
     def _draw(self, writer: Any, memory: Memory, sequences: Sequences, rows: list[int], step: int) -> None:
-        from lightning_rnn.figures import attribution, gradient_curves, gradient_heat_map, pixels
-
         table = {name: torch.stack(curves) for name, curves in self.curves.items()}
         for name, figure in (
-            ("gradient", gradient_curves({"": memory})),
+            ("gradient", gradient_curves(memory)),
             ("gradient_by_epoch", gradient_heat_map(self.epochs, table)),
             ("attribution", attribution(memory, sequences, rows)),
         ):

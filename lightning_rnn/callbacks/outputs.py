@@ -1,9 +1,11 @@
 """What `test` and `predict` leave in the run folder."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.atomic import replacing
@@ -35,8 +37,8 @@ class TestMetricsFile(Callback):
         for name in sorted(bounds):
             low, high = bounds[name]
             before = metrics.get(f"test/{name}_uncalibrated")
-            beside = "" if before is None else f"  {before:14.4f}"
-            print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{beside}")
+            uncalibrated = "" if before is None else f"  {before:14.4f}"
+            print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{uncalibrated}")
             metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
         with replacing(self.path) as draft:
             draft.write_text(json.dumps(dict(sorted(metrics.items())), indent=2) + "\n", encoding="utf-8")
@@ -63,10 +65,7 @@ class PredictionsFile(Callback):
         if self.path.exists() and not overwrite:
             if output:
                 raise OptionError(f"--output: {self.path} exists; accepted is another name, or --overwrite true")
-            taken = 2
-            while (folder / f"predictions-{taken}.csv").exists():
-                taken += 1
-            self.path = folder / f"predictions-{taken}.csv"
+            self.path = next(free for n in count(2) if not (free := folder / f"predictions-{n}.csv").exists())
         self._parts: list[Outcome] = []
 
     def on_predict_batch_end(
@@ -91,21 +90,20 @@ class PredictionsFile(Callback):
             assert isinstance(pl_module, SequenceClassifier) and isinstance(data, SequenceDataModule)
             sequences = data.part("predict")
             assert sequences is not None
-            ids = outcome.index.tolist() if sequences.ids is None else sequences.ids.tolist()
-            self._write(ids, outcome, pl_module.schema.class_names)
+            self._write(outcome.cpu(), sequences.ids, pl_module.schema.class_names)
             print(f"{len(outcome.index)} predictions written to {self.path}")
 
-    def _write(self, ids: list[Any], outcome: Outcome, class_names: list[str]) -> None:
+    def _write(self, outcome: Outcome, ids: np.ndarray | None, class_names: list[str]) -> None:
         import polars
 
-        assert outcome.y is not None
-        probability = outcome.logits.cpu()
-        columns: dict[str, Any] = {"id": ids}
+        index, probability, labels, _ = outcome
+        assert labels is not None
+        columns: dict[str, Any] = {"id": index.numpy() if ids is None else ids[index.numpy()].tolist()}
         if probability.ndim == 1:
             columns["probability"] = probability.numpy()
         else:
             columns |= {f"probability_{name}": probability[:, k].numpy() for k, name in enumerate(class_names)}
-        columns["label"] = [class_names[code] for code in outcome.y.tolist()]
+        columns["label"] = [class_names[code] for code in labels.tolist()]
         frame = polars.DataFrame(columns)
         with replacing(self.path) as beside:
-            frame.write_csv(beside) if self.path.suffix == ".csv" else frame.write_parquet(beside)
+            (frame.write_csv if self.path.suffix == ".csv" else frame.write_parquet)(beside)

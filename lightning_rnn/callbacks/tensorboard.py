@@ -8,13 +8,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_rnn.atomic import replacing
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
 from lightning_rnn.errors import require
+from lightning_rnn.figures import evaluation_figures, pixels, save, shown_classes
 
 FIRST = 16  # epoch of the first figures, so that a short run does not pay for them
-MOST_CURVES = 20  # classes with a precision-recall curve of their own
 
 
 def is_due(epoch: int, every_n_epochs: int | None, first: int) -> bool:
@@ -85,22 +84,18 @@ class Figures(Callback):
         outcome, decision, names = pl_module.outcome, pl_module.network.decision, pl_module.schema.class_names
         assert outcome is not None and outcome.y is not None
         if writer is not None:
-            p = decision.probabilities(outcome.logits)
-            for k, name in [(1, "")] if p.ndim == 1 else [(k, f"/{n}") for k, n in enumerate(names[:MOST_CURVES])]:
-                column = p if p.ndim == 1 else p[:, k]
-                writer.add_pr_curve(f"{part}/pr_curve{name}", outcome.y == k, column, step)
+            table, labels = decision.table(outcome.logits).cpu(), outcome.y.cpu()
+            for k in shown_classes(labels.numpy(), len(names)):
+                tag = f"{part}/pr_curve" if len(names) == 2 else f"{part}/pr_curve/{names[k]}"
+                writer.add_pr_curve(tag, labels == k, table[:, k], step)
         sequences = data.part(part)
         if not draws or sequences is None or (writer is None and self.folder is None) or not can_draw():
             return
-        from lightning_rnn.figures import evaluation_figures, pixels
-
         for name, figure in evaluation_figures(outcome, decision, sequences, names):
             if writer is not None:
                 writer.add_image(f"{part}/{name}", pixels(figure), step, dataformats="HWC")
             if self.folder is not None:
-                path = self.folder / f"{part}_{name}.png"
-                with replacing(path) as beside:
-                    figure.savefig(beside, format="png")
+                save(figure, self.folder / f"{part}_{name}.png")
         if self.folder is not None:
             print(f"figures written to {self.folder}")
 

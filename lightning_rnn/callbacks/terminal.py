@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.classifier import SequenceClassifier
-from lightning_rnn.data.inspection import balance, missing
+from lightning_rnn.data.inspection import balance, missing, span
 from lightning_rnn.data.loading import TrainSampler
 from lightning_rnn.data.modules import SequenceDataModule
 
@@ -34,13 +34,10 @@ class EpochLines(Callback):
             parts = {name: part for name in ("train", "val") if (part := data.part(name)) is not None}
             sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
             lengths = torch.cat([part.lengths for part in parts.values()])
-            span = " to ".join(str(length) for length in sorted({int(lengths.min()), int(lengths.max())}))
-            print(
-                f"data: {sizes} sequences; steps: {span}; features: {data.schema.num_features}; "
-                f"classes: {', '.join(data.schema.class_names)}"
-            )
+            width, names, _ = data.schema
+            print(f"data: {sizes} sequences; steps: {span(lengths)}; features: {width}; classes: {', '.join(names)}")
             for name, part in parts.items():
-                print(f"      {name}: {balance(part, data.schema.class_names)}; {missing(part)}")
+                print(f"      {name}: {balance(part, names)}; {missing(part)}")
             print(f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,9 +49,8 @@ class EpochLines(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before: only now are all its metrics there."""
         self._print_epoch(trainer)
-        self._pending = f"epoch {trainer.current_epoch + 1}"
-        if trainer.max_epochs not in (None, -1):
-            self._pending += f"/{trainer.max_epochs}"
+        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        self._pending = f"epoch {trainer.current_epoch + 1}{of_all}"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last epoch's line and the next commands."""
@@ -117,13 +113,6 @@ class HyperParameters(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log with the last metrics of training and validation."""
-        self._log(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log with the test metrics."""
-        self._log(trainer, pl_module)
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger) or not isinstance(pl_module, SequenceClassifier):
             return
         settings: dict[str, Any] = {k: v for k, v in pl_module.hparams.items() if not k.startswith("_")}
@@ -135,3 +124,7 @@ class HyperParameters(Callback):
             f"hp/{name.replace('/', '_')}": float(value) for name, value in found.items() if not name.endswith("_step")
         }
         trainer.logger.log_hyperparams(settings, metrics, step=trainer.global_step)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log with the test metrics."""
+        self.on_fit_end(trainer, pl_module)

@@ -34,15 +34,27 @@ class FileContents(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The arguments of `read_file`."""
+    """What to read of a file; a folder made by `pack` needs none of the columns but the features.
 
-    label_column: str
-    id_column: str | None
-    time_column: str | None
-    group_column: str | None
-    feature_columns: list[str] | None
-    only_features: bool
-    require_labels: bool
+    Attributes:
+        label_column: CSV, Parquet: column of class names.
+        id_column: CSV, Parquet: column that names a row's sequence; each row is then one time step. Without it each
+            row is one sequence of a single feature.
+        time_column: CSV, Parquet with `id_column`: column that orders the steps of a sequence: numbers, or else text
+            (ISO dates) or Parquet's dates; without it they keep the file's order.
+        group_column: CSV, Parquet: column of groups. .npz, .npy: any name asks for the array of groups.
+        feature_columns: CSV, Parquet: the features, in order; otherwise every column that has no other role.
+        only_features: CSV, Parquet: whether a column of no role besides `feature_columns` is an error.
+        require_labels: Whether missing labels or groups are an error; if not, one missing label makes `labels` None.
+    """
+
+    label_column: str = "label"
+    id_column: str | None = None
+    time_column: str | None = None
+    group_column: str | None = None
+    feature_columns: list[str] | None = None
+    only_features: bool = False
+    require_labels: bool = True
 
 
 def class_name(raw: object) -> str:

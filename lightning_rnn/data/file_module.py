@@ -2,12 +2,11 @@
 
 import os
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_rnn.data.contents import FileContents, sort_classes
+from lightning_rnn.data.contents import FileContents, Wanted, sort_classes
 from lightning_rnn.data.files import read_file
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
@@ -19,7 +18,6 @@ class FileDataModule(SequenceDataModule):
     """A user's own sequences, from files of one of many formats."""
 
     pinned = frozenset({"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"})
-    paths: ClassVar[tuple[str, ...]] = ("train_path", "val_path", "test_path", "predict_path")
 
     def __init__(
         self,
@@ -76,9 +74,9 @@ class FileDataModule(SequenceDataModule):
             require(0 <= share < 1, f"--data.{name}", share, "a number from 0 to below 1")
         total = self._shares["val_fraction"] + self._shares["test_fraction"]
         require(total < 1, "--data.val_fraction and --data.test_fraction", total, "a sum below 1")
-        for name in self.paths:
-            if self.settings[name] is not None:
-                self.settings[name] = os.path.abspath(self.settings[name])
+        for name, value in self.settings.items():
+            if name.endswith("_path") and value is not None:
+                self.settings[name] = os.path.abspath(value)
 
     @property
     def _shares(self) -> dict[str, float]:
@@ -126,10 +124,11 @@ class FileDataModule(SequenceDataModule):
 
     def load_part(self, name: str) -> Sequences | None:
         """Read or cut out a part."""
-        if name == "predict":
-            return self._unlabelled() if self.settings["predict_path"] else self.part("test")
         if name != "train" and self.settings[f"{name}_path"]:
-            return self._encode(self._read(f"{name}_path", self.schema.feature_names), f"{name}_path")
+            file = self._read(f"{name}_path", self.schema.feature_names, require_labels=name != "predict")
+            return self._encode(file, f"{name}_path", labelled=name != "predict")
+        if name == "predict":
+            return self.part("test")
         if name == "train" or self._shares[f"{name}_fraction"] > 0:
             return self._encode(self._train_file, "train_path").select(self._split[name])
         return None
@@ -145,40 +144,25 @@ class FileDataModule(SequenceDataModule):
         path = self.settings[option]
         if path is None:
             raise OptionError(f"--data.{option}: found nothing, accepted is a file")
-        columns = {key: self.settings[key] for key in ("label_column", "id_column", "time_column", "group_column")}
-        chosen = self.settings["feature_columns"]
-        return read_file(
-            path,
-            **columns,
-            feature_columns=chosen or feature_names,
-            only_features=chosen is None,
-            require_labels=require_labels,
-        )
+        chosen, columns = self.settings["feature_columns"], ("label_column", "id_column", "time_column", "group_column")
+        wanted = Wanted(**{name: self.settings[name] for name in columns}, feature_columns=chosen or feature_names)
+        return read_file(path, wanted._replace(only_features=chosen is None, require_labels=require_labels))
 
-    def _unlabelled(self) -> Sequences:
-        sequences = self._read("predict_path", self.schema.feature_names, require_labels=False).sequences
-        self._check_width(sequences, "predict_path")
-        return sequences
-
-    def _encode(self, file: FileContents, option: str) -> Sequences:
-        """Put the codes of the labels beside the sequences."""
+    def _encode(self, file: FileContents, option: str, labelled: bool = True) -> Sequences:
+        """Return the sequences, those that are labelled with the codes of the labels."""
+        path, found, (width, names, _) = self.settings[option], file.sequences.num_features, self.schema
+        if found != width:
+            raise DataError(f"{path}: found {found} features per step, accepted are {width} as in training")
+        if not labelled:
+            return file.sequences
         assert file.labels is not None
-        self._check_width(file.sequences, option)
-        code_of = {name: code for code, name in enumerate(self.schema.class_names)}
+        code_of = {name: code for code, name in enumerate(names)}
         codes = [code_of.get(name, -1) for name in file.labels.tolist()]
         if -1 in codes:
             at = codes.index(-1)
             assert file.sequences.ids is not None
-            place = f"{self.settings[option]}: sequence {file.sequences.ids[at]!r}"
-            known = ", ".join(self.schema.class_names)
-            raise DataError(f"{place} has label {file.labels[at]!r}, unseen in training; accepted are {known}")
-        labelled = file.sequences.select(torch.arange(len(codes)))
-        labelled.labels = torch.tensor(codes)
-        return labelled
-
-    def _check_width(self, sequences: Sequences, option: str) -> None:
-        if sequences.num_features != self.schema.num_features:
-            raise DataError(
-                f"{self.settings[option]}: found {sequences.num_features} features per step, accepted are "
-                f"{self.schema.num_features} as in training"
-            )
+            found_label = f"sequence {file.sequences.ids[at]!r} has label {file.labels[at]!r}, unseen in training"
+            raise DataError(f"{path}: {found_label}; accepted are {', '.join(names)}")
+        sequences = file.sequences.select(torch.arange(len(codes)))
+        sequences.labels = torch.tensor(codes)
+        return sequences

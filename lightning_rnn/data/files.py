@@ -12,6 +12,7 @@ from lightning_rnn.data.tables import read_table
 from lightning_rnn.data.text_files import read_ts, read_tsv
 from lightning_rnn.errors import DataError
 
+DEFAULT = Wanted()
 READERS: dict[str, Callable[[Path, Wanted], FileContents]] = {
     ".ts": read_ts,
     ".tsv": read_tsv,
@@ -22,30 +23,12 @@ READERS: dict[str, Callable[[Path, Wanted], FileContents]] = {
 }
 
 
-def read_file(
-    path: str | Path,
-    *,
-    label_column: str = "label",
-    id_column: str | None = None,
-    time_column: str | None = None,
-    group_column: str | None = None,
-    feature_columns: list[str] | None = None,
-    only_features: bool = False,
-    require_labels: bool = True,
-) -> FileContents:
+def read_file(path: str | Path, wanted: Wanted = DEFAULT) -> FileContents:
     """Read sequences and class names from one file; the extension, in any case, names the format.
 
     Args:
-        path: The file, or a folder made by `pack`, which needs none of the columns but the features.
-        label_column: CSV, Parquet: column of class names.
-        id_column: CSV, Parquet: column that names a row's sequence; each row is then one time step. Without it
-            each row is one sequence of a single feature.
-        time_column: CSV, Parquet with `id_column`: column that orders the steps of a sequence: numbers, or else text
-            (ISO dates) or Parquet's dates; without it they keep the file's order.
-        group_column: CSV, Parquet: column of groups. .npz, .npy: any name asks for the array of groups.
-        feature_columns: CSV, Parquet: the features, in order; otherwise every column that has no other role.
-        only_features: CSV, Parquet: whether a column of no role besides `feature_columns` is an error.
-        require_labels: Whether missing labels or groups are an error; if not, one missing label makes `labels` None.
+        path: The file, or a folder made by `pack`.
+        wanted: What to read of it.
 
     Returns:
         Sequences, class names and feature names.
@@ -55,7 +38,6 @@ def read_file(
             begins with the path and names the line or row, the column, what was found and what is accepted.
     """
     path = Path(path)
-    wanted = Wanted(label_column, id_column, time_column, group_column, feature_columns, only_features, require_labels)
     with errors_of(path):
         return reader_of(path, wanted)(path, wanted)
 

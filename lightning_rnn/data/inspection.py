@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -25,10 +26,10 @@ def inspect(*, data: SequenceDataModule) -> None:
         DataError: A part that cannot be used.
     """
     parts = {name: part for name in ("train", "val", "test") if (part := data.part(name)) is not None}
-    schema = data.schema
+    schema, names = data.schema, data.schema.class_names
     print(f"features: {schema.num_features} {' '.join(schema.feature_names or [])}".rstrip())
     for name, part in parts.items():
-        print(f"{name}: {len(part)} sequences; {span(part)}; {missing(part)}; {balance(part, schema.class_names)}")
+        print(f"{name}: {len(part)} sequences; {span(part.lengths)} steps; {missing(part)}; {balance(part, names)}")
     print("lengths of all parts:")
     print("\n".join(length_histogram(torch.cat([part.lengths for part in parts.values()]))))
     found = [line for name, part in parts.items() for line in suspicions(name, part, schema)] + overlaps(parts)
@@ -36,10 +37,9 @@ def inspect(*, data: SequenceDataModule) -> None:
     print("".join(f"- {line}\n" for line in found), end="")
 
 
-def span(part: Sequences) -> str:
-    """Say how long the sequences are."""
-    shortest, longest = int(part.lengths.min()), int(part.lengths.max())
-    return f"{longest} steps" if shortest == longest else f"{shortest} to {longest} steps"
+def span(lengths: Tensor) -> str:
+    """Say between which of the lengths (N,) the others are."""
+    return " to ".join(str(length) for length in sorted({int(lengths.min()), int(lengths.max())}))
 
 
 def missing(part: Sequences) -> str:
@@ -81,12 +81,9 @@ def length_histogram(lengths: Tensor) -> list[str]:
 
 def suspicions(name: str, part: Sequences, schema: Schema) -> list[str]:
     """Return what is odd about one part: features that say nothing, classes too rare, sequences that recur."""
-    lines, low, high = [], [], []
-    for values in each(part):
-        low.append(values.nan_to_num(torch.inf).amin(0))
-        high.append(values.nan_to_num(-torch.inf).amax(0))
-    lowest, highest = torch.stack(low).amin(0), torch.stack(high).amax(0)
-    names = schema.feature_names or [str(i) for i in range(schema.num_features)]
+    lines, names = [], schema.feature_names or [str(i) for i in range(schema.num_features)]
+    ranges = [(v.nan_to_num(torch.inf).amin(0), v.nan_to_num(-torch.inf).amax(0)) for v in part.chunks()]
+    lowest, highest = torch.stack([low for low, _ in ranges]).amin(0), torch.stack([high for _, high in ranges]).amax(0)
     for i in (lowest >= highest).nonzero().view(-1).tolist():
         what = "has no value at all" if lowest[i] > highest[i] else f"is always {float(lowest[i]):g}"
         lines.append(f"{name}: feature {names[i]} {what}")
@@ -108,16 +105,14 @@ def suspicions(name: str, part: Sequences, schema: Schema) -> list[str]:
 
 def overlaps(parts: dict[str, Sequences]) -> list[str]:
     """Return how many sequences, and which groups, two parts share."""
-    lines, names = [], list(parts)
-    seen = {name: set(digests(part)) for name, part in parts.items()}
-    for i, name in enumerate(names):
-        for other in names[i + 1 :]:
-            shared = sum(digest in seen[name] for digest in digests(parts[other]))
-            if shared:
-                lines.append(f"{shared} sequences of {other} are in {name}, too")
-            ours, theirs = parts[name].groups, parts[other].groups
-            if ours is not None and theirs is not None and (common := sorted({*map(str, ours)} & {*map(str, theirs)})):
-                lines.append(f"{len(common)} groups are in both {name} and {other} ({', '.join(common[:5])})")
+    lines, hashes = [], {name: digests(part) for name, part in parts.items()}
+    for name, other in combinations(parts, 2):
+        known = set(hashes[name])
+        if shared := sum(digest in known for digest in hashes[other]):
+            lines.append(f"{shared} sequences of {other} are in {name}, too")
+        ours, theirs = parts[name].groups, parts[other].groups
+        if ours is not None and theirs is not None and (common := sorted({*map(str, ours)} & {*map(str, theirs)})):
+            lines.append(f"{len(common)} groups are in both {name} and {other} ({', '.join(common[:5])})")
     return lines
 
 

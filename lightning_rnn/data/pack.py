@@ -64,7 +64,7 @@ def pack(
     ours = overwrite and (target / CHECKED).is_file()
     accepted = "another name, or --overwrite true for a folder made by pack"
     require(ours or not os.path.lexists(target), "--output", output, f"a folder that is not there: {accepted}")
-    wanted = Wanted(label_column, id_column, time_column, group_column, feature_columns, False, require_labels)
+    wanted = Wanted(label_column, id_column, time_column, group_column, feature_columns, require_labels=require_labels)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)

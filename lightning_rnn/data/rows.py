@@ -119,8 +119,7 @@ def _column_names(header: bytes, line: int) -> list[str]:
 def _records(raw: bytes, lines_before: int) -> tuple[bytes, np.ndarray, np.ndarray, int]:
     """Find the records of part of a CSV file, which quoted cells may stretch over lines.
 
-    Returns:
-        The part without blank lines, each record's line and cells, and the byte at which the second record starts.
+    Return the part without blank lines, each record's line and number of cells, and where the second record starts.
     """
     try:
         raw.decode()

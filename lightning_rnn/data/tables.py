@@ -153,12 +153,7 @@ def read_times(column: "pl.Series", kinds: tuple[str, ...] = TIME_KINDS) -> tupl
 
 
 def _steps(ids: "pl.Series", times: "pl.Series | None", place: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
-    """Find the sequence and the place of each row.
-
-    Returns:
-        owner: (rows,) first row of the sequence that each row belongs to.
-        order: (rows,) rows by sequence, in order of first appearance, and within one by time.
-    """
+    """Return (rows,) each row's sequence, as the first row of it, and (rows,) the rows by sequence, then by time."""
     import polars as pl
 
     rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})

@@ -110,11 +110,9 @@ def read_ts(path: Path, wanted: Wanted) -> FileContents:
 
 
 def _ts_header(lines: Iterator[tuple[int, str]]) -> tuple[bool, bool, set[str]]:
-    """Read up to @data.
+    """Read up to @data: is a line's last field no channel, is it a class, and which are listed?
 
-    Returns:
-        Whether the last field of a line is no channel; whether it is a class; the classes, if they are listed.
-        Without `@classLabel` it is a class, unless there is a `@targetLabel`: that one is a number to predict.
+    Without `@classLabel` it is a class, unless there is a `@targetLabel`: that one is a number to predict.
     """
     header: dict[str, tuple[bool, list[str]]] = {}
     for number, line in lines:

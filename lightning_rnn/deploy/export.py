@@ -25,6 +25,13 @@ TRACED = (3, 7)  # B, T
 PROVEN = ((1, 1), (2, 7), (9, 2), (1, 33), (5, 20), (16, 12), (4, 64), (7, 101))
 TOLERANCE = 1e-5
 OUTPUTS = ("probability", "label", "logits")
+SILENCED = (
+    # the exporter that replaces this one freezes the time axis of recurrent layers (pytorch issue 191855)
+    "You are using the legacy TorchScript-based ONNX",
+    "The feature will be removed. Please remove",
+    "`torch.jit.script` is deprecated",  # what makes the minimal GRU's loop a loop in the graph
+    "Exporting a model to ONNX with a batch_size other than 1",  # whether the batch has been frozen the proof tells
+)
 
 
 class Comparison(NamedTuple):
@@ -103,27 +110,17 @@ def export_onnx(
     onnx.helper.set_model_props(model, {METADATA: json.dumps(facts)})
     with replacing(Path(path)) as beside:
         beside.write_bytes(model.SerializeToString())
-        return prove(network, beside)
+        return _prove(network, beside)
 
 
-def prove(network: SequenceNetwork, path: Path) -> list[Comparison]:
-    """Run a file in onnxruntime at sizes other than the traced one and compare it with the network.
+def _prove(network: SequenceNetwork, path: Path) -> list[Comparison]:
+    """Compare a file with the network in evaluation mode, a row for each (B, T) of `PROVEN`, none of them traced.
 
     The batches are ragged, with missing values and with NaN, infinity and large numbers in the padding.
-
-    Args:
-        network: The network, in evaluation mode.
-        path: The file; its metadata says whether it takes whole sequences or steps.
-
-    Returns:
-        One row for each (B, T) of `PROVEN`.
-
-    Raises:
-        ExportError: A difference above `TOLERANCE`, or a batch that cannot be run.
     """
     session, facts = open_session(path)
     generator = torch.Generator().manual_seed(0)
-    rows, run = [], _run_steps if facts["streaming"] else _run_whole
+    run, rows = _run_steps if facts["streaming"] else _run_whole, []
     for batch, steps in PROVEN:
         x, lengths = _random_batch(network, batch, steps, generator)
         try:
@@ -131,16 +128,11 @@ def prove(network: SequenceNetwork, path: Path) -> list[Comparison]:
         except Exception as error:  # onnxruntime's own kinds
             text = f"the ONNX graph fails with B = {batch}, T = {steps}, nothing was written: {error}"
             raise ExportError(text) from None
-        probability, label, logits, expected = (torch.from_numpy(np.asarray(part)) for part in found)
-        rows.append(
-            Comparison(
-                batch,
-                steps,
-                float(((logits - expected) / expected.abs().clamp(min=1)).abs().max()),
-                float((probability - network.decision.probabilities(expected)).abs().max()),
-                int((label != network.decision.decide(logits)).sum()),
-            )
-        )
+        probability, label, logits, expected = map(torch.from_numpy, found)
+        off = float(((logits - expected) / expected.abs().clamp(min=1)).abs().max())
+        off_probability = float((probability - network.decision.probabilities(expected)).abs().max())
+        labels = int((label != network.decision.decide(logits)).sum())
+        rows.append(Comparison(batch, steps, off, off_probability, labels))
     if not all(row.logits <= TOLERANCE and row.probability <= TOLERANCE and row.labels == 0 for row in rows):
         raise ExportError(
             f"the ONNX graph does not compute what PyTorch computes, nothing was written; largest difference accepted "
@@ -211,13 +203,8 @@ def _trace(network: SequenceNetwork, streaming: bool) -> bytes:
         inputs = (torch.randn(batch, steps, num_features), torch.tensor([steps] * batch))
         axes |= {"x": {0: "B", 1: "T"}, "lengths": {0: "B"}}
     with warnings.catch_warnings(), torch.no_grad():
-        # the exporter that replaces this one freezes the time axis of recurrent layers (pytorch issue 191855)
-        for text in ("You are using the legacy TorchScript-based ONNX", "The feature will be removed. Please remove"):
-            warnings.filterwarnings("ignore", message=text, category=DeprecationWarning)
-        # what makes the minimal GRU's loop a loop in the graph
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning)
-        # whether the batch has been frozen the proof tells
-        warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size other than 1")
+        for message in SILENCED:
+            warnings.filterwarnings("ignore", message=message)
         # torch's own layers check the shapes of what they are given
         warnings.filterwarnings("ignore", category=TracerWarning, module=r"torch\.nn\.modules\.rnn")
         torch.onnx.export(

@@ -93,10 +93,9 @@ class OnnxClassifier:
     def _run(self, output: str, x: Any) -> np.ndarray:
         if isinstance(x, np.ndarray) and x.ndim != 3:
             raise DataError(f"x: found shape {x.shape}, accepted is (N, T, {self.num_features}) or a list")
-        rows = [check_steps(row, f"x[{i}]", self.num_features) for i, row in enumerate(x)]
+        rows = [_without_empty_end(check_steps(row, f"x[{i}]", self.num_features)) for i, row in enumerate(x)]
         if not rows:
             raise DataError("x: found no sequence, accepted is at least one")
-        rows = [_without_empty_end(row) for row in rows]
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")
         found: list[Any] = [None] * len(rows)

@@ -37,8 +37,7 @@ class StreamingClassifier:
             OptionError: A two-way network, or onnxruntime is not installed.
         """
         opened = _open_file(model) if isinstance(model, str | Path) else _open_network(model)
-        self._run, self.num_features, state = opened
-        self._state = [np.zeros((0, *shape), dtype) for shape, dtype in state]
+        self._run, self.num_features, self._state = opened
         self._row_of: dict[Hashable, int] = {}
         self._free: list[int] = []
 
@@ -105,7 +104,8 @@ class StreamingClassifier:
         return np.array([self._row_of[name] for name in ids])
 
 
-def _open_file(path: str | Path) -> tuple[Run, int, list[tuple[tuple[int, ...], Any]]]:
+def _open_file(path: str | Path) -> tuple[Run, int, list[np.ndarray]]:
+    """Return what takes a step, the number of features, and the state of no sequences."""
     session, facts = open_session(path)
     if not facts["streaming"]:
         raise DataError(f"{path}: takes whole sequences, accepted is a file of `export --streaming true`")
@@ -118,10 +118,10 @@ def _open_file(path: str | Path) -> tuple[Run, int, list[tuple[tuple[int, ...], 
         return probability, after
 
     kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
-    return run, facts["num_features"], [(tuple(part.shape[1:]), kinds[part.type]) for part in given]
+    return run, facts["num_features"], [np.zeros((0, *part.shape[1:]), kinds[part.type]) for part in given]
 
 
-def _open_network(network: "SequenceNetwork") -> tuple[Run, int, list[tuple[tuple[int, ...], Any]]]:
+def _open_network(network: "SequenceNetwork") -> tuple[Run, int, list[np.ndarray]]:
     from copy import deepcopy
 
     import torch
@@ -135,5 +135,4 @@ def _open_network(network: "SequenceNetwork") -> tuple[Run, int, list[tuple[tupl
         logits, *after = step(torch.from_numpy(x), *map(torch.from_numpy, state))
         return step.network.decision.probabilities(logits).numpy(), [part.numpy() for part in after]
 
-    numpy_of = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64}
-    return run, step.num_features, [(shape, numpy_of[dtype]) for shape, dtype in step.state.values()]
+    return run, step.num_features, [part.numpy() for part in step.initial_state(0)]

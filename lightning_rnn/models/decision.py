@@ -36,6 +36,11 @@ class Decision(nn.Module):
         scaled = logits.float() / self.temperature
         return scaled.sigmoid() if logits.ndim == 1 else scaled.softmax(1)
 
+    def table(self, logits: Tensor) -> Tensor:
+        """Return the (B, K) probabilities of all classes, of two classes as well."""
+        p = self.probabilities(logits)
+        return torch.stack([1 - p, p], dim=1) if p.ndim == 1 else p
+
     def decide(self, logits: Tensor) -> Tensor:
         """Return the class codes (B,): by the threshold for two classes, the most probable of more."""
         if logits.ndim == 2:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data import array_files
 from lightning_rnn.data import pack as pack_module
-from lightning_rnn.data.contents import FileContents, class_name, class_names, sort_classes
+from lightning_rnn.data.contents import FileContents, Wanted, class_name, class_names, sort_classes
 from lightning_rnn.data.files import read_file
 from lightning_rnn.errors import DataError
 
@@ -34,7 +34,7 @@ def refused(tmp_path, capfd, monkeypatch):
             content.encode() if isinstance(content, str) else content
         )
         with pytest.raises(DataError) as caught:
-            read_file(path, **options)
+            read_file(path, Wanted(**options))
         message = str(caught.value)
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
@@ -56,7 +56,7 @@ def accepted(tmp_path):
         content(path) if callable(content) else path.write_bytes(
             content.encode() if isinstance(content, str) else content
         )
-        return read_file(path, **options)
+        return read_file(path, Wanted(**options))
 
     return read
 
@@ -474,7 +474,7 @@ def test_formats_agree(tmp_path):
     pl.DataFrame(long).write_csv(tmp_path / "long.csv")
     pl.DataFrame(long).write_parquet(tmp_path / "long.parquet")
     first, *others = [
-        read_file(path, **(LONG if path.stem == "long" else {}))
+        read_file(path, Wanted(**(LONG if path.stem == "long" else {})))
         for path in sorted(tmp_path.iterdir())
         if path.stem != "a_labels"
     ]
@@ -558,7 +558,7 @@ def damaged(draw, good):
 
 def try_to_read(path, **options):
     try:
-        contents = read_file(path, **options)
+        contents = read_file(path, Wanted(**options))
     except DataError as error:
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)

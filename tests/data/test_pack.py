@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data import rows
+from lightning_rnn.data.contents import Wanted
 from lightning_rnn.data.files import read_file
 from lightning_rnn.data.pack import pack
 from lightning_rnn.errors import DataError
@@ -45,7 +46,7 @@ def check(path, **options):
     folder = path.with_name("packed")
     pack(input=str(path), output=str(folder), **options)
     reading = {name: options[name] for name in ("group_column", "require_labels") if name in options}
-    assert_equal(read_file(folder, **reading), read_file(path, **options))
+    assert_equal(read_file(folder, Wanted(**reading)), read_file(path, Wanted(**options)))
     return folder
 
 
@@ -118,9 +119,10 @@ def test_other_formats(tmp_path, files):
     assert_equal(read_file(tmp_path / "packed"), read_file(path))
     np.savez(tmp_path / "a.npz", X=np.ones((2, 3, 1)), y=[1, 2], ids=["u", "v"], groups=["g", "h"])
     pack(input=str(tmp_path / "a.npz"), output=str(tmp_path / "b"), group_column="any")
-    assert_equal(read_file(tmp_path / "b", group_column="any"), read_file(tmp_path / "a.npz", group_column="any"))
+    grouped = Wanted(group_column="any")
+    assert_equal(read_file(tmp_path / "b", grouped), read_file(tmp_path / "a.npz", grouped))
     pack(input=str(tmp_path / "b"), output=str(tmp_path / "c"), group_column="any")
-    assert_equal(read_file(tmp_path / "c", group_column="any"), read_file(tmp_path / "b", group_column="any"))
+    assert_equal(read_file(tmp_path / "c", grouped), read_file(tmp_path / "b", grouped))
 
 
 def test_a_lost_quote_does_not_fill_the_memory(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data import array_files
 from lightning_rnn.data import sequences as sequences_module
+from lightning_rnn.data.contents import Wanted
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.files import read_file
 from lightning_rnn.data.loading import SequenceLoader, TrainSampler
@@ -133,13 +134,15 @@ GOOD = {"values": VALUES, "lengths": [1, 3], "labels": ["x", "y"]}
 
 
 def test_a_folder_of_arrays_is_a_file(tmp_path):
-    contents = read_file(folder(tmp_path / "a", **GOOD, groups=["g", "h"], features=["u", "v"]), group_column="any")
+    path = folder(tmp_path / "a", **GOOD, groups=["g", "h"], features=["u", "v"])
+    contents = read_file(path, Wanted(group_column="any"))
     assert contents.sequences.lengths.tolist() == [1, 3]
     assert contents.labels.tolist() == ["x", "y"]
     assert contents.feature_names == ["u", "v"]
     assert contents.sequences.groups.tolist() == ["g", "h"]
     assert contents.sequences.ids.tolist() == ["0", "1"]
-    block = read_file(folder(tmp_path / "b", values=VALUES.reshape(2, 2, 2), labels=[1, 2]), id_column="for others")
+    path = folder(tmp_path / "b", values=VALUES.reshape(2, 2, 2), labels=[1, 2])
+    block = read_file(path, Wanted(id_column="for others"))
     assert (block.sequences.lengths.tolist(), block.feature_names) == ([2, 2], None)
 
 
@@ -147,13 +150,13 @@ def test_a_folder_of_arrays_is_a_file(tmp_path):
 def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(array_files, "IN_MEMORY", limit)
     path = folder(tmp_path / "a", **GOOD, features=["u", "v"])
-    contents = read_file(path, feature_columns=["v", "u"])
+    contents = read_file(path, Wanted(feature_columns=["v", "u"]))
     assert contents.feature_names == ["v", "u"]
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
     with pytest.raises(DataError, match="a: features that differ: found no feature 'w', accepted are 'w'"):
-        read_file(path, feature_columns=["w"])
+        read_file(path, Wanted(feature_columns=["w"]))
     with pytest.raises(DataError, match="found also 'u'"):
-        read_file(path, feature_columns=["v"], only_features=True)
+        read_file(path, Wanted(feature_columns=["v"], only_features=True))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import network
 
 from lightning_rnn import SequenceClassifier, SequenceNetwork
 from lightning_rnn.deploy import export as export_module
@@ -26,18 +27,6 @@ SAMPLE = [
     *((False, cell, 2, True, "max", "conv") for cell in CELLS),
     *((True, cell, 2, False, "mean", "conv") for cell in CELLS),
 ]
-
-
-def network(*, num_classes=3, **options):
-    """A small network whose buffers are not those of a new one."""
-    torch.manual_seed(len(str(options)))
-    net = SequenceNetwork(**{"input_size": 2, "num_classes": num_classes, "hidden_size": 4} | options)
-    net.preprocess.set_moments(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.7]))
-    for name, buffer in net.named_buffers():
-        if "running" in name:
-            buffer.copy_(torch.rand_like(buffer) + 0.5)
-    net.decision.set(1.7, 0.3)
-    return net
 
 
 def check(path, streaming, cell, num_layers, bidirectional, pooling, stem, num_classes):

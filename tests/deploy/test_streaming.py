@@ -2,13 +2,14 @@
 
 from itertools import product
 
+import networks
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn import SequenceNetwork, StreamingClassifier
+from lightning_rnn import StreamingClassifier
 from lightning_rnn.deploy.export import export_onnx
 from lightning_rnn.errors import DataError, OptionError
 
@@ -18,14 +19,7 @@ COMBINATIONS = list(
 
 
 def network(**options):
-    torch.manual_seed(len(str(options)))
-    net = SequenceNetwork(**{"input_size": 2, "num_classes": 3, "hidden_size": 5} | options).eval()
-    net.preprocess.set_moments(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.7]))
-    for name, buffer in net.named_buffers():
-        if "running" in name:
-            buffer.copy_(torch.rand_like(buffer) + 0.5)
-    net.decision.set(1.3, 0.4)
-    return net
+    return networks.network(**options).eval()
 
 
 @torch.inference_mode()
