@@ -177,7 +177,7 @@ class RecurrentStack(nn.Module):
         return x
 
 
-def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, int]]:
+def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, int]] | None:
     """Cut a batch in descending order of length into parts without the sequences that have ended.
 
     Args:
@@ -186,24 +186,23 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
         hidden_size: H.
 
     Returns:
-        First step, step after the last and number of sequences of each part; the whole batch where that spares little
-        or asking for lengths is not cheap.
+        First step, step after the last and number of sequences of each part; None where that spares little or asking
+        for lengths is not cheap.
     """
-    whole = [(0, width, len(lengths))]
     if lengths.device.type != "cpu" or torch.jit.is_tracing() or not bool((lengths[:-1] >= lengths[1:]).all()):  # type: ignore[attr-defined, no-untyped-call]
-        return whole
+        return None
     ends = sorted({*lengths[:: -(-len(lengths) // PARTS)].tolist()})  # every part loses as many sequences
     starts = [0, *ends[:-1]]
     counts = [int((lengths > start).sum()) for start in starts]
     parts = [*zip(starts, ends, counts, strict=True)]
     spared = len(lengths) * width - sum((stop - start) * count for start, stop, count in parts)
-    return parts if spared * hidden_size > WORTH_CUTTING * (len(parts) - 1) else whole
+    return parts if spared * hidden_size > WORTH_CUTTING * (len(parts) - 1) else None
 
 
-def _in_parts(layer: nn.Module, x: Tensor, parts: list[tuple[int, int, int]]) -> Tensor:
+def _in_parts(layer: nn.Module, x: Tensor, parts: list[tuple[int, int, int]] | None) -> Tensor:
     """Return outputs (B, T, H), zero where no part has any."""
     assert isinstance(layer, RecurrentLayer)
-    if len(parts) == 1 and parts[0][1:] == (x.shape[1], len(x)):
+    if parts is None:
         return layer.run(x, None)[0]
     outputs, state = [], None
     for start, stop, count in parts:
