@@ -21,11 +21,11 @@ def main(args: list[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"lightning_rnn {__version__}")
         return 0
-    from lightning_rnn.startup import import_torchmetrics
+    from lightning_rnn.startup import import_torchmetrics, importing
 
-    import_torchmetrics()  # before Lightning does
-    from lightning_rnn.program import run  # only here: it imports torch and Lightning
-
+    with importing("lightning_rnn.program"):
+        import_torchmetrics()  # before Lightning does
+        from lightning_rnn.program import run  # only here: it imports torch and Lightning
     return run(args)
 
 

@@ -1,8 +1,10 @@
 """Imports that would cost every start more than they bring."""
 
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-
-from lightning_utilities.core import imports
 
 
 def import_torchmetrics() -> None:
@@ -10,6 +12,8 @@ def import_torchmetrics() -> None:
 
     Where matplotlib and scipy are installed it would import both, for plots and sound: half a second and 60 MB.
     """
+    from lightning_utilities.core import imports
+
     asks, finds = imports.RequirementCache.__bool__, imports.package_available
     replaced: Any = imports
     replaced.RequirementCache.__bool__ = lambda self: str(self.requirement).startswith("torch>") and asks(self)
@@ -18,3 +22,17 @@ def import_torchmetrics() -> None:
         import torchmetrics  # noqa: F401
     finally:
         replaced.RequirementCache.__bool__, replaced.package_available = asks, finds
+
+
+@contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Import without a search for garbage among the half million objects that stay, now or later: a second or two."""
+    if module in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
