@@ -39,8 +39,11 @@ def assert_within(part, whole, where):
         for key, value in part.items():
             if not key.endswith("_path") or key == "class_path":
                 assert_within(value, whole[key], f"{where}.{key}")
+    elif isinstance(part, list):
+        for i, (value, whole_value) in enumerate(zip(part, whole, strict=True)):
+            assert_within(value, whole_value, f"{where}.{i}")
     elif where.endswith("class_path"):
-        assert whole.rsplit(".", 1)[-1] == part
+        assert whole.rsplit(".", 1)[-1] == part.rsplit(".", 1)[-1]
     else:
         assert whole == part, where
 
