@@ -39,6 +39,7 @@ class Decide(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the best weights on the validation part, then fit and store."""
+        trainer.strategy.barrier("best.ckpt")  # the first rank may still be putting the last epoch's in place
         path = Path(self._log_dir or "") / "checkpoints" / "best.ckpt"
         if not self._acts or self._log_dir is None or not path.is_file():
             return
