@@ -207,6 +207,11 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         accepted = f"one of {', '.join(known)}" + ("" if trainer.limit_val_batches else ", as there is no validation")
         require(stage != "fit" or self.monitor in known, "EarlyStopping.monitor", self.monitor, accepted)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look, but not in a run of so few steps that it ends before its first validation."""
+        if self.monitor.startswith("train/") or any(name.startswith("val/") for name in trainer.callback_metrics):
+            super().on_train_epoch_end(trainer, pl_module)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore all but the patience."""
         super().load_state_dict({**state_dict, "patience": self.patience})
