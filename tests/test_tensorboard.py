@@ -203,17 +203,12 @@ def test_figures_say_the_truth(monkeypatch):
 
 @pytest.mark.slow
 def test_the_horizon_of_an_lstm_is_longer_than_that_of_a_plain_network(empty, run_ok):
-    horizons, version = [], 0
-    for cell in ("rnn", "lstm"):
-        learned = False
-        for seed in range(6):  # one in three or so never leaves chance
-            # short sequences among them: on long ones alone hardly any learns
-            run_ok("fit", "--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5,
-                   "--model.cell", cell, "--trainer.max_epochs", 40, "--seed_everything", seed)  # fmt: skip
-            found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
-            learned, version = found.Scalars("val/accuracy")[-1].value > 0.95, version + 1
-            if learned:
-                break
-        assert learned, cell
-        horizons.append(found.Scalars("memory/horizon/layer0")[-1].value)
-    assert horizons[0] < horizons[1]
+    horizons = {"rnn": [], "lstm": []}
+    for version, (seed, cell) in enumerate((seed, cell) for seed in range(3) for cell in horizons):
+        # short sequences among them: on long ones alone it is chance whether either learns
+        run_ok("fit", "--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5, "--model.lr", 0.003,
+               "--model.cell", cell, "--trainer.max_epochs", 40, "--seed_everything", seed)  # fmt: skip
+        found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
+        assert found.Scalars("val/accuracy")[-1].value > 0.95, (cell, seed)  # all have learned
+        horizons[cell].append(found.Scalars("memory/horizon/layer0")[-1].value)
+    assert np.median(horizons["rnn"]) < np.median(horizons["lstm"]), horizons  # of one seed it is chance
