@@ -67,7 +67,7 @@ class Interrupts(Callback):
         self._handlers = {number: signal.signal(number, handle) for number in SIGNALS}
         loop = trainer.fit_loop.epoch_loop
         assert callable(loop._broadcast_sigterm_tensor)  # private: a test fails when Lightning changes it
-        loop._broadcast_sigterm_tensor = self._agree  # type: ignore[method-assign]
+        loop._broadcast_sigterm_tensor = self._agree  # type: ignore[method-assign]  # there is no hook for it
         self._asked = self._group = None
         self._steps, self._every, self._asked_at = 0, 1, time.monotonic()
         if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":

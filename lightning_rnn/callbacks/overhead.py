@@ -111,7 +111,8 @@ class DirectEpochLoop(_TrainingEpochLoop):
         progress.step.increment_ready()
         optimizer.step()
         progress.step.increment_completed()
-        return loss.detach()  # type: ignore[no-any-return]
+        detached: Tensor = loss.detach()
+        return detached
 
 
 def drop_overhead(trainer: Trainer, model: LightningModule) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lightning_rnn.models.masking import flip_sequences
+from lightning_rnn.models.masking import can_ask, flip_sequences, is_tracing
 from lightning_rnn.models.recurrences import GRURecurrence, LinearRecurrence, TanhRecurrence, step_by_step
 
 CellName = Literal["rnn", "lstm", "gru", "mingru"]
@@ -39,10 +39,10 @@ class MinGRU(nn.Module):
     def forward(self, x: Tensor, h_0: Tensor | None = None) -> Tensor:
         """Return the states (B, T, H) of sequences (B, T, F), from zeros or from h_0 (B, H)."""
         gate, value = self.project(x.transpose(0, 1))  # (T, B, H)
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        if is_tracing():
             states = torch.jit.script(step_by_step)(gate, value)
         else:
-            states = LinearRecurrence.apply(gate, value, h_0)  # type: ignore[no-untyped-call]
+            states = LinearRecurrence.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # torch's has no types
         h: Tensor = states.transpose(0, 1)
         return h
 
@@ -87,10 +87,10 @@ class RecurrentLayer(nn.Module):
             output, state = self.layer(x, state and tuple(part[None] for part in state))
             return output, tuple(part[0] for part in state)
         h_0 = None if state is None else state[0]
-        trains = torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        trains = torch.is_grad_enabled() and not is_tracing()
         by_hand = _TRAINED_ON_CPU.get(self.cell) if on_cpu and trains else None
         if by_hand is not None:
-            output = by_hand.apply(x, h_0, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]
+            output = by_hand.apply(x, h_0, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]  # as above
         elif isinstance(self.layer, MinGRU):
             output = self.layer(x, h_0)
         else:
@@ -114,7 +114,7 @@ class RecurrentLayer(nn.Module):
         """
         if isinstance(self.layer, MinGRU):
             return (self.layer.step(x, state[0]),)
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # only whole layers can be exported
+        if is_tracing():  # only whole layers can be exported
             before = tuple(part[None] for part in state)
             after = self.layer(x[:, None], before if self.cell == "lstm" else before[0])[1]
             return tuple(part[0] for part in (after if self.cell == "lstm" else (after,)))
@@ -186,10 +186,10 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
         hidden_size: H.
 
     Returns:
-        First step, step after the last and number of sequences of each part; None where that spares little or asking
-        for lengths is not cheap.
+        First step, step after the last and number of sequences of each part; None where that spares little or Python
+        cannot ask for lengths.
     """
-    if lengths.device.type != "cpu" or torch.jit.is_tracing() or not bool((lengths[:-1] >= lengths[1:]).all()):  # type: ignore[attr-defined, no-untyped-call]
+    if not can_ask(lengths) or not bool((lengths[:-1] >= lengths[1:]).all()):
         return None
     ends = sorted({*lengths[:: -(-len(lengths) // PARTS)].tolist()})  # every part loses as many sequences
     starts = [0, *ends[:-1]]

@@ -6,24 +6,30 @@ import torch
 from torch import Tensor
 
 
+def is_tracing() -> bool:
+    """Tell whether the network is being written down for export, where nothing may depend on values."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch exports it without a type
+
+
+def can_ask(values: Tensor) -> bool:
+    """Tell whether Python may look at values: an accelerator would stop for the answer, a trace would freeze it."""
+    return values.device.type == "cpu" and not is_tracing()
+
+
 def valid_steps(lengths: Tensor, width: int) -> Tensor:
     """Return (B, T) bool, true inside each sequence."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 def is_full(lengths: Tensor, width: int) -> bool:
-    """Tell whether no sequence is shorter than the batch, where asking is cheap.
-
-    An accelerator would have to stop for the answer, and a trace would freeze it: there it is no.
-    """
-    asks = lengths.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return asks and int(lengths.min()) == width
+    """Tell whether no sequence is shorter than the batch; no where Python cannot ask."""
+    return can_ask(lengths) and int(lengths.min()) == width
 
 
 def longest_first(lengths: Tensor, width: int) -> Tensor | None:
-    """Return the order (B,) by descending length; None where all are alike or asking is not cheap."""
-    asks = lengths.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return lengths.argsort(descending=True, stable=True) if asks and int(lengths.min()) < width else None
+    """Return the order (B,) by descending length; None where all are alike or Python cannot ask."""
+    shorter = can_ask(lengths) and int(lengths.min()) < width
+    return lengths.argsort(descending=True, stable=True) if shorter else None
 
 
 class OwnInverse(torch.autograd.Function):
@@ -39,7 +45,7 @@ class OwnInverse(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of x."""
         (rows,) = ctx.saved_tensors
-        return OwnInverse.apply(grad, rows), None  # type: ignore[no-untyped-call]
+        return OwnInverse.apply(grad, rows), None  # type: ignore[no-untyped-call]  # torch's `apply` has no types
 
 
 def flip_sequences(x: Tensor, lengths: Tensor) -> Tensor:
@@ -57,10 +63,10 @@ def flip_sequences(x: Tensor, lengths: Tensor) -> Tensor:
     steps = torch.arange(x.shape[1], device=x.device)
     mirrored = lengths[:, None] - 1 - steps  # (B, T), negative beyond the end
     mirrored = torch.where(mirrored >= 0, mirrored, steps)
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if is_tracing():
         return x.gather(1, mirrored[..., None].expand_as(x))
     rows = mirrored + x.shape[1] * torch.arange(len(x), device=x.device)[:, None]
-    flipped: Tensor = OwnInverse.apply(x.flatten(0, 1), rows.flatten())  # type: ignore[no-untyped-call]
+    flipped: Tensor = OwnInverse.apply(x.flatten(0, 1), rows.flatten())  # type: ignore[no-untyped-call]  # as above
     return flipped.view_as(x)
 
 

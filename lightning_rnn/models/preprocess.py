@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import is_full, valid_steps
+from lightning_rnn.models.masking import can_ask, is_full, valid_steps
 
 
 class Preprocess(nn.Module):
@@ -38,9 +38,8 @@ class Preprocess(nn.Module):
         x = (x - self.mean) / self.std
         if not is_full(lengths, x.shape[1]):
             x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
-        # as in is_full, only a CPU is asked; a NaN anywhere makes the sum NaN
-        asks = x.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not asks or math.isnan(float(x.sum())):
+        # a NaN anywhere makes the sum NaN
+        if not can_ask(x) or math.isnan(float(x.sum())):
             x = fill_forward(x)
         return x
 
