@@ -113,7 +113,7 @@ class TrainSampler:
         batches = list(torch.split(order, size))[: len(self)]
         if not self.buckets:
             return batches
-        whole = len(order) // size  # the last batch, where it is a smaller one, stays the last
+        whole = len(self.lengths) // size  # a last batch that is smaller, or filled up for the ranks, stays as it is
         pools = torch.split(order[: whole * size], size * max(1, min(POOL, whole // POOLS)))
         like = [batch for pool in pools for batch in torch.split(pool[self.lengths[pool].argsort(stable=True)], size)]
         return [like[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[whole:]
