@@ -11,7 +11,6 @@ from jsonargparse.typing import restricted_number_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
@@ -21,7 +20,7 @@ from lightning_rnn.callbacks.interrupts import Interrupts
 from lightning_rnn.callbacks.memory import MemoryProbe
 from lightning_rnn.callbacks.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.callbacks.overhead import NoProfiler, drop_overhead
-from lightning_rnn.callbacks.tensorboard import Figures, Throughput
+from lightning_rnn.callbacks.tensorboard import Figures, OneEventLogger, Throughput
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import SMALL, SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
@@ -262,15 +261,15 @@ class CommandLine(LightningCLI):
             raise OptionError(f"world size: found {trainer.world_size}, the launcher started {math.prod(launched)}")
         return trainer
 
-    def _logger(self, root: str | None) -> TensorBoardLogger | Literal[False]:
+    def _logger(self, root: str | None) -> OneEventLogger | Literal[False]:
         stored, is_fit = self.stored, self.subcommand == "fit"
         if is_fit and (stored is None or not stored.in_run):
-            return TensorBoardLogger(root or ".", default_hp_metric=False)
+            return OneEventLogger(root or ".", default_hp_metric=False)
         if stored is None or self.subcommand == "predict":
             return False
         folder = stored.folder
         purge_step = stored.step if is_fit else None  # hides what the run had written past its checkpoint
-        return TensorBoardLogger(folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step)
+        return OneEventLogger(folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step)
 
     def _callbacks(self) -> list[Any]:
         if self.subcommand == "fit":

@@ -97,19 +97,20 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
 
 
 def test_what_is_due():
-    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, FIRST)] == [16, 32, 64, 128]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, None, 1)] == [1, 2, 4, 8]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, FIRST)] == [3, 6, 9]
+    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, first=FIRST)] == [16, 32, 64, 128]
+    assert [epoch for epoch in range(1, 10) if is_due(epoch, None, last=6)] == [1, 2, 4, 6, 8]
+    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST, last=8)] == [3, 6, 9]
 
 
 def test_a_default_run_imports_no_matplotlib_and_shows_its_memory(empty):
-    args = [*map(str, (*SMALL, "--trainer.max_epochs", 3, "--trainer.enable_progress_bar", "false"))]
+    args = [*map(str, (*SMALL, "--trainer.max_epochs", 6, "--trainer.enable_progress_bar", "false"))]
     code = f"import sys; from lightning_rnn.__main__ import main; main(['fit', *{args}])"
     code += "; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
-    assert [event.step for event in events().Scalars("memory/horizon/layer0")] == [1, 3, 5]
-    assert len(events().Tensors("val/pr_curve")) == 3 and not events().Tags()["images"]
+    assert [event.step for event in events().Scalars("memory/horizon/layer0")] == [1, 3, 7, 11]  # epochs 1, 2, 4, 6
+    assert [event.step for event in events().Tensors("val/pr_curve")] == [1, 3, 7, 11]
+    assert len(events().Scalars("val/loss")) == 6 and not events().Tags()["images"]
 
 
 def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):

@@ -41,8 +41,8 @@ class MemoryProbe(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the network on the first sequences of the validation part, else of the training part."""
         data, epoch, writer = trainer.datamodule, trainer.current_epoch + 1, writer_of(trainer)  # type: ignore[attr-defined]  # set by fit
-        last = self.every_n_epochs is None and epoch == trainer.max_epochs
-        if not (last or is_due(epoch, self.every_n_epochs, 1)) or not isinstance(data, SequenceDataModule):
+        due = is_due(epoch, self.every_n_epochs, last=trainer.max_epochs)
+        if not due or not isinstance(data, SequenceDataModule):
             return
         sequences = data.part("val") or data.part("train")
         assert sequences is not None and isinstance(pl_module, SequenceClassifier)
@@ -60,7 +60,7 @@ class MemoryProbe(Callback):
             writer.add_scalar(f"memory/horizon/{name}", value, step)
         for name, share in memory.saturation.items():
             writer.add_scalar(f"memory/saturation/{name}", share, step)
-        if (self.every_n_epochs is not None or is_due(epoch, None, FIRST)) and can_draw():
+        if (self.every_n_epochs is not None or is_due(epoch, None, first=FIRST)) and can_draw():
             self._draw(writer, memory, sequences, rows[:SHOWN], step)
 
     def _draw(self, writer: Any, memory: Memory, sequences: Sequences, rows: list[int], step: int) -> None:

@@ -1,12 +1,14 @@
 """What TensorBoard shows besides scalars, and throughput."""
 
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
@@ -16,15 +18,15 @@ from lightning_rnn.figures import evaluation_figures, pixels, save, shown_classe
 FIRST = 16  # epoch of the first figures, so that a short run does not pay for them
 
 
-def is_due(epoch: int, every_n_epochs: int | None, first: int) -> bool:
+def is_due(epoch: int, every_n_epochs: int | None, *, first: int = 1, last: int | None = None) -> bool:
     """Tell whether an epoch, counted from 1, is one to look at.
 
-    When not asked for, these are 1, 2, 4, 8, 16 and so on from `first`: what they cost together grows with the
-    logarithm of a run's length.
+    When not asked for, these are 1, 2, 4, 8, 16 and so on from `first`, and `last`: what they cost together grows with
+    the logarithm of a run's length.
     """
     if every_n_epochs is not None:
         return epoch % every_n_epochs == 0
-    return epoch >= first and epoch & (epoch - 1) == 0
+    return epoch == last or (epoch >= first and epoch & (epoch - 1) == 0)
 
 
 def can_draw() -> bool:
@@ -45,15 +47,33 @@ def writer_of(trainer: Trainer) -> Any | None:
     return trainer.logger.experiment if isinstance(trainer.logger, TensorBoardLogger) else None
 
 
+class OneEventLogger(TensorBoardLogger):
+    """TensorBoard's logger, but numbers that are logged together become one event.
+
+    For each event a thread sums up bytes in Python and opens the file anew, while training waits for the interpreter.
+    """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write numbers."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]  # it has no types
+
+        if any(isinstance(value, Mapping) for value in metrics.values()):
+            super().log_metrics(metrics, step)
+        elif metrics:
+            values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+            self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+
+
 class Figures(Callback):
-    """Shows evaluations: precision-recall curves of each, figures of some."""
+    """Shows evaluations: precision-recall curves and figures, of a few validations and of each test."""
 
     def __init__(self, *, every_n_epochs: int | None = None) -> None:
         """Set up.
 
         Args:
-            every_n_epochs: Epochs from one drawing to the next. When not given, the epochs 16, 32, 64 and so on.
-                A drawing takes 2 to 3 s.
+            every_n_epochs: Epochs from one look to the next. When not given, curves at the epochs 1, 2, 4, 8 and so on
+                and the last, figures at 16, 32, 64 and so on: drawing them takes 2 to 3 s.
 
         Raises:
             OptionError: Less than one epoch.
@@ -68,8 +88,9 @@ class Figures(Callback):
         if trainer.state.fn != "fit":
             self._show(trainer, pl_module, "val", None, draws=True)
         elif not trainer.sanity_checking and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            due = is_due(trainer.current_epoch + 1, self.every_n_epochs, FIRST)
-            self._show(trainer, pl_module, "val", max(0, trainer.global_step - 1), draws=due)
+            epoch, step = trainer.current_epoch + 1, max(0, trainer.global_step - 1)
+            if is_due(epoch, self.every_n_epochs, last=trainer.max_epochs):
+                self._show(trainer, pl_module, "val", step, draws=is_due(epoch, self.every_n_epochs, first=FIRST))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the test."""

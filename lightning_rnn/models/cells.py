@@ -161,12 +161,14 @@ class RecurrentStack(nn.Module):
         self.backward_layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size) for size in backward)
         self.dropout = LockedDropout(dropout)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Return the top layer's outputs (B, T, H), or (B, T, 2 H) with the backward direction behind.
 
-        On a CPU, sequences in descending order of length take less time: see `cut`.
+        Args:
+            x: (B, T, F).
+            lengths: (B,), on a CPU best in descending order, see `cut`; or None, see `unless_full`.
         """
-        parts = cut(lengths, x.shape[1], self.hidden_size)
+        parts = None if lengths is None else cut(lengths, x.shape[1], self.hidden_size)
         for i, layer in enumerate(self.forward_layers):
             x = self.dropout(x) if i > 0 else x
             output = _in_parts(layer, x, parts)

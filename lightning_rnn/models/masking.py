@@ -21,15 +21,20 @@ def valid_steps(lengths: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
-def is_full(lengths: Tensor, width: int) -> bool:
-    """Tell whether no sequence is shorter than the batch; no where Python cannot ask."""
-    return can_ask(lengths) and int(lengths.min()) == width
+def unless_full(lengths: Tensor, width: int) -> Tensor | None:
+    """Return the lengths; None where Python can tell that every sequence is as long as the batch is wide.
+
+    The operations below take this None for "every sequence is": what they then leave out costs as much as the cells of
+    a small network.
+    """
+    return None if can_ask(lengths) and int(lengths.min()) == width else lengths
 
 
-def longest_first(lengths: Tensor, width: int) -> Tensor | None:
+def longest_first(lengths: Tensor | None) -> Tensor | None:
     """Return the order (B,) by descending length; None where all are alike or Python cannot ask."""
-    shorter = can_ask(lengths) and int(lengths.min()) < width
-    return lengths.argsort(descending=True, stable=True) if shorter else None
+    if lengths is None or not can_ask(lengths):
+        return None
+    return lengths.argsort(descending=True, stable=True)
 
 
 class OwnInverse(torch.autograd.Function):
@@ -48,17 +53,17 @@ class OwnInverse(torch.autograd.Function):
         return OwnInverse.apply(grad, rows), None  # type: ignore[no-untyped-call]  # torch's `apply` has no types
 
 
-def flip_sequences(x: Tensor, lengths: Tensor) -> Tensor:
+def flip_sequences(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Reverse each sequence inside its length; what lies beyond stays where it is.
 
     Args:
         x: (B, T, H).
-        lengths: (B,).
+        lengths: (B,), or None; see `unless_full`.
 
     Returns:
         (B, T, H).
     """
-    if is_full(lengths, x.shape[1]):
+    if lengths is None:
         return x.flip(1)
     steps = torch.arange(x.shape[1], device=x.device)
     mirrored = lengths[:, None] - 1 - steps  # (B, T), negative beyond the end
@@ -70,8 +75,8 @@ def flip_sequences(x: Tensor, lengths: Tensor) -> Tensor:
     return flipped.view_as(x)
 
 
-def last_step(x: Tensor, lengths: Tensor) -> Tensor:
+def last_step(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Return (B, H), each sequence's last step of (B, T, H)."""
-    if is_full(lengths, x.shape[1]):
+    if lengths is None:
         return x[:, -1]
     return x.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_rnn.errors import require
 from lightning_rnn.models.cells import CELLS, CellName, RecurrentStack
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.masking import last_step, longest_first, valid_steps
+from lightning_rnn.models.masking import last_step, longest_first, unless_full, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.stem import ConvStem
 
@@ -83,24 +83,28 @@ class SequenceNetwork(nn.Module):
         Returns:
             Logits: (B,) for two classes, that of the second; (B, K) for more.
         """
-        x = self.preprocess(x, lengths)
+        ends = unless_full(lengths, x.shape[1])
+        x = self.preprocess(x, ends)
         if self.stem is not None:
             x, lengths = self.stem(x, lengths)
-        order = longest_first(lengths, x.shape[1])
+            ends = ends if ends is None else lengths
+        order = longest_first(ends)
         if order is not None:  # less time is lost to padding, see `cut`
-            x, lengths = x.index_select(0, order), lengths[order]
-        pooled = self.pool(self.recurrent(x, lengths), lengths)  # (B, D H)
+            x, ends = x.index_select(0, order), lengths[order]
+        pooled = self.pool(self.recurrent(x, ends), ends)  # (B, D H)
         pooled = pooled if order is None else pooled.index_select(0, order.argsort())
         logits: Tensor = self.head(self.dropout(pooled))  # (B, 1) or (B, K)
         return logits.squeeze(1) if self.num_classes == 2 else logits
 
-    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
+    def pool(self, states: Tensor, lengths: Tensor | None) -> Tensor:
         """Return (B, D H) from the top layer's states (B, T, D H)."""
         if self.pooling == "last":
             if not self.recurrent.backward_layers:
                 return last_step(states, lengths)
             forward, backward = states.chunk(2, dim=2)
             return torch.cat([last_step(forward, lengths), backward[:, 0]], dim=1)
+        if lengths is None:
+            return states.amax(1) if self.pooling == "max" else states.mean(1)
         mask = valid_steps(lengths, states.shape[1])[..., None]
         if self.pooling == "max":
             return states.masked_fill(~mask, -torch.inf).amax(1)

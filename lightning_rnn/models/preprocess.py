@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import can_ask, is_full, valid_steps
+from lightning_rnn.models.masking import can_ask, valid_steps
 
 
 class Preprocess(nn.Module):
@@ -33,10 +33,10 @@ class Preprocess(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Return (B, T, F), free of NaN and zero after each sequence's end, from raw (B, T, F)."""
         x = (x - self.mean) / self.std
-        if not is_full(lengths, x.shape[1]):
+        if lengths is not None:
             x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
         # a NaN anywhere makes the sum NaN
         if not can_ask(x) or math.isnan(float(x.sum())):
