@@ -6,7 +6,9 @@ from lightning_rnn import StreamingClassifier
 
 stream = StreamingClassifier(sys.argv[1])  # step.onnx, written by `export --streaming true`
 for line in sys.stdin:
-    name, *values = line.split()
+    if not (words := line.split()):
+        continue
+    name, *values = words
     if values:
         (probability,) = stream.update([name], [[float(value) for value in values]])
         print(name, probability, flush=True)

@@ -1,8 +1,9 @@
 """Search hyper-parameters with Optuna: `python examples/search.py train.csv --trials 50`.
 
-Each trial trains once and is pruned when its validation loss falls behind the other trials'. The study is in a
-database: started again with the same one the search goes on, started on several machines they share it. SQLite will do
-for processes on one machine or a file system with locks; any other URL that Optuna takes may be given.
+Each trial trains once and is pruned when its validation loss falls behind the other trials'; one that diverges has
+failed and does not count. The study is in a database: started again with the same one the search goes on, started on
+several machines they share it. SQLite will do for processes on one machine or a file system with locks; any other URL
+that Optuna takes may be given.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from lightning_rnn import FileDataModule, SequenceClassifier
+from lightning_rnn.errors import NumericError
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -82,8 +84,16 @@ def main() -> None:
     )
     if len(study.get_trials(states=FINISHED)) < args.trials:
         enough = MaxTrialsCallback(args.trials, states=FINISHED)
-        study.optimize(lambda trial: train(trial, args.train_path, args.max_epochs), callbacks=[enough])
+        study.optimize(
+            lambda trial: train(trial, args.train_path, args.max_epochs),
+            n_trials=args.trials,  # ends the search if all diverge
+            catch=(NumericError,),
+            callbacks=[enough],
+        )
+    if not study.get_trials(states=(TrialState.COMPLETE,)):
+        raise SystemExit("no trial has been completed")
     best = [f"--model.{name} {value}" for name, value in study.best_params.items()]
+    best.append(f"--trainer.max_epochs {args.max_epochs}")
     print(f"{len(study.get_trials(states=FINISHED))} trials, lowest validation loss {study.best_value:.4f}")
     print(f"python -m lightning_rnn fit --data FileDataModule --data.train_path {shlex.quote(args.train_path)}", *best)
 

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_rnn.classifier import ARCHITECTURE, SMALL, Schedule, SequenceClassifier
+from lightning_rnn.classifier import ARCHITECTURE, SMALL, SequenceClassifier
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import optional, require
+from lightning_rnn.deploy.onnx_classifier import as_array
+from lightning_rnn.errors import DataError, optional, require
 from lightning_rnn.models.cells import CellName
 from lightning_rnn.models.network import Pooling, Stem
+from lightning_rnn.schedules import Schedule
 
 optional("sklearn", "sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]  # noqa: E402
@@ -116,7 +118,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: X cannot be used, or y is of one class.
-            OptionError: A setting outside its range.
+            OptionError: A setting outside its range, or a weight of a label that y does not have.
             NumericError: The training left the finite numbers.
         """
         arrays = self._arrays(X)
@@ -128,13 +130,12 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, codes = np.unique(y, return_inverse=True)
         check_consistent_length(arrays, codes)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: found one class, {self.classes_[0]!r}; accepted are two or more")
+            raise DataError(f"y: found one class, {self.classes_.tolist()[0]!r}; accepted are two or more")
         sequences = Sequences.from_arrays(arrays, codes)
         names = [str(label) for label in self.classes_]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = _ArraysDataModule(sequences, names, batch_size=self.batch_size, seed=seed)
-        with _quietly(self.hidden_size):
-            torch.manual_seed(seed)
+        with _quietly(self.hidden_size, self.accelerator, seed):
             model = self._new_model(sequences.num_features, names)
             trainer = Trainer(
                 max_epochs=self.max_epochs, gradient_clip_val=self.gradient_clip_val, accelerator=self.accelerator,
@@ -174,14 +175,19 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         require(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
         flips = self.axis_order == "nft"
         if isinstance(x, list | tuple):
-            parts = [np.asarray(part) for part in x]
+            parts = [as_array(part, f"x[{i}]") for i, part in enumerate(x)]
             return [part.T if flips and part.ndim == 2 else part for part in parts]
         array = check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
         return array[:, :, None] if array.ndim == 2 else array.transpose(0, 2, 1) if flips else array
 
     def _new_model(self, num_features: int, names: list[str]) -> SequenceClassifier:
-        given = self.class_weight
-        weights = [float(given.get(label, 1.0)) for label in self.classes_] if isinstance(given, dict) else given
+        weights: Any = self.class_weight
+        if isinstance(weights, dict):
+            labels = self.classes_.tolist()
+            unknown = [np.asarray(label).tolist() for label in weights if label not in labels]
+            all_named = all(label in weights for label in labels)  # a fold may lack a class
+            require(not unknown or all_named, "class_weight", unknown, f"any of {labels}")
+            weights = [float(weights.get(label, 1.0)) for label in labels]
         same: dict[str, Any] = {name: getattr(self, name) for name in (*ARCHITECTURE, *OPTIMISATION)}
         return SequenceClassifier(
             input_size=num_features, num_classes=len(names), class_names=names, class_weights=weights, **same
@@ -189,15 +195,19 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 @contextmanager
-def _quietly(hidden_size: int) -> Iterator[None]:
-    """Keep Lightning from talking; give threads and random state back as they were."""
+def _quietly(hidden_size: int, accelerator: str, seed: int) -> Iterator[None]:
+    """Keep Lightning from talking; seed, and give threads and random states back as they were."""
     logger, threads = logging.getLogger("lightning.pytorch"), torch.get_num_threads()
     level = logger.level
     logger.setLevel(logging.ERROR)
     if hidden_size <= SMALL:
         torch.set_num_threads(1)
+    devices = [] if accelerator == "cpu" else list(range(torch.cuda.device_count()))
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach devices that are not used here
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
             # Lightning's own call of a deprecated function
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
             yield

@@ -151,13 +151,22 @@ def test_its_network_streams(fitted):
 def test_what_cannot_be_used():
     x, y = problem(12)
     for change, form, labels, error, message in (
-        ({}, x, ["a"] * 12, ValueError, "found one class, 'a'|found one class"),
+        ({}, x, ["a"] * 12, DataError, "^y: found one class, 'a'; accepted are two or more$"),
         ({}, x, None, ValueError, "requires y"),
         ({}, x, y[:5], ValueError, "inconsistent numbers of samples"),
         ({}, x, np.linspace(0, 1, 12), ValueError, "Unknown label type"),
         ({}, np.where(np.isnan(x), np.inf, x), y, ValueError, "infinity"),
         ({}, [*x[:11], x[11, :, :1]], y, DataError, r"x\[11\]: found shape \(8, 1\)"),
         ({"axis_order": "tnf"}, x, y, OptionError, "axis_order: found 'tnf', accepted is ntf or nft"),
+        ({}, [*x[:11].tolist(), [[1, 2], [3]]], y, DataError, r"^x\[11\]: found nested lists of different lengths"),
+        ({"axis_order": "nft"}, [[[1, 2], [3]], *x[1:]], y, DataError, r"^x\[0\]: found nested lists of different"),
+        (
+            {"class_weight": {"Early": 4, "late": 2, np.str_("nver"): 1}},
+            x,
+            y,
+            OptionError,
+            r"^class_weight: found \['Early', 'nver'\], accepted is any of \['early', 'late', 'never'\]$",
+        ),
         ({"cell": "transformer"}, x, y, OptionError, "cell: found 'transformer'"),
     ):
         with pytest.raises(error, match=message):

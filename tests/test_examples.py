@@ -1,6 +1,7 @@
 """The scripts in `examples/`, as a user runs them."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from sklearn.metrics import accuracy_score
 
 from lightning_rnn import SequenceNetwork
 from lightning_rnn.deploy.export import export_onnx
+from lightning_rnn.errors import NumericError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -41,7 +43,7 @@ def test_lines_are_scored(tmp_path):
     torch.manual_seed(0)
     net = SequenceNetwork(input_size=2, num_classes=2, cell="gru").eval()
     export_onnx(net, tmp_path / "step.onnx", class_names=["no", "yes"], streaming=True)
-    lines = "a 1 2\nb 0.5 nan\na -1 0.25\na\na 1 2\n"
+    lines = "a 1 2\nb 0.5 nan\n\na -1 0.25\na\n \na 1 2\n"
     done = example("score_lines.py", "step.onnx", cwd=tmp_path, text=lines)
     assert done.stderr == ""
     x = torch.tensor([[[1, 2], [-1, 0.25]], [[0.5, torch.nan], [0, 0]], [[1, 2], [0, 0]]])
@@ -53,8 +55,33 @@ def test_lines_are_scored(tmp_path):
     assert len((EXAMPLES / "score_lines.py").read_text().splitlines()) < 20
 
 
+def test_a_search_survives_a_trial_that_diverges(tmp_path, monkeypatch, caplog):
+    caplog.set_level("ERROR", "lightning.pytorch")  # as the search does, but given back
+    main = runpy.run_path(str(EXAMPLES / "search.py"))["main"]
+    storage = f"sqlite:///{tmp_path}/search.db"
+
+    def search(name, diverging):
+        def train(trial, path, max_epochs):
+            if trial.number in diverging:
+                raise NumericError("loss: found nan")
+            return trial.suggest_float("lr", 0, 1)
+
+        monkeypatch.setitem(main.__globals__, "train", train)
+        monkeypatch.setattr(
+            sys, "argv", ["search.py", "train.csv", "--trials=3", "--storage", storage, "--study", name]
+        )
+        main()
+
+    search("some", {0})
+    with pytest.raises(SystemExit, match="no trial has been completed"):
+        search("all", range(100))
+    for name, expected in (("some", ["FAIL", "COMPLETE", "COMPLETE"]), ("all", ["FAIL"] * 3)):
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+        assert [trial.state.name for trial in trials] == expected
+
+
 @pytest.mark.slow
-def test_a_search_goes_on_where_it_was(tmp_path, make_long):
+def test_a_search_goes_on_where_it_was(tmp_path):
     rng = np.random.default_rng(0)
     steps = {f"t{i}": rng.normal(size=60) for i in range(12)}
     pl.DataFrame({"label": np.where(sum(steps.values()) > 0, "up", "down")} | steps).write_csv(tmp_path / "train.csv")
@@ -69,6 +96,7 @@ def test_a_search_goes_on_where_it_was(tmp_path, make_long):
     assert f"8 trials, lowest validation loss {study.best_value:.4f}" in done.stdout
     command = done.stdout.splitlines()[-1]
     assert all(f"--model.{name} {value}" in command for name, value in study.best_params.items())
+    assert "--trainer.max_epochs 2" in command
     example("search.py", *options, "--trials", 8, cwd=tmp_path)
     assert len(study.get_trials()) == 8
     states = {t.state.name for t in trials}

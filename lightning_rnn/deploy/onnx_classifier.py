@@ -115,13 +115,25 @@ class OnnxClassifier:
         return np.stack(found)
 
 
+def as_array(x: Any, name: str) -> np.ndarray:
+    """Return x as an array, without a copy where it is one.
+
+    Raises:
+        DataError: Nested lists of different lengths.
+    """
+    try:
+        return np.asarray(x)
+    except ValueError:
+        raise DataError(f"{name}: found nested lists of different lengths, accepted is a table") from None
+
+
 def check_steps(x: Any, name: str, num_features: int) -> np.ndarray:
     """Return (T, F) float32 of one sequence.
 
     Raises:
         DataError: A wrong shape, dtype or number of features, no step, or an infinite value.
     """
-    steps = np.asarray(x)
+    steps = as_array(x, name)
     steps = steps[:, None] if steps.ndim == 1 and num_features == 1 else steps
     if steps.dtype.kind not in "biuf":
         raise DataError(f"{name}: found dtype {steps.dtype}, accepted are numbers")

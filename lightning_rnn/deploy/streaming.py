@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_rnn.deploy.onnx_classifier import check_steps, open_session
+from lightning_rnn.deploy.onnx_classifier import as_array, check_steps, open_session
 from lightning_rnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class StreamingClassifier:
         """Return the number of sequences known."""
         return len(self._row_of)
 
-    def update(self, ids: Sequence[Hashable], x: Any) -> np.ndarray:
+    def update(self, ids: Sequence[Hashable] | np.ndarray, x: Any) -> np.ndarray:
         """Take the next step or steps of some sequences; an id that is not known begins a sequence.
 
         Args:
@@ -59,11 +59,12 @@ class StreamingClassifier:
             DataError: An id twice, another number of ids than of arrays, or values that `OnnxClassifier` refuses; no
                 sequence has advanced.
         """
-        if len(set(ids)) != len(ids) or len(ids) != len(x) or not ids:
+        if len(set(ids)) != len(ids) or len(ids) != len(x) or len(ids) == 0:
             raise DataError(f"ids: found {len(ids)} for {len(x)} sequences, accepted are as many, all different")
-        one_step = np.ndim(x[0]) == 1
-        steps = [check_steps(np.asarray(row)[None] if one_step else row, f"x[{i}]", self.num_features)
-                 for i, row in enumerate(x)]  # fmt: skip
+        arrays = [as_array(row, f"x[{i}]") for i, row in enumerate(x)]
+        one_step = arrays[0].ndim == 1
+        steps = [check_steps(array[None] if one_step else array, f"x[{i}]", self.num_features)
+                 for i, array in enumerate(arrays)]  # fmt: skip
         rows, lengths = self._rows(ids), np.array([len(each) for each in steps])
         result: np.ndarray | None = None
         for t in range(lengths.max()):
@@ -77,7 +78,7 @@ class StreamingClassifier:
         assert result is not None
         return result
 
-    def forget(self, ids: Sequence[Hashable]) -> None:
+    def forget(self, ids: Sequence[Hashable] | np.ndarray) -> None:
         """Give back the memory of sequences that have ended; an id used again begins anew.
 
         Raises:
@@ -85,10 +86,11 @@ class StreamingClassifier:
         """
         for name in ids:
             if name not in self._row_of:
-                raise DataError(f"ids: {name!r} is not known")
+                plain = name.item() if isinstance(name, np.generic) else name
+                raise DataError(f"ids: {plain!r} is not known")
             self._free.append(self._row_of.pop(name))
 
-    def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:
+    def _rows(self, ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
         """Return each sequence's row of the state, new ones set to zero."""
         new = [name for name in ids if name not in self._row_of]
         capacity = len(self._state[0])

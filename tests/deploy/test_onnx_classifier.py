@@ -82,6 +82,7 @@ def test_what_cannot_be_used(tmp_path):
         ([[[1.0, np.inf]]], r"x\[0\]: found an infinite value"),
         ([[[1e300, 0.0]]], r"x\[0\]: found an infinite value"),
         ([[["a", "b"]]], "accepted are numbers"),
+        ([[[1, 2]], [[1, 2], [3]]], r"^x\[1\]: found nested lists of different lengths, accepted is a table$"),
     ):
         with pytest.raises(DataError, match=message):
             classifier.predict_proba(x)

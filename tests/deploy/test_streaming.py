@@ -103,13 +103,28 @@ def test_what_cannot_be_taken_changes_nothing():
         (["a"], np.ones((1, 3)), r"x\[0\]: found shape \(1, 3\)"),
         (["a"], [np.ones((0, 2))], r"x\[0\]: found shape \(0, 2\)"),
         (["a"], [["x", "y"]], "accepted are numbers"),
+        (["a"], [[[1, 2], [3]]], r"^x\[0\]: found nested lists of different lengths, accepted is a table$"),
+        (["a", "b"], [[1, 2], [1, [2]]], r"^x\[1\]: found nested lists of different lengths"),
+        (np.array([], dtype=str), np.ones((0, 2)), "found 0"),
     ):
         with pytest.raises(DataError, match=message):
             stream.update(ids, x)
-    with pytest.raises(DataError, match="'z' is not known"):
-        stream.forget(["z"])
+    for unknown in (["z"], np.array(["z"])):
+        with pytest.raises(DataError, match=r"^ids: 'z' is not known$"):
+            stream.forget(unknown)
     assert len(stream) == 1
     np.testing.assert_allclose(stream.update(["a"], first)[0], whole(net, np.ones((2, 2), np.float32))[-1], atol=1e-6)
+
+
+def test_ids_may_be_an_array():
+    x = np.array([[0.3, 1.0], [-0.4, np.nan]], np.float32)
+    for ids in (np.array(["ward 3", "ward 7"]), np.arange(2)):
+        stream = StreamingClassifier(network())
+        expected = StreamingClassifier(network()).update(ids.tolist(), x)
+        np.testing.assert_array_equal(stream.update(ids, x), expected)
+        stream.forget(ids[:1])
+        np.testing.assert_array_equal(stream.update(ids[:1].tolist(), x[:1]), expected[:1])  # begun anew
+        assert len(stream) == 2
 
 
 def test_two_way_models_are_refused():
