@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+BRIEF = "BENCHMARK_BRIEF"  # set where runs are too short to be kept
 CLOCK = "BENCHMARK_CLOCK"  # names the file that `EpochClock` writes
 SKIPPED = 20  # batches before `BatchTimes` begins
 
@@ -89,8 +90,9 @@ def after_first(seconds: list[float]) -> float:
 
 def environment() -> dict[str, str]:
     """Return machine, versions and commit, for the results."""
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    commit = _git("describe", "--always")
+    if _git("status", "--porcelain", "--", "lightning_rnn", "benchmarks/*.py"):
+        commit += "-dirty"
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -99,15 +101,19 @@ def environment() -> dict[str, str]:
     return {"machine": machine, "python": platform.python_version(), **versions, "commit": commit}
 
 
+def _git(*words: str) -> str:
+    return subprocess.run(["git", "-C", str(HERE.parent), *words], capture_output=True, text=True).stdout.strip()
+
+
 def ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
     """Return the median of the ratios of measurements taken side by side."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def save(name: str, rows: list[dict[str, Any]]) -> None:
-    """Print the rows and write them to `results/name.csv`."""
-    path = HERE / "results" / f"{name}.csv"
-    path.parent.mkdir(exist_ok=True)
+    """Print the rows and write them to `results/name.csv`; brief ones to `results/brief/name.csv`."""
+    path = HERE / "results" / ("brief" if BRIEF in os.environ else "") / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [row | environment() for row in rows]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -34,5 +34,5 @@ def main(runs: int = 3, largest: int = 1_000_000) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--largest", type=int, default=1_000_000)
+    parser.add_argument("--largest", type=int, default=1_000_000, choices=[10_000, 100_000, 1_000_000])
     main(**vars(parser.parse_args()))

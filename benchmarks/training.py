@@ -94,7 +94,8 @@ def main(runs: int = 5, device: str = "cpu", only: str = "", more: bool = False)
             cases = [fixed("wide", cell, steps=512, train=8192, hidden=256, batch=256, device=device)
                      for cell in ("rnn", "lstm", "gru")]  # fmt: skip
         rows = [compare(case, runs) for case in cases if only in case.name]
-    save("training" if device == "cpu" else f"training_{device}", rows)
+    words = ["training", *([device] if device != "cpu" else []), *([only.replace(" ", "_")] if only else [])]
+    save("_".join(words), rows)
 
 
 if __name__ == "__main__":
