@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, require
 
 PROGRAM = "lightning_rnn"
 COMMANDS = {
@@ -58,8 +58,8 @@ class Typed:
             _lay_over(self.config, self._read(path))
         trainer = self.config.get("trainer")
         root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-        self.ckpt_path: str | None = found.get("ckpt_path") or self.config.get("ckpt_path")
-        self.root = Path(found.get("trainer.default_root_dir") or root or ".")
+        self.ckpt_path = found.get("ckpt_path") or _text(self.config.get("ckpt_path"), "--ckpt_path")
+        self.root = Path(found.get("trainer.default_root_dir") or _text(root, "--trainer.default_root_dir") or ".")
         typed_class = found.get("data.class_path") or found.get("data") or class_of(self.config.get("data"))
         self.data_class = typed_class.rsplit(".", 1)[-1] if isinstance(typed_class, str) else None
         self.wants_help = bool({"-h", "--help", "--print_config"} & {arg.split("=")[0] for arg in args})
@@ -75,6 +75,12 @@ class Typed:
             raise OptionError(f"--config: {path}: found {type(content).__name__}, accepted are settings by name")
         nested = content.get(self.command)
         return nested if isinstance(nested, dict) else content
+
+
+def _text(value: Any, option: str) -> str | None:
+    """Return a path of a config file; the parser comes too late to refuse another type."""
+    require(value is None or isinstance(value, str), option, value, "a path")
+    return value  # type: ignore[no-any-return]  # as just checked
 
 
 def class_of(settings: Any) -> Any:

@@ -12,17 +12,18 @@ from lightning_rnn.data.loading import EvalSampler, SequenceLoader
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, NumericError, require
-from lightning_rnn.metrics import Outcome, cross_entropies, evaluate, gather_outcomes, gather_rows
+from lightning_rnn.losses import class_weight, cross_entropies
+from lightning_rnn.metrics import Outcome, evaluate, gather_outcomes, gather_rows
 from lightning_rnn.models.cells import CellName
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
+from lightning_rnn.ranks import from_all
+from lightning_rnn.schedules import Schedule, learning_rate
 
-Schedule = Literal["constant", "cosine", "onecycle"]
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
 COUNT_EVERY = 256  # steps after which the training metrics are brought up to date: looking stops an accelerator
 SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
 FUSED_ON = ("cpu", "cuda")  # where Adam in one kernel is known to be right
-WARM_UP = 0.3  # share of the steps in which onecycle rises
 
 
 class Prediction(NamedTuple):
@@ -116,7 +117,7 @@ class SequenceClassifier(LightningModule):
             stem=stem,
         )
         self.lr, self.schedule = lr, schedule
-        self.register_buffer("class_weight", _class_weight(num_classes, pos_weight, class_weights))
+        self.register_buffer("class_weight", class_weight(num_classes, pos_weight, class_weights))
         self._weighs = pos_weight is not None or class_weights is not None
         self._evaluated: list[Outcome] = []
         self._train_sums = [0.0, 0.0, 0.0]  # loss, correct, count of the epoch so far,
@@ -162,25 +163,6 @@ class SequenceClassifier(LightningModule):
         fused = self._trainer is not None and self.trainer.precision != "16-mixed" and self.device.type in FUSED_ON
         return kind(self.parameters(), lr=self.lr, weight_decay=self.hparams["weight_decay"], fused=fused or None)
 
-    def learning_rate(self, step: int, total: float) -> float:
-        """Return the rate of an optimiser step: a pure function, so that a resumed run does what its user asked.
-
-        Args:
-            step: Steps done before.
-            total: Steps of the whole run.
-
-        Returns:
-            The rate. Cosine: Loshchilov and Hutter 2017 (arXiv:1608.03983) without restarts. One cycle: Smith and
-            Topin 2019 (arXiv:1708.07120), cosines from lr / 25 to lr and on to lr / 250,000.
-        """
-        done = min(step / max(1.0, total), 1.0)
-        if self.schedule == "constant":
-            return self.lr
-        if self.schedule == "cosine":
-            return self.lr * 0.5 * (1 + math.cos(math.pi * done))
-        low, at = (1 / 25, done / WARM_UP) if done < WARM_UP else (1 / 250_000, (1 - done) / (1 - WARM_UP))
-        return self.lr * (low + (1 - low) * 0.5 * (1 - math.cos(math.pi * at)))
-
     def on_train_start(self) -> None:
         """Fix the number of steps that the schedule spans.
 
@@ -200,7 +182,7 @@ class SequenceClassifier(LightningModule):
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Set the step's learning rate."""
         self._batch = batch
-        rate = self.learning_rate(self.trainer.global_step, self._total_steps)
+        rate = learning_rate(self.schedule, self.lr, self.trainer.global_step, self._total_steps)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
             group["weight_decay"] = self.hparams["weight_decay"]  # a resumed optimiser has the checkpoint's
@@ -275,11 +257,7 @@ class SequenceClassifier(LightningModule):
         assert self._norm is not None
         size = batch.x.nan_to_num(0.0).abs().amax((1, 2))
         largest = (float(size.max()), int(batch.index[size.argmax()]))
-        found: list[Any] = [largest]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            found = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(found, largest)
-        value, row = max(found)
+        value, row = max(from_all(largest))
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise NumericError(
             f"training stopped: step {step} has loss {float(self._loss):.4g} and gradient norm "
@@ -405,20 +383,3 @@ class SequenceClassifier(LightningModule):
         if batch.y is None:
             raise DataError("the sequences have no labels; accepted for training and evaluation are labelled ones")
         return batch.y
-
-
-def _class_weight(
-    num_classes: int, pos_weight: float | None, class_weights: Literal["balanced"] | list[float] | None
-) -> Tensor:
-    """Return (K,) weights; for balanced ones, ones until the data is known."""
-    if pos_weight is not None:
-        require(num_classes == 2, "--model.pos_weight", pos_weight, f"none with {num_classes} classes")
-        require(class_weights is None, "--model.pos_weight", pos_weight, "none together with class_weights")
-        require(0 < pos_weight < math.inf, "--model.pos_weight", pos_weight, "a finite number above 0")
-        return torch.tensor([1.0, pos_weight])
-    if isinstance(class_weights, list):
-        fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)
-        require(fits, "--model.class_weights", class_weights, f"{num_classes} numbers above 0")
-        return torch.tensor(class_weights, dtype=torch.float32)
-    require(class_weights in (None, "balanced"), "--model.class_weights", class_weights, "balanced or numbers")
-    return torch.ones(num_classes)

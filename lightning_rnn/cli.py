@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_rnn.arguments import COMMANDS, EXTRA_COMMANDS, PROGRAM, Parser, Typed
+from lightning_rnn.atomic import replacing
 from lightning_rnn.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from lightning_rnn.callbacks.decide import Decide
 from lightning_rnn.callbacks.earliness import Earliness
@@ -24,7 +25,7 @@ from lightning_rnn.callbacks.tensorboard import Figures, OneEventLogger, Through
 from lightning_rnn.callbacks.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.classifier import SMALL, SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
-from lightning_rnn.errors import CheckpointError, OptionError
+from lightning_rnn.errors import OptionError
 from lightning_rnn.launch import launched_world, say, take_launched_world
 from lightning_rnn.runs import FROM_DATA, NoRunError, StoredRun, newest_run, own_config
 
@@ -65,12 +66,14 @@ def feature_names(data: SequenceDataModule) -> list[str] | None:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder, for `fit` alone."""
+    """Writes `config.yaml` into the run folder, for `fit` alone; Lightning's own could be killed half-way."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Write the file."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        folder = trainer.log_dir if stage == "fit" else None  # a collective call
+        if folder is not None and trainer.is_global_zero:
+            with replacing(Path(folder) / self.config_filename) as beside:
+                self.parser.save(self.config, beside, skip_none=False, multifile=False)
 
 
 class CommandLine(LightningCLI):
@@ -89,7 +92,6 @@ class CommandLine(LightningCLI):
             SequenceDataModule,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={
@@ -229,12 +231,7 @@ class CommandLine(LightningCLI):
         if "OMP_NUM_THREADS" not in os.environ and self.model.hparams["hidden_size"] <= SMALL:
             torch.set_num_threads(1)
         if self.stored is not None:
-            try:
-                self.model.load_state_dict(self.stored.weights)
-            except Exception as error:  # whatever is in the file
-                reason = str(error).strip().rpartition("\n")[2].strip()
-                text = f"{self.stored.path}: its weights are not this model's ({reason[:200]})"
-                raise CheckpointError(text) from None
+            self.stored.restore(self.model)
         drop_overhead(self.trainer, self.model)
         self.datamodule.load(str(self.subcommand), None if self.subcommand == "fit" else self.model.schema)
 

@@ -29,7 +29,7 @@ def export(
     if path.is_dir() or (path.exists() and not overwrite):
         raise OptionError(f"--output: {path} exists; accepted is another name, or --overwrite true")
     model = SequenceClassifier(**stored.model)
-    model.load_state_dict(stored.weights)
+    stored.restore(model)
     schema = model.schema
     print(f"exporting {stored.path}; differences from PyTorch, at most {TOLERANCE:g} accepted:")
     rows = export_onnx(

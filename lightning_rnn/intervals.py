@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lightning_rnn.metrics import CALIBRATION_BINS, Outcome, cross_entropies
+from lightning_rnn.losses import cross_entropies
+from lightning_rnn.metrics import CALIBRATION_BINS, Outcome
 from lightning_rnn.models.decision import Decision
 
 FEWEST, MOST = 200, 1000  # resamples

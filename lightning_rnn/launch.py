@@ -26,11 +26,13 @@ def launched_world() -> tuple[int, int] | None:
     if TorchElasticEnvironment.detect():
         here, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     elif SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1:
-        total = int(os.environ["SLURM_NTASKS"])
-        here = total // int(os.environ.get("SLURM_NNODES", 1))
+        total, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
+        if total % nodes:
+            raise OptionError(f"world: found {total} tasks on {nodes} nodes; accepted are as many on each node")
+        here = total // nodes
     else:
         return None
-    if here == 0 or total % here:
+    if total % here:
         raise OptionError(f"world: found {total} processes, {here} on this node; accepted are as many on each node")
     return here, total // here
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.metrics import cross_entropies
+from lightning_rnn.losses import cross_entropies
 from lightning_rnn.models.cells import RecurrentLayer, RecurrentStack, State
 from lightning_rnn.models.masking import flip_sequences, valid_steps
 from lightning_rnn.models.network import SequenceNetwork

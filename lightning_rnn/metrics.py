@@ -1,14 +1,17 @@
 """Metrics of a whole evaluation, from the logits of all its sequences at once."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 import torchmetrics.functional.classification as tm
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+from torch.nn.functional import one_hot
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_rnn.losses import cross_entropies
 from lightning_rnn.models.decision import Decision
+from lightning_rnn.ranks import are_several
 
 CALIBRATION_BINS = 15
 
@@ -47,17 +50,7 @@ def gather_outcomes(parts: list[Outcome]) -> Outcome:
 
 def gather_rows(column: Tensor) -> Tensor:
     """Concatenate a tensor of all ranks, whose numbers of rows may differ; a collective call."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return column
-    return torch.cat(gather_all_tensors(column))
-
-
-def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
-    """Return (B,) cross entropies in nats, in float32 at least; of two classes the binary one of the one logit."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    if logits.ndim == 1:
-        return binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
-    return cross_entropy(logits, y, reduction="none")
+    return torch.cat(gather_all_tensors(column)) if are_several() else column
 
 
 def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, Tensor]:
@@ -83,8 +76,8 @@ def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, T
     task |= {"average": "macro", "validate_args": False}
     present = y.bincount(minlength=num_classes) > 0
     result: dict[str, Any] = {"loss": outcome.loss.mean(), "accuracy": (decided == y).float().mean()}
-    # double: float32 sigmoids of confident logits tie
-    ranks = logits.double().sigmoid() if logits.ndim == 1 else logits.double().softmax(1)
+    # in [0, 1] as probabilities are, but those of confident logits tie
+    ranks = 0.5 + logits.double().atan() / math.pi if logits.ndim == 1 else logits.double().softmax(1)
     if bool(present.all()):
         result["auroc"] = tm.auroc(ranks, y, **task)
     if logits.ndim == 2 or bool(present[1]):

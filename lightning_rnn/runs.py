@@ -56,6 +56,18 @@ class StoredRun:
         self.weights: dict[str, Any] = content["state_dict"]
         self.step: int = content["global_step"]
 
+    def restore(self, model: SequenceClassifier) -> None:
+        """Give a model the checkpoint's weights.
+
+        Raises:
+            CheckpointError: They are not that model's.
+        """
+        try:
+            model.load_state_dict(self.weights)
+        except Exception as error:  # whatever is in the file
+            reason = str(error).strip().rpartition("\n")[2].strip()
+            raise CheckpointError(f"{self.path}: its weights are not this model's ({reason[:200]})") from None
+
     def check(self, command: str, config: Any) -> None:
         """Compare what a command is to do with what the checkpoint knows.
 

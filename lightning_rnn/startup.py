@@ -25,14 +25,20 @@ def import_torchmetrics() -> None:
 
 
 @contextmanager
-def importing(module: str) -> Iterator[None]:
-    """Import without a search for garbage among the half million objects that stay, now or later: a second or two."""
+def importing(module: str, *, for_good: bool) -> Iterator[None]:
+    """Import without a search for garbage among the half million objects that stay: a second or two.
+
+    Args:
+        module: What is about to be imported; nothing is done where it is there already.
+        for_good: Whether all objects may be left out of later searches, too: not those of another program.
+    """
     if module in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()
     try:
         yield
-        gc.freeze()
+        if for_good:
+            gc.freeze()
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""The classifier: settings, learning rate, class weights, prediction, and training against a plain loop."""
+"""The classifier: settings, class weights, prediction, and training against a plain loop."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModul
 from lightning_rnn.data.modules import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, NumericError, OptionError
+from lightning_rnn.schedules import learning_rate
 
 SMALL = {"num_train": 50, "num_val": 20, "num_test": 30, "batch_size": 16, "length": 5}
 
@@ -61,54 +62,6 @@ def test_hyper_parameters_are_json():
 
 def test_class_names_are_codes_unless_given():
     assert SequenceClassifier(num_classes=3).schema == Schema(1, ["0", "1", "2"], None)
-
-
-# learning rate
-
-
-def torchs_rates(scheduler, total, **options):
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.02)
-    schedule = scheduler(optimizer, **options)
-    rates = []
-    for _ in range(total):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return rates
-
-
-@pytest.mark.parametrize("total", [1, 7, 100])
-def test_cosine_equals_torchs(total):
-    expected = torchs_rates(torch.optim.lr_scheduler.CosineAnnealingLR, total, T_max=total)
-    classifier = model(schedule="cosine", lr=0.02)
-    assert [classifier.learning_rate(step, total) for step in range(total)] == pytest.approx(expected, rel=1e-6)
-    assert classifier.learning_rate(0, total) == 0.02
-    assert classifier.learning_rate(total, total) == pytest.approx(0, abs=1e-15)
-
-
-@pytest.mark.parametrize("total", [10, 50, 1000])
-def test_onecycle_equals_torchs(total):
-    """Torch rises until step pct_start * total_steps - 1 and ends at total_steps - 1; ours at 0.3 total and total."""
-    options = {"max_lr": 0.02, "total_steps": total + 1, "pct_start": (0.3 * total + 1) / (total + 1)}
-    scheduler = torch.optim.lr_scheduler.OneCycleLR
-    expected = torchs_rates(scheduler, total, cycle_momentum=False, three_phase=False, **options)
-    classifier = model(schedule="onecycle", lr=0.02)
-    rates = [classifier.learning_rate(step, total) for step in range(total)]
-    assert rates == pytest.approx(expected, rel=1e-6)
-    assert rates[0] == pytest.approx(0.02 / 25)
-    assert max(rates) == pytest.approx(0.02)
-    assert rates.index(max(rates)) == round(0.3 * total)
-    assert classifier.learning_rate(total, total) == pytest.approx(0.02 / 250_000)
-
-
-def test_constant_stays():
-    classifier = model(schedule="constant", lr=0.02)
-    assert [classifier.learning_rate(step, total) for step, total in ((0, 10), (10, 10), (5, math.inf))] == [0.02] * 3
-
-
-@pytest.mark.parametrize(("schedule", "end"), [("cosine", 0.0), ("onecycle", 0.01 / 250_000), ("constant", 0.01)])
-def test_the_rate_stays_at_its_end_beyond_the_last_step(schedule, end):
-    assert model(schedule=schedule).learning_rate(500, 100) == pytest.approx(end, abs=1e-15)
 
 
 # loss
@@ -263,7 +216,7 @@ def test_fit_equals_a_plain_loop(optimizer, schedule, reference):
         loader.sampler.set_epoch(epoch)
         sums = []
         for batch in loader:
-            optimizer.param_groups[0]["lr"] = plain.learning_rate(steps, 8)
+            optimizer.param_groups[0]["lr"] = learning_rate(schedule, 0.01, steps, 8)
             logits = plain(batch.x, batch.lengths)
             loss = loss_of(logits, batch.y.float())
             optimizer.zero_grad()
@@ -330,7 +283,7 @@ def test_logs_every_steps_rate_and_gradient_norm_and_every_epochs_means():
     run.fit(classifier, SyntheticDataModule(**SMALL))
     series = {name: [recorder.values[step, name] for step in range(8) if (step, name) in recorder.values]
               for _, name in recorder.values}  # fmt: skip
-    assert series["train/lr"] == pytest.approx([classifier.learning_rate(step, 8) for step in range(8)])
+    assert series["train/lr"] == pytest.approx([learning_rate("onecycle", 0.01, step, 8) for step in range(8)])
     assert len(series["train/loss_step"]) == len(series["train/grad_norm"]) == 8
     assert min(series["train/grad_norm"]) > 1e-4  # before it was clipped
     assert series["train/loss"][-1] == pytest.approx(run.callback_metrics["train/loss"].item())

@@ -85,7 +85,7 @@ def test_options(folder, run, command, typed, glued):
         assert_our_words(run(command, *start, *args))
 
 
-KEYS = ["model", "data", "trainer", "class_path", "init_args", "lr", "seed", "fit"]
+KEYS = ["model", "data", "trainer", "class_path", "init_args", "lr", "seed", "fit", "ckpt_path", "default_root_dir"]
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-10, 10), st.floats(), TEXTS, st.sampled_from(WORDS))
 YAML = st.recursive(
     LEAVES,
@@ -97,6 +97,8 @@ YAML = st.recursive(
 @settings(max_examples=max(10, EXAMPLES // 10), **QUIET)
 @given(content=st.one_of(st.binary(max_size=60), YAML.map(lambda value: yaml.safe_dump(value).encode())))
 @example(content=b"trainer: null")
+@example(content=b"trainer: {default_root_dir: 5}")
+@example(content=b"ckpt_path: [1]")
 @example(content=b"trainer: 7.5")
 @example(content=b"model: []")
 def test_config_files(folder, run, content):

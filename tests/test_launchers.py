@@ -97,7 +97,9 @@ def test_numbers_that_contradict_are_refused(launch, environment, name, value):
     assert str(error.value).startswith(f"--trainer.{name}: found {value!r}, accepted is 2")
 
 
-@pytest.mark.parametrize("environment", [torchrun_env(2, 3), slurm_env(5, 2), slurm_env(2, 4)], ids=repr)
+@pytest.mark.parametrize(
+    "environment", [torchrun_env(2, 3), slurm_env(5, 2), slurm_env(2, 4), slurm_env(3, 2), slurm_env(5, 3)], ids=repr
+)
 def test_nodes_of_different_sizes_are_refused(launch, environment):
     launch(environment)
     with pytest.raises(OptionError, match="accepted are as many on each node"):

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn.metrics import CALIBRATION_BINS, Outcome, cross_entropies, evaluate, gather_outcomes
+from lightning_rnn.losses import cross_entropies
+from lightning_rnn.metrics import CALIBRATION_BINS, Outcome, evaluate, gather_outcomes
 from lightning_rnn.models.decision import Decision
 
 FULL = {"loss", "accuracy", "auroc", "f1", "average_precision", "balanced_accuracy", "brier", "log_loss", "ece"}
@@ -96,8 +97,8 @@ def test_by_hand():
 
 
 def test_confident_logits_are_ranked_apart():
-    """Their float32 probabilities are all 1."""
-    found = evaluate(outcome([30.0, 31.0, 32.0, 33.0], [0, 0, 1, 1]), Decision(), full=True)
+    """Their probabilities are all 1, in double precision as well."""
+    found = evaluate(outcome([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), full=True)
     assert (found["auroc"].item(), found["average_precision"].item()) == (1.0, 1.0)
 
 

@@ -13,6 +13,8 @@ import yaml
 from kill_and_resume import history, newest, outcome
 
 from lightning_rnn import SequenceClassifier
+from lightning_rnn.arguments import Parser
+from lightning_rnn.schedules import learning_rate
 
 LOGS = Path("lightning_logs")
 RUN = LOGS / "version_0"
@@ -214,8 +216,8 @@ def test_the_new_rate_and_number_of_epochs_hold(empty, run_ok, schedule):
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 5, "--model.lr", 0.003)
     old, new = SequenceClassifier(**options), SequenceClassifier(**{**options, "lr": 0.003})
     first, total = 2 * STEPS, 5 * STEPS
-    wanted = [old.learning_rate(step, first) for step in range(first)]
-    wanted += [new.learning_rate(step, total) for step in range(first, total)]
+    wanted = [learning_rate(old.schedule, old.lr, step, first) for step in range(first)]
+    wanted += [learning_rate(new.schedule, new.lr, step, total) for step in range(first, total)]
     assert values_of("train/lr") == pytest.approx(wanted, rel=1e-6)
     saved = load(LAST)
     assert saved["global_step"] == total and saved["hyper_parameters"]["lr"] == 0.003
@@ -356,6 +358,19 @@ def test_a_run_on_a_users_own_data_module_goes_on(empty, run_ok, refused, monkey
     err = refused(*trusted, "--data", "SyntheticDataModule", code=2)
     assert "--data: found 'SyntheticDataModule', accepted is 'the class that it was trained with'" in err
     assert "the train sequences are not those of the checkpoint" in refused(*trusted, "--data.seed", 9, code=1)
+
+
+def test_a_config_that_cannot_be_written_leaves_the_old_one(trained, run, monkeypatch):
+    def half(self, config, path, **options):
+        Path(path).write_text("trainer:")
+        raise OSError("No space left on device")
+
+    before = (RUN / "config.yaml").read_text()
+    monkeypatch.setattr(Parser, "save", half)
+    result = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 9)
+    assert (result.code, result.err) == (1, "lightning_rnn: error: No space left on device\n")
+    assert (RUN / "config.yaml").read_text() == before
+    assert list(RUN.glob(".config*")) == []
 
 
 @pytest.mark.parametrize("content", ["[1, 2", "words", ""])

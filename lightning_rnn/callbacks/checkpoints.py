@@ -15,7 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_rnn.atomic import replacing
 from lightning_rnn.errors import DataError, require
+from lightning_rnn.ranks import from_all
 
 Monitor = Literal["val/loss", "val/accuracy", "val/auroc", "val/f1"]
 
@@ -161,11 +163,7 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states, one a rank; a collective call, as saving is."""
-        states: list[Any] = [_random_state()]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            states = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(states, _random_state())
-        return {"ranks": states}
+        return {"ranks": from_all(_random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts: what comes before draws random numbers, too."""
@@ -218,42 +216,21 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, synchronises and renames, so that a kill leaves the previous file whole."""
+    """Writes a checkpoint whole or not at all, so that a kill leaves the previous file as it was."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with beside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-            synchronise_folder(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def synchronise_folder(folder: Path) -> None:
-    """Make renames in a folder last, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with replacing(Path(path), durable=True) as beside, beside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
 
 
 def replace_by_link(source: Path, target: Path) -> None:
     """Make `target` the file that `source` is now, atomically; a copy where the file system has no links."""
     if target.exists() and target.samefile(source):
         return
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(source, beside)
-    except OSError:
-        shutil.copyfile(source, beside)
-    os.replace(beside, target)
+    with replacing(target) as beside:
+        try:
+            os.link(source, beside)
+        except OSError:
+            shutil.copyfile(source, beside)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_rnn.data.loading import EvalSampler, SequenceLoader, TrainSampler
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, require
+from lightning_rnn.ranks import are_several, from_all
 
 FREE_FOR_ONE = 4  # a part is kept on an accelerator whose free memory is so many times its size
 PARTS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -137,9 +138,9 @@ class SequenceDataModule(LightningDataModule):
         if self.trainer is not None and stage == "fit" and self.part("val") is None:
             self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list
         parts = self.load(stage, known if stage != "fit" and isinstance(known, Schema) else None)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if are_several():
             random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
-            self._compare_ranks(random_state + "".join(part.fingerprint() for part in parts))
+            _compare_ranks(random_state + "".join(part.fingerprint() for part in parts))
 
     def train_dataloader(self) -> SequenceLoader:
         """Return the loader of shuffled training batches."""
@@ -238,10 +239,9 @@ class SequenceDataModule(LightningDataModule):
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def _compare_ranks(self, fingerprint: str) -> None:
-        mine = hashlib.blake2b(fingerprint.encode(), digest_size=16).hexdigest()
-        found: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(found, mine)
-        odd = [rank for rank, other in enumerate(found) if other != found[0]]
-        if odd:
-            raise DataError(f"ranks {odd} have other sequences, splits or random states than rank 0")
+
+def _compare_ranks(fingerprint: str) -> None:
+    found = from_all(hashlib.blake2b(fingerprint.encode(), digest_size=16).hexdigest())
+    odd = [rank for rank, other in enumerate(found) if other != found[0]]
+    if odd:
+        raise DataError(f"ranks {odd} have other sequences, splits or random states than rank 0")

@@ -31,9 +31,8 @@ class MinGRU(nn.Module):
         weight, bias = self.linear.weight.view(2, -1, x.shape[-1]), self.linear.bias.view(2, 1, -1)
         flat = x.reshape(-1, x.shape[-1]).expand(2, -1, -1)
         both = torch.baddbmm(bias, flat, weight.transpose(1, 2)).view(2, *x.shape[:-1], -1)
-        both = (
-            both if both.dtype == torch.float64 else both.float()
-        )  # over long sequences bfloat16 would lose the state
+        if both.dtype != torch.float64:
+            both = both.float()  # over long sequences bfloat16 would lose the state
         return both[0], both[1]
 
     def forward(self, x: Tensor, h_0: Tensor | None = None) -> Tensor:

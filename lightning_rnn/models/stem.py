@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rnn.models.masking import valid_steps
+from lightning_rnn.ranks import are_several
 
 
 class MaskedBatchNorm(nn.Module):
@@ -75,7 +76,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Return the sum of `x` over all ranks, differentiably; `x` itself where there is one process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if are_several():
         return _AllReduceSum.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return x
 

@@ -1,0 +1,39 @@
+"""The loss of each sequence, and what it weighs."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from lightning_rnn.errors import require
+
+
+def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
+    """Return (B,) cross entropies in nats, in float32 at least; of two classes the binary one of the one logit."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if logits.ndim == 1:
+        return binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
+    return cross_entropy(logits, y, reduction="none")
+
+
+def class_weight(
+    num_classes: int, pos_weight: float | None, class_weights: Literal["balanced"] | list[float] | None
+) -> Tensor:
+    """Return (K,) weights; for balanced ones, ones until the data is known.
+
+    Raises:
+        OptionError: Weights that do not fit the classes.
+    """
+    if pos_weight is not None:
+        require(num_classes == 2, "--model.pos_weight", pos_weight, f"none with {num_classes} classes")
+        require(class_weights is None, "--model.pos_weight", pos_weight, "none together with class_weights")
+        require(0 < pos_weight < math.inf, "--model.pos_weight", pos_weight, "a finite number above 0")
+        return torch.tensor([1.0, pos_weight])
+    if isinstance(class_weights, list):
+        fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)
+        require(fits, "--model.class_weights", class_weights, f"{num_classes} numbers above 0")
+        return torch.tensor(class_weights, dtype=torch.float32)
+    require(class_weights in (None, "balanced"), "--model.class_weights", class_weights, "balanced or numbers")
+    return torch.ones(num_classes)
