@@ -59,7 +59,7 @@ def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
     }  # fmt: skip
     words = [word for pair in ours.items() for word in pair]
     name = f"ragged lstm {'two-way' if bidirectional else 'one-way'}{', buckets' if buckets else ''}"
-    return Case(name, 3, plain, words)
+    return Case(name, 10, plain, words)
 
 
 def compare(case: Case, runs: int) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def main(runs: int = 5, device: str = "cpu", only: str = "", more: bool = False)
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             *(seed(cell) for cell in ("rnn", "lstm")),
-            # as many epochs as by default: of the first three, two are looked into for gradients through time
+            # as many epochs as by default: of the first three, two are looked into for gradients through time; so below
             *(fixed("mid", cell, epochs=10, steps=100, train=4096, device=device) for cell in ("rnn", "lstm", "gru")),
             *(ragged(Path(folder), bidirectional) for bidirectional in (False, True)),
         ]
