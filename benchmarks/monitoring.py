@@ -19,12 +19,14 @@ COMMANDS = {
 }
 
 
-def main(runs: int = 4, everything: bool = False) -> None:
+def main(runs: int = 8, everything: bool = False) -> None:
     chosen = {name: command for name, command in COMMANDS.items() if everything or name != "all"}
     compare(chosen, "monitoring_all" if everything else "monitoring", runs)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--all", action="store_true")
-    main(everything=parser.parse_args().all)
+    args = parser.parse_args()
+    main(args.runs, args.all)
