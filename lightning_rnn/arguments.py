@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import OptionError, require
+from lightning_rnn.errors import OptionError
 
 PROGRAM = "lightning_rnn"
 COMMANDS = {
@@ -79,8 +79,9 @@ class Typed:
 
 def _text(value: Any, option: str) -> str | None:
     """Return a path of a config file; the parser comes too late to refuse another type."""
-    require(value is None or isinstance(value, str), option, value, "a path")
-    return value  # type: ignore[no-any-return]  # as just checked
+    if value is None or isinstance(value, str):
+        return value
+    raise OptionError(f"{option}: found {value!r}, accepted is a path")
 
 
 def class_of(settings: Any) -> Any:

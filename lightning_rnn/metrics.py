@@ -77,14 +77,14 @@ def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, T
     present = y.bincount(minlength=num_classes) > 0
     result: dict[str, Any] = {"loss": outcome.loss.mean(), "accuracy": (decided == y).float().mean()}
     # in [0, 1] as probabilities are, but those of confident logits tie
-    ranks = 0.5 + logits.double().atan() / math.pi if logits.ndim == 1 else logits.double().softmax(1)
+    scores = 0.5 + logits.double().atan() / math.pi if logits.ndim == 1 else logits.double().softmax(1)
     if bool(present.all()):
-        result["auroc"] = tm.auroc(ranks, y, **task)
+        result["auroc"] = tm.auroc(scores, y, **task)
     if logits.ndim == 2 or bool(present[1]):
         result["f1"] = tm.f1_score(decided, y, **task)
     if full:
         if bool(present.all()):
-            result["average_precision"] = tm.average_precision(ranks, y, **task)
+            result["average_precision"] = tm.average_precision(scores, y, **task)
         recalls = torch.stack([(decided[y == k] == k).float().mean() for k in present.nonzero().view(-1)])
         result["balanced_accuracy"] = recalls.mean()
         squared = (table - one_hot(y, num_classes)).square().sum(1)

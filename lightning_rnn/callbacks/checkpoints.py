@@ -222,7 +222,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint."""
         with replacing(Path(path), durable=True) as beside, beside.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
 
 
 def replace_by_link(source: Path, target: Path) -> None:

@@ -83,15 +83,15 @@ class SequenceNetwork(nn.Module):
         Returns:
             Logits: (B,) for two classes, that of the second; (B, K) for more.
         """
-        ends = unless_full(lengths, x.shape[1])
-        x = self.preprocess(x, ends)
+        ragged = unless_full(lengths, x.shape[1])
+        x = self.preprocess(x, ragged)
         if self.stem is not None:
             x, lengths = self.stem(x, lengths)
-            ends = ends if ends is None else lengths
-        order = longest_first(ends)
+            ragged = None if ragged is None else lengths
+        order = longest_first(ragged)
         if order is not None:  # less time is lost to padding, see `cut`
-            x, ends = x.index_select(0, order), lengths[order]
-        pooled = self.pool(self.recurrent(x, ends), ends)  # (B, D H)
+            x, ragged = x.index_select(0, order), lengths[order]
+        pooled = self.pool(self.recurrent(x, ragged), ragged)  # (B, D H)
         pooled = pooled if order is None else pooled.index_select(0, order.argsort())
         logits: Tensor = self.head(self.dropout(pooled))  # (B, 1) or (B, K)
         return logits.squeeze(1) if self.num_classes == 2 else logits
