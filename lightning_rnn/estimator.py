@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from lightning_rnn.arrays import as_array
 from lightning_rnn.classifier import ARCHITECTURE, SMALL, SequenceClassifier
 from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.deploy.onnx_classifier import as_array
 from lightning_rnn.errors import DataError, optional, require
 from lightning_rnn.models.cells import CellName
 from lightning_rnn.models.network import Pooling, Stem

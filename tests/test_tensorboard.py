@@ -13,6 +13,7 @@ import sklearn.metrics as sk
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 from test_metrics import random_outcome
@@ -111,6 +112,16 @@ def test_a_default_run_imports_no_matplotlib_and_shows_its_memory(empty):
     assert [event.step for event in events().Scalars("memory/horizon/layer0")] == [1, 3, 7, 11]  # epochs 1, 2, 4, 6
     assert [event.step for event in events().Tensors("val/pr_curve")] == [1, 3, 7, 11]
     assert len(events().Scalars("val/loss")) == 6 and not events().Tags()["images"]
+
+
+def test_numbers_logged_together_are_one_event(tmp_path):
+    logger = tensorboard.OneEventLogger(tmp_path)
+    logger.log_metrics({"a": 1.0, "b": torch.tensor(2.0)}, 3)
+    logger.finalize("success")
+    (path,) = Path(logger.log_dir).glob("events*")
+    events = [event for event in LegacyEventFileLoader(str(path)).Load() if event.step]
+    found = [[(value.tag, value.simple_value) for value in event.summary.value] for event in events]
+    assert found == [[("a", 1.0), ("b", 2.0)]]
 
 
 def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):

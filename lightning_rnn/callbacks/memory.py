@@ -56,10 +56,9 @@ class MemoryProbe(Callback):
         for name, curve in memory.gradients.items():
             self.curves.setdefault(name, []).append(curve)
         step = max(0, trainer.global_step - 1)
-        for name, value in memory.horizons().items():
-            writer.add_scalar(f"memory/horizon/{name}", value, step)
-        for name, share in memory.saturation.items():
-            writer.add_scalar(f"memory/saturation/{name}", share, step)
+        numbers = {f"horizon/{name}": float(value) for name, value in memory.horizons().items()}
+        numbers |= {f"saturation/{name}": share for name, share in memory.saturation.items()}
+        trainer.logger.log_metrics({f"memory/{name}": value for name, value in numbers.items()}, step)  # type: ignore[union-attr]  # it has a writer
         if (self.every_n_epochs is not None or is_due(epoch, None, first=FIRST)) and can_draw():
             self._draw(writer, memory, sequences, rows[:SHOWN], step)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rnn.arrays import as_array
 from lightning_rnn.data.stored import StoredRows
 from lightning_rnn.errors import DataError
 
@@ -280,10 +281,7 @@ class Sequences:
 def _as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
     """Convert without copying where nothing changes; refuse what is not numbers."""
     if not isinstance(data, Tensor):
-        try:
-            array = np.asarray(data)
-        except ValueError:
-            raise DataError(f"{name}: found nested lists of different lengths, accepted is a table") from None
+        array = as_array(data, name)
         if array.dtype.kind not in "biuf" or (dtype == torch.int64 and array.dtype.kind == "f"):
             kind = "integers" if dtype == torch.int64 else "numbers"
             raise DataError(f"{name}: found dtype {array.dtype}, accepted are {kind}")

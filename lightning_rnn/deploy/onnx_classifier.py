@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_rnn.arrays import as_array
 from lightning_rnn.errors import DataError, optional
 
 METADATA = "lightning_rnn"  # the file's entry with all that is not in its graph
@@ -113,18 +114,6 @@ class OnnxClassifier:
                 found[row] = value
             start = stop
         return np.stack(found)
-
-
-def as_array(x: Any, name: str) -> np.ndarray:
-    """Return x as an array, without a copy where it is one.
-
-    Raises:
-        DataError: Nested lists of different lengths.
-    """
-    try:
-        return np.asarray(x)
-    except ValueError:
-        raise DataError(f"{name}: found nested lists of different lengths, accepted is a table") from None
 
 
 def check_steps(x: Any, name: str, num_features: int) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_rnn.deploy.onnx_classifier import as_array, check_steps, open_session
+from lightning_rnn.arrays import as_array
+from lightning_rnn.deploy.onnx_classifier import check_steps, open_session
 from lightning_rnn.errors import DataError
 
 if TYPE_CHECKING:
