@@ -23,6 +23,7 @@ from lightning_rnn.schedules import Schedule, learning_rate
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
 COUNT_EVERY = 256  # steps after which the training metrics are brought up to date: looking stops an accelerator
 SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
+STEP_ATTRIBUTES = {"_current_fx_name", "_batch", "_logs", "_loss", "_norm"}
 FUSED_ON = ("cpu", "cuda")  # where Adam in one kernel is known to be right
 
 
@@ -128,8 +129,8 @@ class SequenceClassifier(LightningModule):
         self.stored_step = 0  # optimiser steps by then
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the one that Lightning sets fifty times a step without asking whether it is a weight."""
-        if name == "_current_fx_name":
+        """Set an attribute, those that change in each step without asking whether they are weights."""
+        if name in STEP_ATTRIBUTES:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -171,6 +172,7 @@ class SequenceClassifier(LightningModule):
         """
         self.network.decision.set()  # a fitted one belongs to the weights it was fitted on
         self._weights = [weight for weight in self.parameters() if weight.requires_grad]  # the walk to them is long
+        self._scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow
         self._total_steps = float(self.trainer.estimated_stepping_batches)
         if math.isinf(self._total_steps):
             require(self.schedule == "constant", "--model.schedule", self.schedule, "constant in a run without end")
@@ -181,9 +183,11 @@ class SequenceClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Set the step's learning rate."""
-        self._batch = batch
-        rate = learning_rate(self.schedule, self.lr, self.trainer.global_step, self._total_steps)
-        for group in self.trainer.optimizers[0].param_groups:
+        trainer = self.trainer
+        step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._batch, self._logs = batch, (step + 1) % interval == 0  # a log costs more than a small step
+        rate = learning_rate(self.schedule, self.lr, step, self._total_steps)
+        for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate
             group["weight_decay"] = self.hparams["weight_decay"]  # a resumed optimiser has the checkpoint's
 
@@ -195,7 +199,7 @@ class SequenceClassifier(LightningModule):
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence's weighted by its class."""
         logits, y = self.network(batch.x, batch.lengths), self._labels(batch)
-        loss = self._losses(logits, y).mean()
+        loss = self._losses(logits, y).mean() if self._weighs else cross_entropies(logits, y, reduction="mean")
         self._loss = loss.detach()
         self._uncounted.append((logits.detach(), y, self._loss))
         if len(self._uncounted) == COUNT_EVERY:
@@ -233,19 +237,17 @@ class SequenceClassifier(LightningModule):
             NumericError: The loss or the gradients' norm is not finite.
         """
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]  # of one kind, on one device
-        self._norm = norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        logs = (self.trainer.global_step + 1) % interval == 0  # a log costs more than a small step
-        scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow
+        self._norm = norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
         # reading a number stops an accelerator: there the check waits for the next log
-        known = float(norm) if logs or not norm.is_cuda else math.nan
-        if (logs or not norm.is_cuda) and not scaled and not math.isfinite(known):
+        reads = self._logs or not norm.is_cuda
+        known = float(norm) if reads else math.nan
+        if reads and not math.isfinite(known) and not self._scaled:
             self._refuse_step()
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val and not known <= gradient_clip_val:
             torch._foreach_mul_(gradients, (float(gradient_clip_val) / (norm + 1e-6)).clamp(max=1.0))
-        if logs:
+        if self._logs:
             self.trainer.callback_metrics["train/loss_step"] = self._loss
             if self.trainer.progress_bar_callback is not None:
                 self.log("train/loss_step", self._loss, prog_bar=True, logger=False)
@@ -339,7 +341,7 @@ class SequenceClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what names code; add the newest metrics and the epoch's sums of all ranks."""
         checkpoint["hyper_parameters"].pop("_instantiator", None)
-        if self._norm is not None and self.trainer.precision != "16-mixed" and not math.isfinite(float(self._norm)):
+        if self._norm is not None and not self._scaled and not math.isfinite(float(self._norm)):
             self._refuse_step()
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         checkpoint["train_sums"] = self._gather_sums()

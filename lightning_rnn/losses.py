@@ -10,12 +10,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from lightning_rnn.errors import require
 
 
-def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
-    """Return (B,) cross entropies in nats, in float32 at least; of two classes the binary one of the one logit."""
+def cross_entropies(logits: Tensor, y: Tensor, *, reduction: Literal["none", "mean"] = "none") -> Tensor:
+    """Return (B,) cross entropies in nats, or their mean, in float32 at least; binary for (B,) logits."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if logits.ndim == 1:
-        return binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
-    return cross_entropy(logits, y, reduction="none")
+        return binary_cross_entropy_with_logits(logits, y.to(logits), reduction=reduction)
+    return cross_entropy(logits, y, reduction=reduction)
 
 
 def class_weight(

@@ -41,9 +41,9 @@ class Skipping(SequenceClassifier):
 def train(model, *callbacks, **options):
     torch.manual_seed(0)
     trainer = Trainer(
-        limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, profiler=NoProfiler(), callbacks=[*callbacks], accelerator="cpu",
-        gradient_clip_val=0.5, **options,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        profiler=NoProfiler(), callbacks=[*callbacks], accelerator="cpu", gradient_clip_val=0.5,
+        **{"limit_val_batches": 0, "num_sanity_val_steps": 0, **options},
     )  # fmt: skip
     drop_overhead(trainer, model)
     trainer.fit(model, SyntheticDataModule(num_train=96))
@@ -69,6 +69,32 @@ def test_direct_steps_equal_lightnings(empty, cell):
         assert torch.equal(value, other.state_dict()[name]), name
     states = [trainer.fit_loop.state_dict() for trainer in (ours, lightnings)]
     assert states[0] == states[1]
+
+
+class Watching(Callback):
+    def __init__(self):
+        self.validated = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.validated.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"val_check_interval": 2}, {"val_check_interval": 2, "check_val_every_n_epoch": None},
+     {"check_val_every_n_epoch": 2}, {"max_steps": 7}, {"limit_train_batches": 2}, {"max_time": "00:00:01:00"}],
+    ids=str,
+)  # fmt: skip
+def test_validates_and_ends_when_lightning_would(empty, options):
+    found = []
+    for others in ((), (Counting(),)):
+        watching = Watching()
+        options = {"max_epochs": 4, "limit_val_batches": 1, **options}
+        trainer, direct = train(SequenceClassifier(hidden_size=2), watching, *others, **options)
+        assert direct is not bool(others)
+        found.append((watching.validated, trainer.global_step, trainer.fit_loop.state_dict()))
+    assert found[0] == found[1]
+    assert found[0][0]
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,10 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where an interval is over, unless validation comes first: it belongs to the state."""
+        if self.folder is None or (self.every_n_steps is None and self.every_n_minutes is None):
+            return
         step = trainer.global_step
-        if self.folder is None or step == self._saved_step:  # gradients are being accumulated
+        if step == self._saved_step:  # gradients are being accumulated
             return
         if self.every_n_steps is not None and step % self.every_n_steps == 0:
             self._due = True

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from lightning_rnn.adam import lean_step
 from lightning_rnn.data.modules import SequenceDataModule
 
 OUTER_HOOKS = ("on_train_batch_start", "on_train_batch_end")
@@ -39,9 +40,10 @@ class DirectEpochLoop(_TrainingEpochLoop):
     """
 
     _listeners: list[Callback] | None = None  # whom to call before and after a step; None for Lightning's own step
+    _in_a_row: float = 0  # steps of an epoch up to the first after which there may be more to do than the next one
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
-        """Look who listens: an epoch's steps are alike."""
+        """Look who listens and what is due when: an epoch's steps are alike."""
         super().on_run_start(data_fetcher)
         trainer, model = self.trainer, self.trainer.lightning_module
         data: Any = trainer.datamodule
@@ -60,6 +62,29 @@ class DirectEpochLoop(_TrainingEpochLoop):
             and all(_keeps(callback, Callback, INNER_HOOKS) for callback in callbacks)
         )
         self._listeners = [c for c in callbacks if not _keeps(c, Callback, OUTER_HOOKS)] if direct else None
+        counted = trainer.val_check_batch is not None and trainer.check_val_every_n_epoch is not None
+        decides_late = direct and counted and self.max_steps == -1
+        self._in_a_row = min(trainer.num_training_batches, trainer.val_check_batch) if decides_late else 0
+        self._forward = model.training_step if trainer.strategy.model is model else trainer.strategy.training_step
+        self._optimize = lean_step(trainer.optimizers[0])
+
+    @property
+    def done(self) -> bool:
+        """Whether the epoch is over."""
+        return not self._goes_on() and super().done
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        """Validate, stop and flush loggers where that is due."""
+        if self._goes_on():
+            self._batches_that_stepped += 1
+        else:
+            super().on_advance_end(data_fetcher)
+
+    def _goes_on(self) -> bool:
+        """Tell whether nothing but the next step can come now."""
+        progress, trainer = self.batch_progress, self.trainer
+        in_a_row = progress.current.ready < self._in_a_row and not progress.is_last_batch
+        return in_a_row and not trainer.should_stop and not trainer.received_sigterm
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Do a step."""
@@ -73,7 +98,9 @@ class DirectEpochLoop(_TrainingEpochLoop):
         progress.is_last_batch = data_fetcher.done
         batch = trainer.datamodule.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)
         progress.increment_ready()
-        trainer._logger_connector.on_batch_start(batch)
+        connector = trainer._logger_connector
+        connector._first_loop_iter = connector._first_loop_iter is None
+        self._results.batch, self._results.batch_size, self._results.dataloader_idx = batch, None, None
         if self._tell("on_train_batch_start", batch, batch_idx) == -1:  # the model's way to end the epoch
             progress.increment_by(0, is_last_batch=True)
             progress.increment_processed()
@@ -83,8 +110,8 @@ class DirectEpochLoop(_TrainingEpochLoop):
         progress.increment_processed()
         self._tell("on_train_batch_end", outputs, batch, batch_idx)
         if self._results:  # somebody has logged
-            trainer._logger_connector.on_batch_end()
-            trainer._logger_connector.update_train_step_metrics()
+            connector.on_batch_end()
+            connector.update_train_step_metrics()
         self._results.batch = self._results.batch_size = None
         progress.increment_completed()
 
@@ -101,7 +128,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
         model: Any = trainer.lightning_module
         optimizer = trainer.optimizers[0]
         model._current_fx_name = "training_step"
-        loss: Any = trainer.strategy.training_step(batch, batch_idx)
+        loss: Any = self._forward(batch, batch_idx)
         progress.zero_grad.increment_ready()
         progress.zero_grad.increment_started()
         model.optimizer_zero_grad(trainer.current_epoch, batch_idx, optimizer)
@@ -109,7 +136,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
         loss.backward()
         model.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         progress.step.increment_ready()
-        optimizer.step()
+        self._optimize()
         progress.step.increment_completed()
         detached: Tensor = loss.detach()
         return detached

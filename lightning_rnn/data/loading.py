@@ -163,25 +163,34 @@ class SequenceLoader:
         self.source, self.sampler = source, sampler
         self.position = 0  # batches of the epoch handed out so far
         self.count = 0  # sequences handed out since the last beginning, which a resume is too
-        self.order = ""  # hash of all rows handed out so far: two runs with equal hashes saw the same sequences
+        self._order, self._unhashed = "", list[Tensor]()  # the rows of the latest batches are not in it yet
         self._resumed = False
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return len(self.sampler)
 
+    @property
+    def order(self) -> str:
+        """Hash of all rows handed out so far: two runs with equal hashes saw the same sequences."""
+        for rows in self._unhashed:
+            content = self._order.encode() + rows.numpy().tobytes()
+            self._order = hashlib.blake2b(content, digest_size=16).hexdigest()
+        self._unhashed = []
+        return self._order
+
     def __iter__(self) -> Iterator[SequenceBatch]:
         """Yield the epoch's batches, from the stored position in the first epoch after a resume."""
         sequences = self.source(self.sampler.epoch)
         self.position, self._resumed, self.count = self.position if self._resumed else 0, False, 0
+        self._order = self.order  # once an epoch is quicker than once a batch
         rows = self.sampler.batches(self.position)
         together = 1
         while block := list(islice(rows, together)):
             for batch, of_batch in zip(sequences.batches([of.clamp(min=0) for of in block]), block, strict=True):
                 self.position += 1
                 self.count += len(of_batch)
-                content = self.order.encode() + of_batch.numpy().tobytes()
-                self.order = hashlib.blake2b(content, digest_size=16).hexdigest()
+                self._unhashed.append(of_batch)
                 yield batch._replace(index=of_batch)
             together = max(1, BLOCK // batch.x.numel()) if sequences.fixed_length else 1
 
@@ -196,7 +205,7 @@ class SequenceLoader:
             DataError: The position is inside an epoch of another number of batches.
         """
         position, batches = int(state["position"]), int(state["batches"])
-        self.position, self.order, self._resumed = position % batches, str(state["order"]), True
+        self.position, self._order, self._resumed = position % batches, str(state["order"]), True
         if self.position and batches != len(self):
             raise DataError(
                 f"the checkpoint is inside an epoch of {batches} batches on each rank, this run has {len(self)}; "

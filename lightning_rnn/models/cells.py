@@ -1,6 +1,6 @@
 """Recurrent layers, each with a form for whole sequences and one for single steps."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,16 +78,14 @@ class RecurrentLayer(nn.Module):
 
     def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return the outputs h (B, T, H) from a state, zeros where it is None, and the state after the last step."""
-        on_cpu = x.device.type == "cpu"
-        if on_cpu and torch.is_autocast_enabled("cpu"):  # not every processor has torch's lstm in bfloat16
+        if x.is_cpu and torch.is_autocast_enabled("cpu"):  # not every processor has torch's lstm in bfloat16
             with torch.autocast("cpu", enabled=False):
                 return self.run(x.float(), state)
         if self.cell == "lstm":
-            output, state = self.layer(x, state and tuple(part[None] for part in state))
-            return output, tuple(part[0] for part in state)
+            return self._run_lstm(x, state)
         h_0 = None if state is None else state[0]
         trains = torch.is_grad_enabled() and not is_tracing()
-        by_hand = _TRAINED_ON_CPU.get(self.cell) if on_cpu and trains else None
+        by_hand = _TRAINED_ON_CPU.get(self.cell) if x.is_cpu and trains else None
         if by_hand is not None:
             output = by_hand.apply(x, h_0, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]  # as above
         elif isinstance(self.layer, MinGRU):
@@ -95,6 +93,15 @@ class RecurrentLayer(nn.Module):
         else:
             output = self.layer(x, None if h_0 is None else h_0[None])[0]
         return output, (output[:, -1],)
+
+    def _run_lstm(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        if is_tracing():  # only whole layers can be exported
+            output, after = self.layer(x, state and tuple(part[None] for part in state))
+        else:  # what the layer asks before it calls this takes a third of a small one's time
+            before = [part[None] for part in state or self.initial_state(x)]
+            weights: Any = self.layer.all_weights[0]  # type: ignore[index]  # which mypy takes for a module
+            output, *after = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
+        return output, tuple(part[0] for part in after)
 
     def initial_state(self, x: Tensor) -> State:
         """Return the state of zeros for inputs like `x` (B, ...)."""

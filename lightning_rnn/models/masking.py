@@ -13,7 +13,7 @@ def is_tracing() -> bool:
 
 def can_ask(values: Tensor) -> bool:
     """Tell whether Python may look at values: an accelerator would stop for the answer, a trace would freeze it."""
-    return values.device.type == "cpu" and not is_tracing()
+    return values.is_cpu and not is_tracing()
 
 
 def valid_steps(lengths: Tensor, width: int) -> Tensor:

@@ -58,7 +58,7 @@ class SequenceNetwork(nn.Module):
         require(0 <= dropout < 1, "--model.dropout", dropout, "a number from 0 to below 1")
         require(pooling in ("last", "mean", "max"), "--model.pooling", pooling, "one of last, mean, max")
         require(stem in ("none", "conv"), "--model.stem", stem, "one of none, conv")
-        self.num_classes, self.pooling = num_classes, pooling
+        self.num_classes, self.pooling, self.dropout = num_classes, pooling, dropout
         self.preprocess = Preprocess(input_size)
         self.stem = ConvStem(input_size) if stem == "conv" else None
         self.recurrent = RecurrentStack(
@@ -69,7 +69,6 @@ class SequenceNetwork(nn.Module):
             bidirectional=bidirectional,
             dropout=dropout,
         )
-        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.recurrent.output_size, 1 if num_classes == 2 else num_classes)
         self.decision = Decision()
 
@@ -93,7 +92,9 @@ class SequenceNetwork(nn.Module):
             x, ragged = x.index_select(0, order), lengths[order]
         pooled = self.pool(self.recurrent(x, ragged), ragged)  # (B, D H)
         pooled = pooled if order is None else pooled.index_select(0, order.argsort())
-        logits: Tensor = self.head(self.dropout(pooled))  # (B, 1) or (B, K)
+        if self.training and self.dropout > 0:
+            pooled = nn.functional.dropout(pooled, self.dropout)
+        logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
         return logits.squeeze(1) if self.num_classes == 2 else logits
 
     def pool(self, states: Tensor, lengths: Tensor | None) -> Tensor:
