@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.losses import cross_entropies
-from lightning_rnn.models.cells import RecurrentLayer, RecurrentStack, State
+from lightning_rnn.models.cells import RecurrentLayer, RecurrentStack, State, side_by_side
 from lightning_rnn.models.masking import flip_sequences, valid_steps
 from lightning_rnn.models.network import SequenceNetwork
 
@@ -87,7 +87,7 @@ class Run(NamedTuple):
     states: list[State]  # T of them
 
 
-def unroll(stack: RecurrentStack, x: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Run]]:
+def unroll(stack: RecurrentStack, x: Tensor, lengths: Tensor) -> tuple[list[Tensor], dict[str, Run]]:
     """Run all layers step by step, without dropout.
 
     Args:
@@ -96,10 +96,13 @@ def unroll(stack: RecurrentStack, x: Tensor, lengths: Tensor) -> tuple[Tensor, d
         lengths: (B,).
 
     Returns:
-        The top layer's outputs (B, T, D H), and the runs by layer and direction.
+        The top layer's outputs (B, T, H) of each direction, in the order in which it reads, and the runs by layer and
+        direction.
     """
     runs: dict[str, Run] = {}
+    outputs = [x]
     for i, forward in enumerate(stack.forward_layers):
+        x = side_by_side(outputs, lengths) if i > 0 else x
         outputs = []
         for name in ("", "_backward") if stack.backward_layers else ("",):
             layer = stack.backward_layers[i] if name else forward
@@ -109,10 +112,8 @@ def unroll(stack: RecurrentStack, x: Tensor, lengths: Tensor) -> tuple[Tensor, d
             for x_t in reads.unbind(1):
                 states.append(layer.step(x_t, states[-1]))
             runs[f"layer{i}{name}"] = Run(layer, reads, states[1:])
-            output = torch.stack([state[0] for state in states[1:]], dim=1)  # (B, T, H)
-            outputs.append(flip_sequences(output, lengths) if name else output)
-        x = torch.cat(outputs, dim=2)
-    return x, runs
+            outputs.append(torch.stack([state[0] for state in states[1:]], dim=1))  # (B, T, H)
+    return outputs, runs
 
 
 def from_the_end(values: Tensor, lengths: Tensor) -> Tensor:

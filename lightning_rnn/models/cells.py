@@ -167,22 +167,29 @@ class RecurrentStack(nn.Module):
         self.backward_layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size) for size in backward)
         self.dropout = LockedDropout(dropout)
 
-    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return the top layer's outputs (B, T, H), or (B, T, 2 H) with the backward direction behind.
+    def forward(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
+        """Return the top layer's outputs (B, T, H) of each direction, in the order in which it reads.
 
         Args:
             x: (B, T, F).
             lengths: (B,), on a CPU best in descending order, see `cut`; or None, see `unless_full`.
         """
         parts = None if lengths is None else cut(lengths, x.shape[1], self.hidden_size)
+        outputs = [x]
         for i, layer in enumerate(self.forward_layers):
-            x = self.dropout(x) if i > 0 else x
-            output = _in_parts(layer, x, parts)
+            x = self.dropout(side_by_side(outputs, lengths)) if i > 0 else x
+            outputs = [_in_parts(layer, x, parts)]
             if self.backward_layers:
-                reverse = _in_parts(self.backward_layers[i], flip_sequences(x, lengths), parts)
-                output = torch.cat([output, flip_sequences(reverse, lengths)], dim=2)
-            x = output
-        return x
+                outputs.append(_in_parts(self.backward_layers[i], flip_sequences(x, lengths), parts))
+        return outputs
+
+
+def side_by_side(outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
+    """Return (B, T, D H) in the order of time from outputs (B, T, H) of D directions in that of their reading."""
+    if len(outputs) == 1:
+        return outputs[0]
+    forward, backward = outputs
+    return torch.cat([forward, flip_sequences(backward, lengths)], dim=2)
 
 
 def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, int]] | None:

@@ -97,13 +97,14 @@ class SequenceNetwork(nn.Module):
         logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
         return logits.squeeze(1) if self.num_classes == 2 else logits
 
-    def pool(self, states: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return (B, D H) from the top layer's states (B, T, D H)."""
+    def pool(self, outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
+        """Return (B, D H) from the top layer's outputs (B, T, H) of D directions, in the order of their reading."""
+        pooled = [self._pool(states, lengths) for states in outputs]
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+    def _pool(self, states: Tensor, lengths: Tensor | None) -> Tensor:
         if self.pooling == "last":
-            if not self.recurrent.backward_layers:
-                return last_step(states, lengths)
-            forward, backward = states.chunk(2, dim=2)
-            return torch.cat([last_step(forward, lengths), backward[:, 0]], dim=1)
+            return last_step(states, lengths)
         if lengths is None:
             return states.amax(1) if self.pooling == "max" else states.mean(1)
         mask = valid_steps(lengths, states.shape[1])[..., None]

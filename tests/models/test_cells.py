@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from lightning_rnn.models import cells
-from lightning_rnn.models.cells import CELLS, PARTS, LockedDropout, RecurrentLayer, RecurrentStack, cut
+from lightning_rnn.models.cells import CELLS, PARTS, LockedDropout, RecurrentLayer, RecurrentStack, cut, side_by_side
 from lightning_rnn.models.masking import flip_sequences, last_step, valid_steps
 
 
@@ -135,7 +135,7 @@ def test_stack_equals_torch_on_packed_sequences(monkeypatch, cell, num_layers, b
     lengths = torch.tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()) + extra, 2, dtype=torch.float64)
 
-    output = stack(x, lengths)
+    output = side_by_side(stack(x, lengths), lengths)
     packed, _ = reference(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
     expected, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
     assert output.shape == expected.shape == (*x.shape[:2], stack.output_size)
@@ -199,11 +199,11 @@ def test_stack_drops_only_the_input_of_higher_layers():
     torch.manual_seed(0)
     x, lengths = torch.randn(4, 5, 2), torch.full((4,), 5)
     one = RecurrentStack("gru", 2, 8, num_layers=1, bidirectional=False, dropout=0.5)
-    assert torch.equal(one(x, lengths), one(x, lengths))
+    assert torch.equal(*one(x, lengths), *one(x, lengths))
     two = RecurrentStack("gru", 2, 8, num_layers=2, bidirectional=False, dropout=0.5)
-    assert not torch.allclose(two(x, lengths), two(x, lengths))
+    assert not torch.allclose(*two(x, lengths), *two(x, lengths))
     two.eval()
-    assert torch.equal(two(x, lengths), two(x, lengths))
+    assert torch.equal(*two(x, lengths), *two(x, lengths))
 
 
 @given(lengths=LENGTHS, extra=st.integers(0, 3), seed=SEEDS)

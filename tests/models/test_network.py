@@ -159,7 +159,23 @@ def test_pooling_equals_slow_reference(pooling):
         "mean": [s.mean(0) for s in inside],
         "max": [s.amax(0) for s in inside],
     }
-    torch.testing.assert_close(net.pool(states, lengths), torch.stack(expected[pooling]))
+    pooled = torch.stack(expected[pooling])
+    torch.testing.assert_close(net.pool([states], lengths), pooled)
+    torch.testing.assert_close(net.pool([states, 2 * states], lengths), torch.cat([pooled, 2 * pooled], dim=1))
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_a_second_direction_reads_the_sequence_mirrored(pooling):
+    both = network(4, bidirectional=True, num_layers=1, pooling=pooling)
+    one = network(4, num_layers=1, pooling=pooling)
+    one.recurrent.forward_layers.load_state_dict(both.recurrent.backward_layers.state_dict())
+    with torch.no_grad():
+        both.head.weight[:, : one.head.in_features] = 0
+        one.head.weight.copy_(both.head.weight[:, one.head.in_features :])
+        one.head.bias.copy_(both.head.bias)
+    rows = [np.random.default_rng(n).normal(size=(n, 2)) for n in (4, 2, 7)]
+    mirrored = pad([row[::-1].copy() for row in rows], 0, 0.0)
+    torch.testing.assert_close(both(*pad(rows, 0, 0.0)), one(*mirrored), **EXACT)
 
 
 def test_takes_raw_values():
