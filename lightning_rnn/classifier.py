@@ -23,7 +23,7 @@ from lightning_rnn.schedules import Schedule, learning_rate
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
 COUNT_EVERY = 256  # steps after which the training metrics are brought up to date: looking stops an accelerator
 SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
-STEP_ATTRIBUTES = {"_current_fx_name", "_batch", "_logs", "_loss", "_norm"}
+STEP_ATTRIBUTES = {"_current_fx_name", "_batch", "_logs", "_loss", "_norm"}  # set in each step, the first many times
 FUSED_ON = ("cpu", "cuda")  # where Adam in one kernel is known to be right
 
 
@@ -129,7 +129,7 @@ class SequenceClassifier(LightningModule):
         self.stored_step = 0  # optimiser steps by then
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, those that change in each step without asking whether they are weights."""
+        """Set an attribute, one that each step sets without asking whether it is a weight."""
         if name in STEP_ATTRIBUTES:
             self.__dict__[name] = value
         else:
@@ -184,7 +184,7 @@ class SequenceClassifier(LightningModule):
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Set the step's learning rate."""
         trainer = self.trainer
-        step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        step, interval = trainer.global_step, trainer.log_every_n_steps or math.inf  # type: ignore[attr-defined]
         self._batch, self._logs = batch, (step + 1) % interval == 0  # a log costs more than a small step
         rate = learning_rate(self.schedule, self.lr, step, self._total_steps)
         for group in trainer.optimizers[0].param_groups:

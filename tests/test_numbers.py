@@ -68,6 +68,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(empty, run, change, interval, st
         assert assert_finite(BEST)["global_step"] == 4
 
 
+def test_no_step_is_logged_where_the_interval_is_0(empty, run_ok):
+    run_ok("fit", *SMALL, "--trainer.log_every_n_steps", 0)
+    metrics = assert_finite(LAST)["metrics"]
+    assert "train/loss" in metrics
+    assert "train/loss_step" not in metrics
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_run_can_be_continued_after_it_with_another_rate(empty, run, run_ok, every):
     with broken_in(6, float("nan")):

@@ -61,10 +61,12 @@ class DirectEpochLoop(_TrainingEpochLoop):
             and _keeps(data, LightningDataModule, TRANSFERS)
             and all(_keeps(callback, Callback, INNER_HOOKS) for callback in callbacks)
         )
-        self._listeners = [c for c in callbacks if not _keeps(c, Callback, OUTER_HOOKS)] if direct else None
-        counted = trainer.val_check_batch is not None and trainer.check_val_every_n_epoch is not None
-        decides_late = direct and counted and self.max_steps == -1
-        self._in_a_row = min(trainer.num_training_batches, trainer.val_check_batch) if decides_late else 0
+        self._listeners, self._in_a_row = None, 0
+        if not direct:
+            return
+        self._listeners = [c for c in callbacks if not _keeps(c, Callback, OUTER_HOOKS)]
+        if trainer.val_check_batch is not None and trainer.check_val_every_n_epoch is not None and self.max_steps == -1:
+            self._in_a_row = min(trainer.num_training_batches, trainer.val_check_batch)
         self._forward = model.training_step if trainer.strategy.model is model else trainer.strategy.training_step
         self._optimize = lean_step(trainer.optimizers[0])
 

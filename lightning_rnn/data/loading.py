@@ -205,7 +205,8 @@ class SequenceLoader:
             DataError: The position is inside an epoch of another number of batches.
         """
         position, batches = int(state["position"]), int(state["batches"])
-        self.position, self._order, self._resumed = position % batches, str(state["order"]), True
+        self.position, self._resumed = position % batches, True
+        self._order, self._unhashed = str(state["order"]), []
         if self.position and batches != len(self):
             raise DataError(
                 f"the checkpoint is inside an epoch of {batches} batches on each rank, this run has {len(self)}; "

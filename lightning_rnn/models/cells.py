@@ -97,7 +97,7 @@ class RecurrentLayer(nn.Module):
     def _run_lstm(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         if is_tracing():  # only whole layers can be exported
             output, after = self.layer(x, state and tuple(part[None] for part in state))
-        else:  # what the layer asks before it calls this takes a third of a small one's time
+        else:  # without what the layer asks before it calls this, which costs a small one a good part of its time
             before = [part[None] for part in state or self.initial_state(x)]
             weights: Any = self.layer.all_weights[0]  # type: ignore[index]  # which mypy takes for a module
             output, *after = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
