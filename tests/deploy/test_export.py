@@ -82,7 +82,7 @@ def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
 
     for broken, found in (
         (traced_with(network_module, "last_step", lambda x, lengths: x[:, -1]), "not compute what PyTorch computes"),
-        (traced_with(SequenceNetwork, "pool", ignores_padding), "not compute what PyTorch computes"),
+        (traced_with(SequenceNetwork, "_pool", ignores_padding), "not compute what PyTorch computes"),
         (traced_with(network_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
         (other_weights, "not compute what PyTorch computes"),
     ):
