@@ -1,10 +1,10 @@
 """Recurrent layers, each with a form for whole sequences and one for single steps."""
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from lightning_rnn.models.masking import can_ask, flip_sequences, is_tracing
 from lightning_rnn.models.recurrences import GRURecurrence, LinearRecurrence, TanhRecurrence, step_by_step
@@ -204,13 +204,16 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
         First step, step after the last and number of sequences of each part; None where that spares little or Python
         cannot ask for lengths.
     """
-    if not can_ask(lengths) or not bool((lengths[:-1] >= lengths[1:]).all()):
+    if not can_ask(lengths):
         return None
-    ends = sorted({*lengths[:: -(-len(lengths) // PARTS)].tolist()})  # every part loses as many sequences
+    known = lengths.tolist()
+    if any(before < after for before, after in pairwise(known)):
+        return None
+    ends = sorted({*known[:: -(-len(known) // PARTS)]})  # every part loses as many sequences
     starts = [0, *ends[:-1]]
-    counts = [int((lengths > start).sum()) for start in starts]
+    counts = [sum(length > start for length in known) for start in starts]
     parts = [*zip(starts, ends, counts, strict=True)]
-    spared = len(lengths) * width - sum((stop - start) * count for start, stop, count in parts)
+    spared = len(known) * width - sum((stop - start) * count for start, stop, count in parts)
     return parts if spared * hidden_size > WORTH_CUTTING * (len(parts) - 1) else None
 
 
@@ -223,6 +226,24 @@ def _in_parts(layer: nn.Module, x: Tensor, parts: list[tuple[int, int, int]] | N
     for start, stop, count in parts:
         state = state and tuple(part[:count].contiguous() for part in state)
         output, state = layer.run(x[:count, start:stop], state)
-        rest = x.shape[1] - stop if stop == parts[-1][1] else 0
-        outputs.append(pad(output, (0, 0, 0, rest, 0, len(x) - count)))
-    return torch.cat(outputs, 1)
+        outputs.append(output)
+    whole: Tensor = Assembled.apply(x.shape[:2], parts, *outputs)  # type: ignore[no-untyped-call]  # as above
+    return whole
+
+
+class Assembled(torch.autograd.Function):
+    """What parts of a batch give, in one tensor; going back, each gets its piece without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: torch.Size, parts: list[tuple[int, int, int]], *outputs: Tensor) -> Tensor:
+        """Return outputs (B, T, H), zero where no part has any, from those of each part."""
+        ctx.parts = parts
+        whole = outputs[0].new_zeros(*shape, outputs[0].shape[2])
+        for (start, stop, count), output in zip(parts, outputs, strict=True):
+            whole[:count, start:stop] = output
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the parts' outputs."""
+        return None, None, *(grad[:count, start:stop] for start, stop, count in ctx.parts)
