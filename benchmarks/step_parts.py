@@ -55,11 +55,8 @@ def parts(cell: CellName) -> dict[str, float]:
         binary_cross_entropy_with_logits(model.network(x, batch.lengths), y).backward()
 
     def norm() -> None:
-        float(
-            torch.linalg.vector_norm(
-                torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
-            )
-        )
+        gradients = [weight.grad.flatten() for weight in weights if weight.grad is not None]
+        float(torch.linalg.vector_norm(torch.cat(gradients)))
 
     plain()
     ours()

@@ -14,7 +14,8 @@ def lean_step(optimizer: Optimizer) -> Callable[[], Any]:
     """Return a function that does what `optimizer.step` does, bit by bit.
 
     Where one group of weights of one kind belongs to a fused Adam that has made a step, and nobody hooks in, it is the
-    kernel with lists that torch's own step puts together anew each time; anywhere else, that step.
+    kernel with lists that torch's own step puts together anew each time; anywhere else, that step. The lists hold until
+    the optimiser is given another state.
     """
     kernel: Any = getattr(torch, KERNELS.get(type(optimizer), ""), None)
     group = optimizer.param_groups[0]

@@ -173,6 +173,7 @@ class SequenceClassifier(LightningModule):
         self.network.decision.set()  # a fitted one belongs to the weights it was fitted on
         self._weights = [weight for weight in self.parameters() if weight.requires_grad]  # the walk to them is long
         self._scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow
+        self._interval = self.trainer.log_every_n_steps or math.inf  # type: ignore[attr-defined]  # not declared there
         self._total_steps = float(self.trainer.estimated_stepping_batches)
         if math.isinf(self._total_steps):
             require(self.schedule == "constant", "--model.schedule", self.schedule, "constant in a run without end")
@@ -183,11 +184,10 @@ class SequenceClassifier(LightningModule):
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Set the step's learning rate."""
-        trainer = self.trainer
-        step, interval = trainer.global_step, trainer.log_every_n_steps or math.inf  # type: ignore[attr-defined]
-        self._batch, self._logs = batch, (step + 1) % interval == 0  # a log costs more than a small step
+        step = self.trainer.global_step
+        self._batch, self._logs = batch, (step + 1) % self._interval == 0  # a log costs more than a small step
         rate = learning_rate(self.schedule, self.lr, step, self._total_steps)
-        for group in trainer.optimizers[0].param_groups:
+        for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
             group["weight_decay"] = self.hparams["weight_decay"]  # a resumed optimiser has the checkpoint's
 

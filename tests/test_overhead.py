@@ -86,10 +86,9 @@ class Watching(Callback):
     ids=str,
 )  # fmt: skip
 def test_validates_and_ends_when_lightning_would(empty, options):
-    found = []
-    for others in ((), (Counting(),)):
+    found, options = [], {"max_epochs": 4, "limit_val_batches": 1, **options}
+    for others in ((), (Counting(),)):  # the second wants to know of each backward pass
         watching = Watching()
-        options = {"max_epochs": 4, "limit_val_batches": 1, **options}
         trainer, direct = train(SequenceClassifier(hidden_size=2), watching, *others, **options)
         assert direct is not bool(others)
         found.append((watching.validated, trainer.global_step, trainer.fit_loop.state_dict()))

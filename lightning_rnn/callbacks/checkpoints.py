@@ -87,7 +87,7 @@ class Checkpoints(Checkpoint):
             return
         if self.every_n_steps is not None and step % self.every_n_steps == 0:
             self._due = True
-        interval: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
+        interval: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # Lightning does not declare it
         if self.every_n_minutes is not None and step % interval == 0:
             late = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
             self._due |= trainer.strategy.reduce_boolean_decision(late, all=False)

@@ -1,6 +1,7 @@
 """What Lightning does at each step for nobody, left out: beside a small network it would be most of the time."""
 
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -40,6 +41,8 @@ class DirectEpochLoop(_TrainingEpochLoop):
     """
 
     _listeners: list[Callback] | None = None  # whom to call before and after a step; None for Lightning's own step
+    _forward: Callable[..., Any]  # what a direct step calls for the loss,
+    _optimize: Callable[[], Any]  # and for the weights
     _in_a_row: float = 0  # steps of an epoch up to the first after which there may be more to do than the next one
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:

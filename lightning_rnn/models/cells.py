@@ -227,7 +227,7 @@ def _in_parts(layer: nn.Module, x: Tensor, parts: list[tuple[int, int, int]] | N
         state = state and tuple(part[:count].contiguous() for part in state)
         output, state = layer.run(x[:count, start:stop], state)
         outputs.append(output)
-    whole: Tensor = Assembled.apply(x.shape[:2], parts, *outputs)  # type: ignore[no-untyped-call]  # as above
+    whole: Tensor = Assembled.apply(x.shape[:2], parts, *outputs)  # type: ignore[no-untyped-call]  # torch's has no types
     return whole
 
 
