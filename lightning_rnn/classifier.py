@@ -13,7 +13,7 @@ from lightning_rnn.data.modules import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError, NumericError, require
 from lightning_rnn.losses import class_weight, cross_entropies
-from lightning_rnn.metrics import Outcome, evaluate, gather_outcomes, gather_rows
+from lightning_rnn.metrics import Outcome, evaluate, gather_outcomes
 from lightning_rnn.models.cells import CellName
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
@@ -220,8 +220,7 @@ class SequenceClassifier(LightningModule):
     def _gather_sums(self) -> Tensor:
         """Return (ranks, 3) sums of the epoch so far; a collective call."""
         self._count()
-        device = self.device if self.trainer.world_size > 1 else None  # not every device has float64
-        return gather_rows(torch.tensor([self._train_sums], dtype=torch.float64, device=device))
+        return torch.tensor(from_all(self._train_sums), dtype=torch.float64)
 
     def configure_gradient_clipping(
         self,

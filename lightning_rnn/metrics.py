@@ -41,16 +41,21 @@ def gather_outcomes(parts: list[Outcome]) -> Outcome:
 
     Rows with a negative index, which only fill an empty rank, are dropped.
     """
-    columns = [None if column[0] is None else gather_rows(torch.cat(column)) for column in zip(*parts, strict=True)]
+    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
+    if are_several():
+        columns = _gather_rows(columns)
     index = columns[0]
     assert index is not None
     order = index.argsort(stable=True)[int((index < 0).sum()) :]
     return Outcome._make(None if column is None else column[order] for column in columns)
 
 
-def gather_rows(column: Tensor) -> Tensor:
-    """Concatenate a tensor of all ranks, whose numbers of rows may differ; a collective call."""
-    return torch.cat(gather_all_tensors(column)) if are_several() else column
+def _gather_rows(columns: list[Tensor | None]) -> list[Tensor | None]:
+    """Concatenate columns of all ranks, whose numbers of rows may differ, in one collective call."""
+    flat = [None if c is None else c.double().reshape(len(c), -1) for c in columns]  # holds rows and float32 exactly
+    whole = torch.cat(gather_all_tensors(torch.cat([c for c in flat if c is not None], dim=1)))
+    pieces = iter(torch.split(whole, [c.shape[1] for c in flat if c is not None], dim=1))
+    return [None if c is None else next(pieces).reshape(-1, *c.shape[1:]).to(c.dtype) for c in columns]
 
 
 def evaluate(outcome: Outcome, decision: Decision, *, full: bool) -> dict[str, Tensor]:

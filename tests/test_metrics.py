@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_rnn import metrics
 from lightning_rnn.losses import cross_entropies
 from lightning_rnn.metrics import CALIBRATION_BINS, Outcome, evaluate, gather_outcomes
 from lightning_rnn.models.decision import Decision
@@ -151,6 +152,24 @@ def test_gathering_restores_the_order_and_drops_fillers(n, size, fillers, seed):
         parts.insert(int(torch.randint(len(parts) + 1, (), generator=generator)), filler)
     for found, expected in zip(gather_outcomes(parts), whole, strict=True):
         assert torch.equal(found, expected)
+
+
+def test_gathering_from_ranks_changes_no_number(monkeypatch):
+    """Each rank's rows travel as one table of float64."""
+    index = torch.tensor([2, 0, 2**53, 1])
+    whole = Outcome(
+        index, torch.randn(4, 3).mul(1e-30), torch.tensor([2, 0, 1, 1]), torch.tensor([0.1, torch.nan, 0, 3])
+    )
+    ranks = [Outcome._make(column[rows] for column in whole) for rows in (slice(0, 3), slice(3, 4))]
+    tables = []
+    monkeypatch.setattr(metrics, "are_several", lambda: True)
+    monkeypatch.setattr(metrics, "gather_all_tensors", lambda table: tables.append(table) or tables)
+    for i, rank in enumerate(ranks):  # the second has what the first has sent
+        outcome = gather_outcomes([rank])
+        assert len(outcome.index) == (3, 4)[i]
+    for found, expected in zip(outcome, whole, strict=True):
+        torch.testing.assert_close(found, expected[index.argsort()], rtol=0, atol=0, equal_nan=True)
+        assert found.dtype == expected.dtype
 
 
 def test_gathering_without_labels():
