@@ -223,8 +223,8 @@ def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
     return figure
 
 
-def attribution(memory: Memory, sequences: Sequences, rows: list[int]) -> Any:
-    """Draw sequences, and under each what its steps add to the decision (gradient times input)."""
+def attribution(added: Tensor, sequences: Sequences, rows: list[int]) -> Any:
+    """Draw sequences, and under each what its steps add to the decision, (rows, T) from `lightning_rnn.memory`."""
     figure = _blank(9.6, 4.8)
     for place, row in enumerate(rows):
         x = sequences.batch(torch.tensor([row])).x[0, :, :MOST_LINES].numpy()
@@ -232,7 +232,7 @@ def attribution(memory: Memory, sequences: Sequences, rows: list[int]) -> Any:
         above, below = (figure.add_subplot(2, len(rows), place + 1 + len(rows) * i) for i in (0, 1))
         above.plot(x, linewidth=1)
         above.set_title(f"sequence {row}", fontsize="small", loc="left")
-        values = memory.attribution[place, :length].numpy()
+        values = added[place, :length].numpy()
         below.bar(range(length), values, width=1.0, color=np.where(values >= 0, "tab:blue", "tab:red"))
         for axes in (above, below):
             axes.set_xlim(-0.5, length - 0.5)

@@ -1,6 +1,7 @@
 """How far back a network remembers: gradients of its states, gates, and what each step adds to a decision."""
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,13 +25,10 @@ class Memory(NamedTuple):
         gradients: (T,) by layer and direction: norm of the loss's gradient with respect to the full state, k input
             steps before the end (in the backward direction, after the start), mean over the sequences that long.
         saturation: Share of gate values below 0.1 or above 0.9, by layer and direction and gate.
-        attribution: (B, T) gradient times input, summed over the features, of what speaks for the decided class
-            against the rest; zero after each sequence's end.
     """
 
     gradients: dict[str, Tensor]
     saturation: dict[str, float]
-    attribution: Tensor
 
     def horizons(self) -> dict[str, int]:
         """Return the memory horizon of each layer and direction; see `horizon`."""
@@ -41,8 +39,8 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
     """Look into a network, which stays as it is.
 
     A copy in evaluation mode and double precision runs by its cells' one-step forms, so that every state can be
-    differentiated. For the gradients the head sees the last states whatever the pooling: the direct paths of a mean
-    would hide the recurrence. Attribution is that of the network as it is pooled.
+    differentiated. The head sees the last states whatever the pooling: the direct paths of a mean would hide the
+    recurrence.
 
     Args:
         network: On the device of the batch.
@@ -50,16 +48,13 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
     """
     assert batch.y is not None
     network = copy.deepcopy(network).double().eval()
-    x = network.preprocess(batch.x.double(), batch.lengths).detach().requires_grad_()  # (B, T, F)
+    network.pooling = "last"
+    x = network.preprocess(batch.x.double(), batch.lengths)  # (B, T, F)
     inputs, lengths = (x, batch.lengths) if network.stem is None else network.stem(x, batch.lengths)
     stride = 1 if network.stem is None else 4
     outputs, runs = unroll(network.recurrent, inputs, lengths)
     logits = network.head(network.pool(outputs, lengths)).squeeze(1)
-    decided = logits * network.decision.decide(logits).mul(2).sub(1) if logits.ndim == 1 else logits.amax(1)
-    (slope,) = torch.autograd.grad(decided.sum(), x, retain_graph=True)
-    network.pooling = "last"
-    last = network.head(network.pool(outputs, lengths)).squeeze(1)
-    loss = cross_entropies(last, batch.y).sum()  # of each sequence alone: none sees another
+    loss = cross_entropies(logits, batch.y).sum()  # of each sequence alone: none sees another
     flat = [tensor for run in runs.values() for state in run.states for tensor in state]
     found = iter(torch.autograd.grad(loss, flat))
     gradients, saturation = {}, {}
@@ -69,7 +64,28 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
         gradients[name] = curve.repeat_interleave(stride).cpu()
         for gate, share in saturations(run, lengths).items():
             saturation[f"{name}/{gate}"] = share
-    return Memory(gradients, saturation, (slope * x).sum(2).detach().cpu())
+    return Memory(gradients, saturation)
+
+
+def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
+    """Tell what each step adds to the decision of a network, which stays as it is.
+
+    Args:
+        network: On the device of the batch.
+        batch: B sequences.
+
+    Returns:
+        (B, T) gradient times input, summed over the features, of what speaks for the decided class against the rest;
+        zero after each sequence's end.
+    """
+    network = copy.deepcopy(network).double().eval()
+    x = network.preprocess(batch.x.double(), batch.lengths).requires_grad_()  # (B, T, F)
+    network.preprocess.set_moments(torch.tensor(0.0), torch.tensor(1.0))  # is done
+    logits = network(x, batch.lengths)
+    decided = logits * network.decision.decide(logits).mul(2).sub(1) if logits.ndim == 1 else logits.amax(1)
+    (slope,) = torch.autograd.grad(decided.sum(), x)
+    added: Tensor = (slope * x).sum(2).detach().cpu()
+    return added
 
 
 def horizon(curve: Tensor) -> int:
@@ -130,9 +146,11 @@ def saturations(run: Run, lengths: Tensor) -> dict[str, float]:
     if names is None:
         return {}
     assert isinstance(run.layer.layer, torch.nn.LSTM | torch.nn.GRU)
-    w_ih, w_hh, b_ih, b_hh = run.layer.layer.all_weights[0]
+    w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in run.layer.layer.all_weights[0])
     h = torch.stack([run.layer.initial_state(run.inputs)[0], *(state[0] for state in run.states[:-1])], dim=1)
-    gates = (run.inputs @ w_ih.t() + b_ih + h @ w_hh.t() + b_hh).chunk(len(names), dim=2)
-    valid = valid_steps(lengths, h.shape[1])
-    closed = ((gate.sigmoid()[valid] - 0.5).abs() > 0.5 - CLOSED for gate in gates)
-    return {name: float(c.double().mean()) for name, c in zip(names, closed, strict=True) if name}
+    bias = (b_ih + b_hh).expand(h[..., 0].numel(), -1)
+    gates = bias.addmm(run.inputs.float().flatten(0, 1), w_ih.t()).addmm_(h.float().flatten(0, 1), w_hh.t())
+    valid = valid_steps(lengths, h.shape[1]).view(-1, 1)
+    closed = (gates.abs() > math.log(1 / CLOSED - 1)) & valid  # (B T, gates H), sigmoid's argument far from 0
+    shares = (closed.sum(0).view(len(names), -1).double().mean(1) / valid.sum()).tolist()
+    return {name: share for name, share in zip(names, shares, strict=True) if name}

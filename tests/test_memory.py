@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.memory import GATES, horizon, probe
+from lightning_rnn.memory import GATES, attribute, horizon, probe
 from lightning_rnn.models.network import SequenceNetwork
 
 CELLS = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
@@ -111,7 +111,7 @@ def test_attribution_adds_up_for_a_linear_decision():
         for p in network.recurrent.parameters():
             p.mul_(1e-3 if p.ndim == 2 else 0)
         network.head.bias.zero_()
-    found = probe(network, batch).attribution
+    found = attribute(network, batch)
     logits = network(batch.x, batch.lengths).detach().abs().double()
     torch.testing.assert_close(found.sum(1), logits, rtol=1e-3, atol=0)
     assert found[3, 2:].abs().max() == 0  # after the end
@@ -123,8 +123,9 @@ def test_the_network_stays_as_it_is():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.get_rng_state()
     first, second = probe(network, batch), probe(network, batch)
+    added = attribute(network, batch)
     assert torch.equal(first.gradients["layer0"], second.gradients["layer0"])  # no dropout
-    assert len(first.gradients["layer0"]) == 32 and first.attribution.shape == (2, 30)  # input time
+    assert len(first.gradients["layer0"]) == 32 and added.shape == (2, 30)  # input time
     assert network.training and network.pooling == "last" and torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())

@@ -9,10 +9,10 @@ from torch import Tensor
 from lightning_rnn.callbacks.tensorboard import FIRST, can_draw, is_due, writer_of
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.modules import SequenceDataModule
-from lightning_rnn.data.sequences import SequenceBatch, Sequences
+from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import require
 from lightning_rnn.figures import attribution, gradient_curves, gradient_heat_map, pixels
-from lightning_rnn.memory import Memory, probe
+from lightning_rnn.memory import Memory, attribute, probe
 
 PROBED, SHOWN = 32, 4  # sequences probed, and drawn with what their steps add
 LONGEST = 2000  # steps up to which sequences are probed unasked
@@ -41,17 +41,17 @@ class MemoryProbe(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the network on the first sequences of the validation part, else of the training part."""
         data, epoch, writer = trainer.datamodule, trainer.current_epoch + 1, writer_of(trainer)  # type: ignore[attr-defined]  # set by fit
-        due = is_due(epoch, self.every_n_epochs, last=trainer.max_epochs)
-        if not due or not isinstance(data, SequenceDataModule):
+        due = is_due(epoch, self.every_n_epochs, last=trainer.max_epochs) and trainer.is_global_zero
+        if not due or writer is None or not isinstance(data, SequenceDataModule):
             return
         sequences = data.part("val") or data.part("train")
         assert sequences is not None and isinstance(pl_module, SequenceClassifier)
         rows = list(range(min(PROBED, len(sequences))))
         batch = sequences.batch(torch.tensor(rows))
-        too_long = self.every_n_epochs is None and batch.x.shape[1] > LONGEST
-        if writer is None or too_long or not trainer.is_global_zero:
+        if self.every_n_epochs is None and batch.x.shape[1] > LONGEST:
             return
-        memory = probe(pl_module.network, SequenceBatch(*(column.to(pl_module.device) for column in batch)))  # type: ignore[union-attr]  # labelled, as it trains
+        batch = SequenceBatch(*(column.to(pl_module.device) for column in batch))  # type: ignore[union-attr]  # labelled, as it trains
+        memory = probe(pl_module.network, batch)
         self.epochs.append(epoch)
         for name, curve in memory.gradients.items():
             self.curves.setdefault(name, []).append(curve)
@@ -60,14 +60,15 @@ class MemoryProbe(Callback):
         numbers |= {f"saturation/{name}": share for name, share in memory.saturation.items()}
         trainer.logger.log_metrics({f"memory/{name}": value for name, value in numbers.items()}, step)  # type: ignore[union-attr]  # it has a writer
         if (self.every_n_epochs is not None or is_due(epoch, None, first=FIRST)) and can_draw():
-            self._draw(writer, memory, sequences, rows[:SHOWN], step)
+            added = attribution(attribute(pl_module.network, batch), sequences, rows[:SHOWN])
+            self._draw(writer, memory, added, step)
 
-    def _draw(self, writer: Any, memory: Memory, sequences: Sequences, rows: list[int], step: int) -> None:
+    def _draw(self, writer: Any, memory: Memory, added: Any, step: int) -> None:
         table = {name: torch.stack(curves) for name, curves in self.curves.items()}
         for name, figure in (
             ("gradient", gradient_curves(memory)),
             ("gradient_by_epoch", gradient_heat_map(self.epochs, table)),
-            ("attribution", attribution(memory, sequences, rows)),
+            ("attribution", added),
         ):
             writer.add_image(f"memory/{name}", pixels(figure), step, dataformats="HWC")
 

@@ -39,7 +39,7 @@ class Preprocess(nn.Module):
         if lengths is not None:
             x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
         # a NaN anywhere makes the sum NaN
-        if not can_ask(x) or math.isnan(float(x.sum())):
+        if not can_ask(x) or math.isnan(float(x.detach().sum())):
             x = fill_forward(x)
         return x
 
