@@ -1,6 +1,8 @@
 """Recurrent layers, each with a form for whole sequences and one for single steps."""
 
+from bisect import bisect_left
 from itertools import pairwise
+from operator import neg
 from typing import Any, Literal
 
 import torch
@@ -59,7 +61,7 @@ _LAYERS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU] | type[MinGRU]] =
 }
 _TRAINED_ON_CPU = {"rnn": TanhRecurrence, "gru": GRURecurrence}  # torch's lstm is quick there
 CELLS = tuple(_LAYERS)
-PARTS = 4  # of a batch along time, each without the sequences that have ended
+PARTS = (2, 4, 8, 16)  # of a batch along time, each without the sequences that have ended
 WORTH_CUTTING = 1 << 14  # values of a direction's states that a further part must spare: beginning one has its price
 
 
@@ -209,12 +211,21 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
     known = lengths.tolist()
     if any(before < after for before, after in pairwise(known)):
         return None
-    ends = sorted({*known[:: -(-len(known) // PARTS)]})  # every part loses as many sequences
+
+    def cost(parts: list[tuple[int, int, int]]) -> int:
+        computed = sum((stop - start) * count for start, stop, count in parts)
+        return computed * hidden_size + WORTH_CUTTING * len(parts)
+
+    best = min((_equal_parts(known, number) for number in PARTS), key=cost)
+    return best if cost(best) < cost([(0, width, len(known))]) else None
+
+
+def _equal_parts(lengths: list[int], number: int) -> list[tuple[int, int, int]]:
+    """Cut so that each part loses as many of the sequences, in descending order of length."""
+    ends = sorted({*lengths[:: -(-len(lengths) // number)]})
     starts = [0, *ends[:-1]]
-    counts = [sum(length > start for length in known) for start in starts]
-    parts = [*zip(starts, ends, counts, strict=True)]
-    spared = len(known) * width - sum((stop - start) * count for start, stop, count in parts)
-    return parts if spared * hidden_size > WORTH_CUTTING * (len(parts) - 1) else None
+    counts = [bisect_left(lengths, -start, key=neg) for start in starts]  # longer than that
+    return [*zip(starts, ends, counts, strict=True)]
 
 
 def _in_parts(layer: nn.Module, x: Tensor, parts: list[tuple[int, int, int]] | None) -> Tensor:
