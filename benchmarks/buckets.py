@@ -1,51 +1,60 @@
-"""Do networks learn as well when sequences of like length share a batch?
+"""Do networks learn as well when batches are drawn from buckets of like lengths?
 
-Trains with `configs/files.yaml` on a data set of yours, with and without, over seeds; one seed is one of weights, split
-and order alike. Writes test accuracies and the mean of the paired differences with its standard error.
+`python -m benchmarks.buckets NAME [--buckets K] [--first SEED] [--seeds N] FIT_ARGUMENT...` trains with these arguments
+of `fit`, from K buckets and shuffled plainly, over seeds; one seed is one of weights, data and order alike. Writes mean
+test accuracies, and the mean of the paired differences with its standard error.
 """
 
 import argparse
+import io
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from benchmarks.common import HERE, save
+from benchmarks.common import save
+from lightning_rnn.__main__ import main as program
 
 
-def accuracy(train: Path, test: Path, buckets: bool, seed: int) -> float:
+def accuracy(fit: list[str], buckets: int, seed: int) -> float:
     """Return the test accuracy of one run."""
-    shared = ["--trainer.accelerator", "cpu", "--trainer.logger", "false"]
-    paths = ["--data.train_path", str(train.resolve()), "--data.test_path", str(test.resolve())]
-    chosen = ["--data.buckets", str(buckets).lower(), "--seed_everything", str(seed), "--data.seed", str(seed)]
-    program = [sys.executable, "-m", "lightning_rnn"]
+    chosen = ["--data.buckets", str(buckets), "--seed_everything", str(seed), "--data.seed", str(seed)]
     with tempfile.TemporaryDirectory() as folder:
-        config = ["--config", str(HERE.parent / "configs" / "files.yaml")]
-        for command in ([*program, "fit", *config, *paths, *chosen, *shared], [*program, "test", *shared]):
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        shared = ["--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.default_root_dir", folder]
+        _run(["fit", *fit, *chosen, *shared])
+        _run(["test", "--ckpt_path", str(next(Path(folder).rglob("best.ckpt"))), *shared])
         return float(json.loads(next(Path(folder).rglob("test_metrics.json")).read_text())["test/accuracy"])
 
 
-def main(name: str, train: Path, test: Path, seeds: int = 20) -> None:
-    found: dict[bool, list[float]] = {False: [], True: []}
-    for seed in range(seeds):
-        for buckets, accuracies in found.items():
-            accuracies.append(accuracy(train, test, buckets, seed))
-        print(seed, found[False][-1], found[True][-1], flush=True)
-    differences = [with_ - without for without, with_ in zip(found[False], found[True], strict=True)]
+def _run(command: list[str]) -> None:
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        status = program(command)
+    if status:
+        raise RuntimeError(f"{command} ended with {status}: {printed.getvalue()}")
+
+
+def main(name: str, fit: list[str], buckets: int = 4, first: int = 0, seeds: int = 20) -> None:
+    found: dict[int, list[float]] = {0: [], buckets: []}
+    for seed in range(first, first + seeds):
+        for number, accuracies in found.items():
+            accuracies.append(accuracy(fit, number, seed))
+        print(seed, found[0][-1], found[buckets][-1], flush=True)
+    differences = [ours - plain for plain, ours in zip(found[0], found[buckets], strict=True)]
     save(f"buckets_{name}", [{
-        "data": name, "seeds": seeds, "shuffled": f"{statistics.mean(found[False]):.4f}",
-        "in_buckets": f"{statistics.mean(found[True]):.4f}", "difference": f"{statistics.mean(differences):+.4f}",
+        "data": name, "fit": " ".join(fit), "buckets": buckets, "seeds": f"{first} to {first + seeds - 1}",
+        "shuffled": f"{statistics.mean(found[0]):.4f}", "in_buckets": f"{statistics.mean(found[buckets]):.4f}",
+        "difference": f"{statistics.mean(differences):+.4f}",
         "standard_error": f"{statistics.stdev(differences) / seeds**0.5:.4f}",
     }])  # fmt: skip
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="of the data set, for the file of results")
-    parser.add_argument("train", type=Path)
-    parser.add_argument("test", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("name", help="of the case, for the file of results")
+    parser.add_argument("--buckets", type=int, default=4)
+    parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--seeds", type=int, default=20)
-    main(**vars(parser.parse_args()))
+    known, fit_arguments = parser.parse_known_args()
+    main(fit=fit_arguments, **vars(known))
