@@ -81,9 +81,10 @@ def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
     network = copy.deepcopy(network).double().eval()
     x = network.preprocess(batch.x.double(), batch.lengths).requires_grad_()  # (B, T, F)
     network.preprocess.set_moments(torch.tensor(0.0), torch.tensor(1.0))  # is done
-    logits = network(x, batch.lengths)
-    decided = logits * network.decision.decide(logits).mul(2).sub(1) if logits.ndim == 1 else logits.amax(1)
-    (slope,) = torch.autograd.grad(decided.sum(), x)
+    with torch.backends.cudnn.flags(enabled=False):  # its layers cannot go back in evaluation mode
+        logits = network(x, batch.lengths)
+        decided = logits * network.decision.decide(logits).mul(2).sub(1) if logits.ndim == 1 else logits.amax(1)
+        (slope,) = torch.autograd.grad(decided.sum(), x)
     added: Tensor = (slope * x).sum(2).detach().cpu()
     return added
 

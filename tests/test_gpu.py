@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.memory import attribute, probe
 from lightning_rnn.models.cells import CELLS, RecurrentLayer
+from lightning_rnn.models.network import SequenceNetwork
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,6 +33,21 @@ def test_values_and_gradients_equal_the_cpus(cell):
         results.append([output.detach().cpu(), *(gradient.cpu() for gradient in gradients)])
     for cpu, cuda in zip(*results, strict=True):
         torch.testing.assert_close(cuda, cpu, rtol=1e-3, atol=1e-2)  # cuDNN uses TF32
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_memory_equals_the_cpus(cell):
+    torch.manual_seed(0)
+    network = SequenceNetwork(input_size=3, num_classes=2, cell=cell, hidden_size=8)
+    lengths, y = torch.tensor([20, 20, 7, 1]), torch.tensor([0, 1, 1, 0])
+    batch = SequenceBatch(torch.randn(4, 20, 3), lengths, y, torch.arange(4))
+    on_device = SequenceBatch._make(column.cuda() for column in batch)
+    results = []
+    for device, given in (("cpu", batch), ("cuda", on_device)):
+        network = network.to(device)
+        results.append([probe(network, given).gradients["layer0"], attribute(network, given)])
+    for cpu, cuda in zip(*results, strict=True):
+        torch.testing.assert_close(cuda, cpu)
 
 
 def test_data_on_the_device_trains_the_same(run_ok, empty):
