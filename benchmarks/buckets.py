@@ -43,9 +43,9 @@ def main(name: str, fit: list[str], buckets: int = 4, first: int = 0, seeds: int
         print(seed, found[0][-1], found[buckets][-1], flush=True)
     differences = [ours - plain for plain, ours in zip(found[0], found[buckets], strict=True)]
     save(f"buckets_{name}", [{
-        "data": name, "fit": " ".join(fit), "buckets": buckets, "seeds": f"{first} to {first + seeds - 1}",
-        "shuffled": f"{statistics.mean(found[0]):.4f}", "in_buckets": f"{statistics.mean(found[buckets]):.4f}",
-        "difference": f"{statistics.mean(differences):+.4f}",
+        "data": name, "fit": " ".join(word.rpartition("/")[2] for word in fit), "buckets": buckets,
+        "seeds": f"{first} to {first + seeds - 1}", "shuffled": f"{statistics.mean(found[0]):.4f}",
+        "in_buckets": f"{statistics.mean(found[buckets]):.4f}", "difference": f"{statistics.mean(differences):+.4f}",
         "standard_error": f"{statistics.stdev(differences) / seeds**0.5:.4f}",
     }])  # fmt: skip
 

@@ -26,7 +26,7 @@ class MemoryProbe(Callback):
 
         Args:
             every_n_epochs: Epochs from one look to the next. When not given, the epochs 1, 2, 4, 8 and so on and the
-                last, drawn from 16 on, and not with sequences of more than 2,000 steps. A look takes about 0.3 ms a
+                last, drawn from 16 on, and not with sequences of more than 2,000 steps. A look takes about 0.5 ms a
                 step and layer, and drawing it 1 s.
 
         Raises:
