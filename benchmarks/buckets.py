@@ -1,8 +1,8 @@
-"""Do networks learn as well when batches are drawn from buckets of like lengths?
+"""Do networks learn as well when sequences of like length share a batch?
 
-`python -m benchmarks.buckets NAME [--buckets K] [--first SEED] [--seeds N] FIT_ARGUMENT...` trains with these arguments
-of `fit`, from K buckets and shuffled plainly, over seeds; one seed is one of weights, data and order alike. Writes mean
-test accuracies, and the mean of the paired differences with its standard error.
+`python -m benchmarks.buckets NAME [--first SEED] [--seeds N] FIT_ARGUMENT...` trains with these arguments of `fit`, in
+buckets and without, over seeds; one seed is one of weights, data and order alike. Writes mean test accuracies, and the
+mean of the paired differences with its standard error.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from benchmarks.common import save
 from lightning_rnn.__main__ import main as program
 
 
-def accuracy(fit: list[str], buckets: int, seed: int) -> float:
+def accuracy(fit: list[str], buckets: bool, seed: int) -> float:
     """Return the test accuracy of one run."""
-    chosen = ["--data.buckets", str(buckets), "--seed_everything", str(seed), "--data.seed", str(seed)]
+    chosen = ["--data.buckets", str(buckets).lower(), "--seed_everything", str(seed), "--data.seed", str(seed)]
     with tempfile.TemporaryDirectory() as folder:
         shared = ["--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.default_root_dir", folder]
         _run(["fit", *fit, *chosen, *shared])
@@ -35,17 +35,17 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{command} ended with {status}: {printed.getvalue()}")
 
 
-def main(name: str, fit: list[str], buckets: int = 4, first: int = 0, seeds: int = 20) -> None:
-    found: dict[int, list[float]] = {0: [], buckets: []}
+def main(name: str, fit: list[str], first: int = 0, seeds: int = 20) -> None:
+    found: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(first, first + seeds):
-        for number, accuracies in found.items():
-            accuracies.append(accuracy(fit, number, seed))
-        print(seed, found[0][-1], found[buckets][-1], flush=True)
-    differences = [ours - plain for plain, ours in zip(found[0], found[buckets], strict=True)]
+        for buckets, accuracies in found.items():
+            accuracies.append(accuracy(fit, buckets, seed))
+        print(seed, found[False][-1], found[True][-1], flush=True)
+    differences = [ours - plain for plain, ours in zip(found[False], found[True], strict=True)]
     save(f"buckets_{name}", [{
-        "data": name, "fit": " ".join(word.rpartition("/")[2] for word in fit), "buckets": buckets,
-        "seeds": f"{first} to {first + seeds - 1}", "shuffled": f"{statistics.mean(found[0]):.4f}",
-        "in_buckets": f"{statistics.mean(found[buckets]):.4f}", "difference": f"{statistics.mean(differences):+.4f}",
+        "data": name, "fit": " ".join(word.rpartition("/")[2] for word in fit),
+        "seeds": f"{first} to {first + seeds - 1}", "shuffled": f"{statistics.mean(found[False]):.4f}",
+        "in_buckets": f"{statistics.mean(found[True]):.4f}", "difference": f"{statistics.mean(differences):+.4f}",
         "standard_error": f"{statistics.stdev(differences) / seeds**0.5:.4f}",
     }])  # fmt: skip
 
@@ -53,7 +53,6 @@ def main(name: str, fit: list[str], buckets: int = 4, first: int = 0, seeds: int
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("name", help="of the case, for the file of results")
-    parser.add_argument("--buckets", type=int, default=4)
     parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--seeds", type=int, default=20)
     known, fit_arguments = parser.parse_known_args()

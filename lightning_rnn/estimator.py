@@ -32,7 +32,7 @@ class _ArraysDataModule(SequenceDataModule):
     """Training sequences that are in memory already."""
 
     def __init__(self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int) -> None:
-        super().__init__({"batch_size": batch_size, "seed": seed, "buckets": 4, "on_device": None})
+        super().__init__({"batch_size": batch_size, "seed": seed, "buckets": False, "on_device": None})
         self._sequences, self._class_names = sequences, class_names
 
     def read_schema(self) -> Schema:

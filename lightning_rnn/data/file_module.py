@@ -36,7 +36,7 @@ class FileDataModule(SequenceDataModule):
         feature_columns: list[str] | None = None,
         positive_class: str | None = None,
         batch_size: int | None = None,
-        buckets: int = 4,
+        buckets: bool = False,
         on_device: bool | None = None,
         seed: int = 0,
     ) -> None:
@@ -60,9 +60,7 @@ class FileDataModule(SequenceDataModule):
             positive_class: Which of two classes is the positive one; when not given, the later in sorted order.
             batch_size: Sequences in a training batch of one process; when not given, an eighth of the training
                 sequences, from 8 to 64.
-            buckets: Where lengths differ, buckets of like length that each training batch draws from: 4 leave it as
-                mixed as the data and spare a CPU some padding, 1 makes batches of like length, which spares most; 0
-                for plain shuffling.
+            buckets: Whether sequences of like length share a training batch, so that little is padded.
             on_device: Whether the sequences are kept on the accelerator; when not given, where they take at most a
                 quarter of its free memory.
             seed: Seed of the split and of the order in training.

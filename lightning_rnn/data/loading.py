@@ -50,10 +50,9 @@ class TrainSampler:
     epoch is shared out as far as equal parts go; what is left over (fewer sequences than ranks) waits for another
     epoch's order.
 
-    Where lengths differ, pools of global batches are sorted by length and cut into buckets, and each batch gets an
-    equal share of neighbours from each bucket, on all ranks alike. One bucket makes batches of like length, which pad
-    little. Several leave each batch as mixed as the data, and few steps are computed in vain where a batch is cut along
-    time (see `cut`). There are at least `POOLS` pools in an epoch, so that who meets whom changes from one to the next.
+    Where lengths differ, `buckets` sorts pools of global batches by length before they are cut, then shuffles batches:
+    sequences of like length meet, on all ranks, and little is padded. There are at least `POOLS` pools in an epoch, so
+    that who meets whom changes from one epoch to the next.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class TrainSampler:
         rank: int = 0,
         world_size: int = 1,
         fixed: bool = False,
-        buckets: int = 0,
+        buckets: bool = False,
     ) -> None:
         """Set up.
 
@@ -76,10 +75,10 @@ class TrainSampler:
             rank: This process among `world_size`.
             world_size: Number of processes.
             fixed: Repeat the first epoch's order, to see whether a few batches can be learned by heart.
-            buckets: Buckets of like length that each batch draws from; 0 for plain shuffling.
+            buckets: Whether sequences of like length share a batch.
         """
         self.fixed, self.lengths = fixed, lengths
-        self.buckets = buckets if bool((lengths != lengths[0]).any()) else 0
+        self.buckets = buckets and bool((lengths != lengths[0]).any())
         self.batch_size, self.seed = batch_size, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
 
@@ -112,19 +111,12 @@ class TrainSampler:
             order = order.repeat(-(-self.world_size // len(order)))[: self.world_size]
         size = self.batch_size * self.world_size
         batches = list(torch.split(order, size))[: len(self)]
-        whole = len(self.lengths) // size  # a last batch that is smaller, or filled up for the ranks, stays as it is
-        if not self.buckets or whole == 0:
+        if not self.buckets:
             return batches
+        whole = len(self.lengths) // size  # a last batch that is smaller, or filled up for the ranks, stays as it is
         pools = torch.split(order[: whole * size], size * max(1, min(POOL, whole // POOLS)))
-        mixed = [batch for pool in pools for batch in self._from_buckets(pool, size, generator)]
-        return [mixed[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[whole:]
-
-    def _from_buckets(self, pool: Tensor, size: int, generator: Generator) -> Tensor:
-        """Return (batches, size) rows from those of a pool, whose number is a multiple of the size."""
-        count, buckets = len(pool) // size, min(self.buckets, size)
-        shares = [(size + i) // buckets for i in range(buckets)]  # they add up to the size
-        cut = torch.split(pool[self.lengths[pool].argsort(stable=True)], [count * share for share in shares])
-        return torch.cat([bucket.view(count, -1)[torch.randperm(count, generator=generator)] for bucket in cut], dim=1)
+        like = [batch for pool in pools for batch in torch.split(pool[self.lengths[pool].argsort(stable=True)], size)]
+        return [like[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[whole:]
 
 
 class EvalSampler:

@@ -51,7 +51,7 @@ class SequenceDataModule(LightningDataModule):
             settings: The subclass's `locals()`.
 
         Raises:
-            OptionError: A seed or a number of buckets below 0, or a batch size below 1.
+            OptionError: A seed below 0 or a batch size below 1.
         """
         super().__init__()
         self.settings = {k: v for k, v in settings.items() if k not in ("self", "__class__")}
@@ -60,10 +60,9 @@ class SequenceDataModule(LightningDataModule):
         self._train_loader: SequenceLoader | None = None
         self._placed: dict[str, tuple[Sequences, Sequences]] = {}  # what `_place` was given, and what it made of it
         self._loader_state: dict[str, Any] | None = None
-        seed, batch_size, buckets = (self.settings[name] for name in ("seed", "batch_size", "buckets"))
+        seed, batch_size = self.settings["seed"], self.settings["batch_size"]
         require(seed >= 0, "--data.seed", seed, "an integer of at least 0")
         require(batch_size is None or batch_size >= 1, "--data.batch_size", batch_size, "an integer of at least 1")
-        require(buckets >= 0, "--data.buckets", buckets, "an integer of at least 0")
 
     @abstractmethod
     def read_schema(self) -> Schema:

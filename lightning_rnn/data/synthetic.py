@@ -26,7 +26,7 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: int = 1000,
         num_test: int = 10000,
         batch_size: int = 32,
-        buckets: int = 4,
+        buckets: bool = False,
         on_device: bool | None = None,
         seed: int = 0,
         fresh: bool = False,
@@ -44,9 +44,7 @@ class SyntheticDataModule(SequenceDataModule):
             num_val: Validation sequences; 0 for none.
             num_test: Test sequences, at least 1.
             batch_size: Sequences in a training batch of one process.
-            buckets: Where lengths differ, buckets of like length that each training batch draws from: 4 leave it as
-                mixed as the data and spare a CPU some padding, 1 makes batches of like length, which spares most; 0
-                for plain shuffling.
+            buckets: Whether sequences of like length share a training batch, so that little is padded.
             on_device: Whether the sequences are kept on the accelerator; when not given, where they take at most a
                 quarter of its free memory.
             seed: Seed of the sequences and of their order in training.
