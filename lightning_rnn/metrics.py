@@ -51,7 +51,7 @@ def gather_outcomes(parts: list[Outcome]) -> Outcome:
 
 
 def _gather_rows(columns: list[Tensor | None]) -> list[Tensor | None]:
-    """Concatenate columns of all ranks, whose numbers of rows may differ, in one collective call."""
+    """Concatenate columns of all ranks, whose numbers of rows may differ, as one table; a collective call."""
     flat = [None if c is None else c.double().reshape(len(c), -1) for c in columns]  # holds rows and float32 exactly
     whole = torch.cat(gather_all_tensors(torch.cat([c for c in flat if c is not None], dim=1)))
     pieces = iter(torch.split(whole, [c.shape[1] for c in flat if c is not None], dim=1))

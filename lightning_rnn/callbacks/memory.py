@@ -60,15 +60,16 @@ class MemoryProbe(Callback):
         numbers |= {f"saturation/{name}": share for name, share in memory.saturation.items()}
         trainer.logger.log_metrics({f"memory/{name}": value for name, value in numbers.items()}, step)  # type: ignore[union-attr]  # it has a writer
         if (self.every_n_epochs is not None or is_due(epoch, None, first=FIRST)) and can_draw():
-            added = attribution(attribute(pl_module.network, batch), sequences, rows[:SHOWN])
-            self._draw(writer, memory, added, step)
+            shown = SequenceBatch._make(column[:SHOWN] for column in batch)  # type: ignore[index]  # labelled, as above
+            drawn = attribution(attribute(pl_module.network, shown), sequences, rows[:SHOWN])
+            self._draw(writer, memory, drawn, step)
 
-    def _draw(self, writer: Any, memory: Memory, added: Any, step: int) -> None:
+    def _draw(self, writer: Any, memory: Memory, attributions: Any, step: int) -> None:
         table = {name: torch.stack(curves) for name, curves in self.curves.items()}
         for name, figure in (
             ("gradient", gradient_curves(memory)),
             ("gradient_by_epoch", gradient_heat_map(self.epochs, table)),
-            ("attribution", added),
+            ("attribution", attributions),
         ):
             writer.add_image(f"memory/{name}", pixels(figure), step, dataformats="HWC")
 
