@@ -1,6 +1,6 @@
 """How long do two processes on one machine take to average a tensor, from one number to a million?
 
-`torchrun --nproc_per_node 2 -m benchmarks.all_reduce`; medians of 180. By gloo's sum, and as `gradients.average_few`
+`torchrun --nproc_per_node 2 -m benchmarks.all_reduce`; medians of 180. By gloo's sum, and as `ranks.average_gradients`
 does it: all is sent to all, and each process adds it up.
 """
 

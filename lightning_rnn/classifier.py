@@ -17,7 +17,7 @@ from lightning_rnn.metrics import Outcome, evaluate, gather_outcomes
 from lightning_rnn.models.cells import CellName
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
-from lightning_rnn.ranks import are_several, from_all
+from lightning_rnn.ranks import from_all
 from lightning_rnn.schedules import Schedule, learning_rate
 
 ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
@@ -170,10 +170,6 @@ class SequenceClassifier(LightningModule):
         Raises:
             OptionError: A schedule that needs an end in a run without one.
         """
-        if are_several():
-            from lightning_rnn.gradients import share_gradients  # not every torch can do this
-
-            share_gradients(self.trainer.strategy.model)
         self.network.decision.set()  # a fitted one belongs to the weights it was fitted on
         self._weights = [weight for weight in self.parameters() if weight.requires_grad]  # the walk to them is long
         self._scaled = self.trainer.precision == "16-mixed"  # its scaler skips steps that overflow

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -16,12 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_rnn.adam import lean_step
 from lightning_rnn.data.modules import SequenceDataModule
+from lightning_rnn.ranks import FEW, average_gradients
 
 OUTER_HOOKS = ("on_train_batch_start", "on_train_batch_end")
 INNER_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 STEP_HOOKS = (*OUTER_HOOKS, *INNER_HOOKS)
 METHODS = ("backward", "optimizer_step")  # which a model may have in place of Lightning's
 TRANSFERS = ("on_before_batch_transfer", "on_after_batch_transfer")
+BUFFERS = "forward_sync_buffers"  # DistributedDataParallel's option, and what it was called in torch 2.11
+if BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
+    BUFFERS = "broadcast_buffers"
 _NOTHING = nullcontext()
 
 
@@ -42,6 +47,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
 
     _listeners: list[Callback] | None = None  # whom to call before and after a step; None for Lightning's own step
     _forward: Callable[..., Any]  # what a direct step calls for the loss,
+    _average: Callable[[], None] | None = None  # for gradients of all ranks, where the model does not see to that,
     _optimize: Callable[[], Any]  # and for the weights
     _in_a_row: float = 0  # steps of an epoch up to the first after which there may be more to do than the next one
 
@@ -70,7 +76,9 @@ class DirectEpochLoop(_TrainingEpochLoop):
         self._listeners = [c for c in callbacks if not _keeps(c, Callback, OUTER_HOOKS)]
         if trainer.val_check_batch is not None and trainer.check_val_every_n_epoch is not None and self.max_steps == -1:
             self._in_a_row = min(trainer.num_training_batches, trainer.val_check_batch)
-        self._forward = model.training_step if trainer.strategy.model is model else trainer.strategy.training_step
+        self._average = _averaging(trainer, model)
+        by_itself = trainer.strategy.model is model or self._average is not None
+        self._forward = model.training_step if by_itself else trainer.strategy.training_step
         self._optimize = lean_step(trainer.optimizers[0])
 
     @property
@@ -139,12 +147,23 @@ class DirectEpochLoop(_TrainingEpochLoop):
         model.optimizer_zero_grad(trainer.current_epoch, batch_idx, optimizer)
         progress.zero_grad.increment_completed()
         loss.backward()
+        if self._average is not None:
+            self._average()
         model.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         progress.step.increment_ready()
         self._optimize()
         progress.step.increment_completed()
         detached: Tensor = loss.detach()
         return detached
+
+
+def _averaging(trainer: Trainer, model: LightningModule) -> Callable[[], None] | None:
+    """Return what averages gradients quicker than DistributedDataParallel does: few of them, on CPUs, as it is set."""
+    strategy: Any = trainer.strategy
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    few = trainer.world_size * sum(weight.nbytes for weight in weights) <= FEW
+    wrapped = isinstance(strategy, DDPStrategy) and strategy.root_device.type == "cpu"
+    return partial(average_gradients, weights) if few and wrapped and strategy._ddp_kwargs == {BUFFERS: False} else None
 
 
 def drop_overhead(trainer: Trainer, model: LightningModule) -> None:
@@ -155,9 +174,7 @@ def drop_overhead(trainer: Trainer, model: LightningModule) -> None:
     """
     if isinstance(trainer.strategy, DDPStrategy):
         # our buffers are the same on all ranks at any time; sending them in each step costs as much as the gradients
-        accepted = inspect.signature(DistributedDataParallel).parameters
-        name = "forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers"
-        trainer.strategy._ddp_kwargs.setdefault(name, False)
+        trainer.strategy._ddp_kwargs.setdefault(BUFFERS, False)
     before = trainer.fit_loop.epoch_loop
     trainer.fit_loop.epoch_loop = DirectEpochLoop(trainer, min_steps=before.min_steps, max_steps=before.max_steps)
     step: Any = type(model).training_step
