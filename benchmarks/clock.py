@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from benchmarks.common import CLOCK, SKIPPED
+from benchmarks.common import CLOCK, SKIPPED, TURNS
 
 
 class EpochClock(Callback):
@@ -29,6 +29,29 @@ class EpochClock(Callback):
         self.times.append(now())
         if trainer.is_global_zero:
             Path(os.environ[CLOCK]).write_text(json.dumps(self.times))
+
+
+class Turns(Callback):
+    """Waits before each epoch until it is told to go on, at a pipe whose name says how long the epoch before took."""
+
+    def __init__(self) -> None:
+        """Set up."""
+        self.begun = now()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait."""
+        pipe = self._arrive(trainer.current_epoch)
+        pipe.read_text()
+        self.begun = now()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell of the last epoch."""
+        self._arrive(trainer.current_epoch)
+
+    def _arrive(self, epoch: int) -> Path:
+        pipe = Path(os.environ[TURNS], f"{epoch}-{os.getpid()}-{now() - self.begun:.6f}")
+        os.mkfifo(pipe)
+        return pipe
 
 
 def now() -> float:

@@ -18,6 +18,7 @@ from typing import Any
 HERE = Path(__file__).parent
 BRIEF = "BENCHMARK_BRIEF"  # set where runs are too short to be kept
 CLOCK = "BENCHMARK_CLOCK"  # names the file that `EpochClock` writes
+TURNS = "BENCHMARK_TURNS"  # names the folder where `Turns` waits
 SKIPPED = 20  # batches before `BatchTimes` begins
 
 
@@ -64,8 +65,6 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
     Returns:
         Seconds, one an epoch, the first including what is done only once.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment |= {"PYTHONPATH": str(HERE.parent)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     with tempfile.TemporaryDirectory() as folder:
         clock = Path(folder) / "clock.json"
         if "lightning_rnn" in command:
@@ -73,7 +72,7 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
         done = subprocess.run(
             [sys.executable, *command],
             cwd=folder,
-            env=environment | {CLOCK: str(clock)},
+            env=child_environment(threads) | {CLOCK: str(clock)},
             capture_output=True,
             text=True,
         )
@@ -81,6 +80,12 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
             raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr[-2000:]}")
         times = json.loads(clock.read_text() if clock.exists() else done.stdout.splitlines()[-1])
     return [after - before for before, after in pairwise(times)]
+
+
+def child_environment(threads: int | None = 1) -> dict[str, str]:
+    """Return the variables of a child process: it finds this project, and has so many threads (unset when None)."""
+    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return own | {"PYTHONPATH": str(HERE.parent)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
 def after_first(seconds: list[float]) -> float:
