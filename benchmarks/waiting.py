@@ -1,72 +1,85 @@
-"""What do two processes wait for in a step of DistributedDataParallel: for each other, or for the gradients' sum?
+"""What do two processes wait for in a step that averages their gradients: for each other, or for the gradients?
 
-`torchrun --nproc_per_node 2 -m benchmarks.waiting`; mid size (T = 100, H = 64, B = 64), LSTM, one thread each. Both
-stamp when a step's gradients are ready and when their sum is there, by the machine's one clock.
+`torchrun --nproc_per_node 2 -m benchmarks.waiting`; mid size (T = 100, H = 64, B = 64), LSTM, one thread each. Steps
+without each other's gradients, with DistributedDataParallel and with `average_gradients` take turns, a few at a time.
+With the last, both processes stamp when their gradients are ready and when the averages are there, by the machine's
+one clock.
 """
 
 import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.clock import now
-from benchmarks.common import save
+from benchmarks.common import ratio, save
 from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.ranks import average_gradients
 
-STEPS, SKIPPED = 220, 20
+ROUNDS, STEPS, SKIPPED = 60, 8, 3  # so many rounds of so many steps each; the first rounds do not count
 
 
-def step_times(model: nn.Module, steps: int) -> list[float]:
-    """Return the seconds of each step."""
-    x, lengths, times = torch.randn(64, 100, 1), torch.full((64,), 100), []
+def stepping(model: nn.Module, then: Callable[[], None]) -> Callable[[], None]:
+    """Return a training step, which calls a function when it has its gradients."""
+    x, lengths = torch.randn(64, 100, 1), torch.full((64,), 100)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    for _ in range(steps):
-        begin = now()
+
+    def step() -> None:
         optimizer.zero_grad()
         model(x, lengths).square().mean().backward()
+        then()
         optimizer.step()
-        times.append(now() - begin)
-    return times[SKIPPED:]
+
+    return step
+
+
+def row(what: str, seconds: Sequence[float], to_first: float | None = None) -> dict[str, str]:
+    """Return a row of the results."""
+    mean, median = statistics.mean(seconds), statistics.median(seconds)
+    found = {"mean_ms": f"{mean * 1e3:.2f}", "median_ms": f"{median * 1e3:.2f}"}
+    return {"what": what, **found, "ratio": "" if to_first is None else f"{to_first:.2f}"}
 
 
 def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    network = SequenceNetwork(input_size=1, num_classes=2, cell="lstm", hidden_size=64)
-    alone = statistics.mean(step_times(network, STEPS))
-    stamps: list[tuple[float, float]] = []  # gradients ready, their sum there
+    alone, wrapped, ours = (SequenceNetwork(input_size=1, num_classes=2, cell="lstm", hidden_size=64) for _ in range(3))
+    weights, stamps = list(ours.parameters()), []
 
-    def hook(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        total, ready = bucket.buffer().div_(dist.get_world_size()), now()
-        dist.all_reduce(total)  # all gradients are one bucket: there is nothing to do meanwhile
+    def averaged() -> None:
+        ready = now()
+        average_gradients(weights)
         stamps.append((ready, now()))
-        summed: torch.futures.Future[Tensor] = torch.futures.Future()
-        summed.set_result(total)
-        return summed
 
-    model = DistributedDataParallel(network)
-    model.register_comm_hook(None, hook)
-    together = statistics.mean(step_times(model, STEPS))
-    all_stamps: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(all_stamps, stamps[SKIPPED:])
+    ways = {
+        "for itself": stepping(alone, lambda: None),
+        "with DistributedDataParallel": stepping(DistributedDataParallel(wrapped), lambda: None),
+        "with average_gradients": stepping(ours, averaged),
+    }
+    seconds: dict[str, list[float]] = {what: [] for what in ways}
+    for _ in range(ROUNDS):
+        for what, step in ways.items():
+            dist.barrier()
+            begin = now()
+            for _ in range(STEPS):
+                step()
+            seconds[what].append((now() - begin) / STEPS)
+    of_all: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_all, (seconds, stamps))
     if dist.get_rank() == 0:
-        steps = [zip(*each, strict=True) for each in zip(*all_stamps, strict=True)]
-        apart, summing = zip(
-            *((max(ready) - min(ready), max(there) - max(ready)) for ready, there in steps), strict=True
-        )
-        save("waiting", [
-            {"what": what, "mean_ms": f"{statistics.mean(times) * 1e3:.2f}",
-             "median_ms": f"{statistics.median(times) * 1e3:.2f}"}
-            for what, times in (
-                ("a step without the other's gradients", [alone]),
-                ("a step with them", [together]),
-                ("of it from the quicker's to the slower's gradients", apart),
-                ("of it from the slower's gradients to their sum", summing),
-            )
-        ])  # fmt: skip
+        slower = {what: [max(pair) for pair in zip(*(one[what] for one, _ in of_all), strict=True)] for what in ways}
+        steps = [zip(*each, strict=True) for each in zip(*(one for _, one in of_all), strict=True)]
+        apart, averaging = zip(*((max(a) - min(a), max(b) - max(a)) for a, b in steps), strict=True)
+        first = slower["for itself"][SKIPPED:]
+        rows = [row(what, found[SKIPPED:], ratio(found[SKIPPED:], first)) for what, found in slower.items()]
+        begun = SKIPPED * STEPS
+        rows.append(row("of it from the quicker's to the slower's gradients", apart[begun:]))
+        rows.append(row("of it from the slower's gradients to the averages", averaging[begun:]))
+        save("waiting", rows)
     dist.barrier()  # who leaves first can keep the other waiting for ever
     dist.destroy_process_group()
 
