@@ -63,6 +63,21 @@ def test_fit_trains_one_model(tmp_path, run_apart):
 
 
 @pytest.mark.slow
+def test_gradients_are_averaged_as_torch_does(tmp_path, run_apart):
+    """With an option of DistributedDataParallel's, that one averages them."""
+    found = []
+    for strategy in ("ddp", "ddp_find_unused_parameters_true"):
+        folder = tmp_path / strategy
+        folder.mkdir()
+        options = ("--model.cell", "lstm", "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu")
+        assert_success(run_apart("fit", *options, "--trainer.devices", 2, "--trainer.strategy", strategy, cwd=folder))
+        found.append(torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
+@pytest.mark.slow
 def test_fit_without_validation(tmp_path, run_apart):
     result = run_apart("fit", "--trainer.max_epochs", 1, "--data.num_val", 0, *TWO, cwd=tmp_path)
     assert_success(result)
