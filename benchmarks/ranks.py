@@ -6,12 +6,14 @@ the others waiting meanwhile: a shared machine is seldom as quick for a whole ru
 """
 
 import argparse
+import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
@@ -55,11 +57,24 @@ def started(commands: list[list[str]], processes: int) -> Iterator[Run]:
         for number, command in enumerate(commands):
             folder = Path(place, str(number))
             folder.mkdir()
-            child = Popen([sys.executable, *command], cwd=folder, env=environment, stdout=DEVNULL, stderr=DEVNULL)
+            child = Popen(
+                [sys.executable, *command],
+                cwd=folder,
+                env=environment,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                start_new_session=True,
+            )
             children.append(child)
-            stack.callback(child.wait)
-            stack.callback(child.terminate)
+            stack.callback(end, child)
         yield Run(turns, children, processes)
+
+
+def end(child: Popen[bytes]) -> None:
+    """End a child and its own children: who waits for its turn does not listen."""
+    with suppress(ProcessLookupError):  # it has ended
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def main(runs: int = 5, cell: str = "lstm", batch: int = 64) -> None:

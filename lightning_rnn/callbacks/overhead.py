@@ -159,11 +159,12 @@ class DirectEpochLoop(_TrainingEpochLoop):
 
 def _averaging(trainer: Trainer, model: LightningModule) -> Callable[[], None] | None:
     """Return what averages gradients quicker than DistributedDataParallel does: few of them, on CPUs, as it is set."""
-    strategy: Any = trainer.strategy
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy) or strategy.root_device.type != "cpu":
+        return None
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     few = trainer.world_size * sum(weight.nbytes for weight in weights) <= FEW
-    wrapped = isinstance(strategy, DDPStrategy) and strategy.root_device.type == "cpu"
-    return partial(average_gradients, weights) if few and wrapped and strategy._ddp_kwargs == {BUFFERS: False} else None
+    return partial(average_gradients, weights) if few and strategy._ddp_kwargs == {BUFFERS: False} else None
 
 
 def drop_overhead(trainer: Trainer, model: LightningModule) -> None:
