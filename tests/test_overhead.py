@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_rnn.callbacks.overhead import STEP_HOOKS, DirectEpochLoop, NoProfiler, drop_overhead
+from lightning_rnn.callbacks.overhead import STEP_HOOKS, DirectEpochLoop, NoProfiler, _averaging, drop_overhead
 from lightning_rnn.classifier import SequenceClassifier
 from lightning_rnn.data.synthetic import SyntheticDataModule
 
@@ -127,3 +127,23 @@ def test_filled_hooks_are_called_and_empty_ones_are_not_looked_up(empty):
     trainer.fit(model, SyntheticDataModule(num_train=96))
     assert counting.calls == ["backward", "end"] * 3
     assert model.zeroed == 3
+
+
+class Layer(LightningModule):
+    def __init__(self, size):
+        super().__init__()
+        self.layer = torch.nn.Linear(size, size)
+
+    def training_step(self, batch):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("strategy", "size", "few"),
+    [("ddp", 8, True), ("ddp", 512, False), ("ddp_find_unused_parameters_true", 8, False)],
+)
+def test_few_gradients_of_ranks_are_averaged_by_the_direct_loop(strategy, size, few):
+    """With many of them or with an option of DistributedDataParallel's, that one averages them."""
+    trainer, model = Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False), Layer(size)
+    drop_overhead(trainer, model)
+    assert (_averaging(trainer, model) is not None) == few
