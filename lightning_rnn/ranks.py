@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-FEW = 2**19  # bytes of gradients of all ranks together, up to which it is quicker to send them all to all
+FEW = 2**19  # bytes of gradients of all ranks together; of more, a ring's sum is quicker
 
 
 def are_several() -> bool:
@@ -27,7 +27,7 @@ def average_gradients(weights: Iterable[nn.Parameter]) -> None:
     """Average gradients over all ranks; a collective call.
 
     Gloo passes a sum on from rank to rank, twice around, and DistributedDataParallel prepares for gradients that come
-    one by one. Few gradients cost less in one message: every rank gets those of all and adds them up, in rank order.
+    one by one. Few gradients cost a step less in one message: every rank gets those of all and adds them up, in rank order.
     """
     weights = [weight for weight in weights if weight.grad is not None]
     own = torch.cat([weight.grad.flatten() for weight in weights])  # type: ignore[union-attr]  # no None is left
