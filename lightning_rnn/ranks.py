@@ -27,7 +27,8 @@ def average_gradients(weights: Iterable[nn.Parameter]) -> None:
     """Average gradients over all ranks; a collective call.
 
     Gloo passes a sum on from rank to rank, twice around, and DistributedDataParallel prepares for gradients that come
-    one by one. Few gradients cost a step less in one message: every rank gets those of all and adds them up, in rank order.
+    one by one. Few gradients cost a step less in one message: every rank gets those of all and adds them up, in the
+    order of ranks.
     """
     weights = [weight for weight in weights if weight.grad is not None]
     own = torch.cat([weight.grad.flatten() for weight in weights])  # type: ignore[union-attr]  # no None is left
