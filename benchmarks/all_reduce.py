@@ -1,7 +1,6 @@
 """How long do two processes on one machine take for the gradients of one weight to a million?
 
-`torchrun --nproc_per_node 2 -m benchmarks.all_reduce`; medians of 180. By gloo's sum, and by `average_gradients`, where
-all is sent to all and each process adds it up.
+`torchrun --nproc_per_node 2 -m benchmarks.all_reduce`; medians of 180. By gloo's sum, and by `SharedGradients`.
 """
 
 import statistics
@@ -13,31 +12,33 @@ from torch import nn
 
 from benchmarks.clock import now
 from benchmarks.common import save
-from lightning_rnn.ranks import average_gradients
+from lightning_rnn.ranks import share_gradients
 
 
-def median_us(average: Callable[[nn.Parameter], object], size: int) -> str:
-    """Return the microseconds in which the gradients of so many weights are averaged."""
-    weight, seconds = nn.Parameter(torch.zeros(size)), []
-    weight.grad = torch.zeros(size)
+def median_us(average: Callable[[], object]) -> str:
+    """Return the microseconds that a call takes."""
+    seconds = []
     for _ in range(200):
         begin = now()
-        average(weight)
+        average()
         seconds.append(now() - begin)
     return f"{statistics.median(seconds[20:]) * 1e6:.0f}"
+
+
+def row(size: int) -> dict[str, object]:
+    """Return a row of the results, for the gradients of so many weights."""
+    weight = nn.Parameter(torch.zeros(size))
+    weight.grad = torch.zeros(size)
+    shared = share_gradients([weight])
+    assert shared is not None, "processes do not share memory here"
+    in_ring = median_us(lambda: dist.all_reduce(weight.grad))
+    return {"bytes": 4 * size, "sum_us": in_ring, "shared_us": median_us(shared.average)}
 
 
 def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    rows = [
-        {
-            "bytes": 4 * size,
-            "sum_us": median_us(lambda weight: dist.all_reduce(weight.grad), size),
-            "sent_to_all_us": median_us(lambda weight: average_gradients([weight]), size),
-        }
-        for size in (1, 1_153, 17_217, 67_000, 131_072, 262_144, 1_000_000)
-    ]
+    rows = [row(size) for size in (1, 1_153, 17_217, 67_000, 131_072, 262_144, 1_000_000)]
     if dist.get_rank() == 0:
         save("all_reduce", rows)
     dist.barrier()  # who leaves first can keep the other waiting for ever

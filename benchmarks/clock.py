@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from benchmarks.common import CLOCK, SKIPPED, TURNS
+from benchmarks.common import CLOCK, SKIPPED
+from benchmarks.turns import Turns
 
 
 class EpochClock(Callback):
@@ -31,27 +32,20 @@ class EpochClock(Callback):
             Path(os.environ[CLOCK]).write_text(json.dumps(self.times))
 
 
-class Turns(Callback):
-    """Waits before each epoch until it is told to go on, at a pipe whose name says how long the epoch before took."""
+class InTurns(Callback):
+    """Waits for the turn of `fit`; see `Turns`."""
 
     def __init__(self) -> None:
         """Set up."""
-        self.begun = now()
+        self.turns = Turns()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait."""
-        pipe = self._arrive(trainer.current_epoch)
-        pipe.read_text()
-        self.begun = now()
+        """Wait, or begin to count."""
+        self.turns.before(trainer.current_epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell of the last epoch."""
-        self._arrive(trainer.current_epoch)
-
-    def _arrive(self, epoch: int) -> Path:
-        pipe = Path(os.environ[TURNS], f"{epoch}-{os.getpid()}-{now() - self.begun:.6f}")
-        os.mkfifo(pipe)
-        return pipe
+        """Tell of the last turn."""
+        self.turns.after(trainer.current_epoch)
 
 
 def now() -> float:

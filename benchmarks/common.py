@@ -18,7 +18,8 @@ from typing import Any
 HERE = Path(__file__).parent
 BRIEF = "BENCHMARK_BRIEF"  # set where runs are too short to be kept
 CLOCK = "BENCHMARK_CLOCK"  # names the file that `EpochClock` writes
-TURNS = "BENCHMARK_TURNS"  # names the folder where `Turns` waits
+TURNS = "BENCHMARK_TURNS"  # names the folder where `Turns` waits,
+EACH = "BENCHMARK_EACH"  # after so many epochs
 SKIPPED = 20  # batches before `BatchTimes` begins
 
 
@@ -29,7 +30,9 @@ def once(command: list[str]) -> tuple[float, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=folder, env=child_environment(None), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begin
     if status != 0:
@@ -56,7 +59,7 @@ def compare(commands: dict[str, list[str]], name_of_file: str, runs: int) -> Non
 
 
 def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
-    """Return the seconds of each epoch of a child process: of a plain loop, or of `fit` with an `EpochClock`.
+    """Return the seconds of each epoch of a child process, a `fit` with an `EpochClock`.
 
     Args:
         command: Arguments of `python`.
@@ -67,10 +70,8 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         clock = Path(folder) / "clock.json"
-        if "lightning_rnn" in command:
-            command = [*command, "--trainer.callbacks+=benchmarks.clock.EpochClock"]
         done = subprocess.run(
-            [sys.executable, *command],
+            [sys.executable, *command, "--trainer.callbacks+=benchmarks.clock.EpochClock"],
             cwd=folder,
             env=child_environment(threads) | {CLOCK: str(clock)},
             capture_output=True,
@@ -78,7 +79,7 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
         )
         if done.returncode:
             raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr[-2000:]}")
-        times = json.loads(clock.read_text() if clock.exists() else done.stdout.splitlines()[-1])
+        times = json.loads(clock.read_text())
     return [after - before for before, after in pairwise(times)]
 
 

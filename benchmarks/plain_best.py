@@ -1,16 +1,17 @@
 """The best plain loop we can write for what `fit` does on sequences of one length; a baseline of `training`.
 
-`python plain_best.py CELL STEPS TRAIN VAL HIDDEN BATCH EPOCHS [DEVICE]`. Whole tensors on the device, batches by one
-gather, Adam in one kernel, gradients clipped, validation with loss and accuracy after each epoch; no logs, no
-checkpoints, no progress. Prints when each epoch began and the last one ended.
+`python -m benchmarks.plain_best CELL STEPS TRAIN VAL HIDDEN BATCH EPOCHS [DEVICE]`. Whole tensors on the device,
+batches by one gather, Adam in one kernel, gradients clipped, validation with loss and accuracy after each epoch; no
+logs, no checkpoints, no progress.
 """
 
 import sys
-import time
 
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from benchmarks.turns import in_turns
 
 
 class Plain(nn.Module):
@@ -27,12 +28,6 @@ class Plain(nn.Module):
         return self.head(self.rnn(x)[0][:, -1]).squeeze(1)
 
 
-def now(device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def main(cell: str, steps: int, train: int, val: int, hidden: int, batch: int, epochs: int, device: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(train + val, steps, 1, device=device)
@@ -40,8 +35,7 @@ def main(cell: str, steps: int, train: int, val: int, hidden: int, batch: int, e
     (x, x_val), (y, y_val) = x.split([train, val]), y.split([train, val])
     model = Plain(cell, hidden).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
-    times = [now(device)]
-    for _ in range(epochs):
+    for _ in in_turns(epochs):
         for rows in torch.randperm(train, device=device).split(batch):
             loss = binary_cross_entropy_with_logits(model(x[rows]), y[rows])
             optimizer.zero_grad()
@@ -51,8 +45,6 @@ def main(cell: str, steps: int, train: int, val: int, hidden: int, batch: int, e
         with torch.inference_mode():
             logits = torch.cat([model(part) for part in x_val.split(1024)])
             (binary_cross_entropy_with_logits(logits, y_val).item(), ((logits > 0) == y_val).float().mean().item())
-        times.append(now(device))
-    print(times)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Sequences of many lengths as tutorials have them: collated one by one and packed; a baseline of `training`.
 
-`python plain_packed.py FILE.npz HIDDEN BATCH EPOCHS BIDIRECTIONAL(0|1)`, with X (steps, F), lengths and y in the file.
-No validation, no logs. Prints when each epoch began and the last one ended.
+`python -m benchmarks.plain_packed FILE.npz HIDDEN BATCH EPOCHS BIDIRECTIONAL(0|1)`, with X (steps, F), lengths and y
+in the file. No validation, no logs.
 """
 
 import sys
-import time
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader
+
+from benchmarks.turns import in_turns
 
 
 class Packed(nn.Module):
@@ -43,14 +44,11 @@ def main(path: str, hidden: int, batch: int, epochs: int, bidirectional: int) ->
     loader = DataLoader(pairs, batch_size=batch, shuffle=True, collate_fn=collate)
     model = Packed(file["X"].shape[1], hidden, bool(bidirectional))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    times = [time.perf_counter()]
-    for _ in range(epochs):
+    for _ in in_turns(epochs):
         for x, lengths, y in loader:
             optimizer.zero_grad()
             nn.functional.binary_cross_entropy_with_logits(model(x, lengths), y).backward()
             optimizer.step()
-        times.append(time.perf_counter())
-    print(times)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """The published experiment as a plain script, its label's shape mended: no validation, no logging.
 
-`python plain_seed.py [rnn|lstm] [epochs]`; the baseline of `training` and of `whole_command`.
+`python -m benchmarks.plain_seed [rnn|lstm] [epochs]`; the baseline of `training` and of `whole_command`.
 """
 
 import sys
-import time
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.turns import in_turns
 
 
 class PlainRNN(nn.Module):
@@ -32,16 +33,13 @@ def main(cell: str = "rnn", epochs: str = "10") -> None:
     loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True)
     model = PlainRNN(cell)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    times = [time.perf_counter()]
-    for epoch in range(int(epochs)):
+    for epoch in in_turns(int(epochs)):
         for batch, target in loader:
             optimizer.zero_grad()
             loss = nn.functional.binary_cross_entropy(model(batch), target)
             loss.backward()
             optimizer.step()
         print(f"epoch {epoch + 1}: loss {loss.item():.4f}")
-        times.append(time.perf_counter())
-    print(times)
 
 
 if __name__ == "__main__":

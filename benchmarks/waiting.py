@@ -1,7 +1,7 @@
 """What do two processes wait for in a step that averages their gradients: for each other, or for the gradients?
 
 `torchrun --nproc_per_node 2 -m benchmarks.waiting`; mid size (T = 100, H = 64, B = 64), LSTM, one thread each. Steps
-without each other's gradients, with DistributedDataParallel and with `average_gradients` take turns, a few at a time.
+without each other's gradients, with DistributedDataParallel and with `SharedGradients` take turns, a few at a time.
 With the last, both processes stamp when their gradients are ready and when the averages are there, by the machine's
 one clock.
 """
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.clock import now
 from benchmarks.common import ratio, save
 from lightning_rnn.models.network import SequenceNetwork
-from lightning_rnn.ranks import average_gradients
+from lightning_rnn.ranks import share_gradients
 
 ROUNDS, STEPS, SKIPPED = 60, 8, 3  # so many rounds of so many steps each; the first rounds do not count
 
@@ -48,17 +48,18 @@ def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     alone, wrapped, ours = (SequenceNetwork(input_size=1, num_classes=2, cell="lstm", hidden_size=64) for _ in range(3))
-    weights, stamps = list(ours.parameters()), []
+    shared, stamps = share_gradients(list(ours.parameters())), []
+    assert shared is not None, "processes do not share memory here"
 
     def averaged() -> None:
         ready = now()
-        average_gradients(weights)
+        shared.average()
         stamps.append((ready, now()))
 
     ways = {
         "for itself": stepping(alone, lambda: None),
         "with DistributedDataParallel": stepping(DistributedDataParallel(wrapped), lambda: None),
-        "with average_gradients": stepping(ours, averaged),
+        "with SharedGradients": stepping(ours, averaged),
     }
     seconds: dict[str, list[float]] = {what: [] for what in ways}
     for _ in range(ROUNDS):

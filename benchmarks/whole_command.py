@@ -5,10 +5,10 @@ Runs both in turn, as processes; ours with validation in each epoch, TensorBoard
 
 import sys
 
-from benchmarks.common import HERE, compare
+from benchmarks.common import compare
 
 COMMANDS = {
-    "plain": [sys.executable, str(HERE / "plain_seed.py")],
+    "plain": [sys.executable, "-m", "benchmarks.plain_seed"],
     "fit": [sys.executable, "-m", "lightning_rnn", "fit"],
 }
 

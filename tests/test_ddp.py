@@ -2,15 +2,22 @@
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from lightning_rnn import ranks
 from lightning_rnn.data.synthetic import SyntheticDataModule
 from lightning_rnn.errors import DataError
-from lightning_rnn.ranks import average_gradients
+from lightning_rnn.ranks import LINE, SharedGradients, can_share, share_gradients
 
 TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
 RUN = Path("lightning_logs/version_0")
@@ -95,56 +102,89 @@ def test_bad_data_ends_all_ranks(tmp_path, run_apart, files):
     assert "Traceback" not in err
 
 
-def compare(rank, seeds, meeting, answers):
-    """In a process of two: say whether the data module found that the ranks have different data."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+def in_ranks(function, ranks, folder):
+    """Return what a function returns for each rank of a group of processes."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    processes = [
+        context.Process(target=as_rank, args=(rank, ranks, folder / "meeting", function, answers))
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(answers.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    return [found[rank] for rank in range(ranks)]
+
+
+def as_rank(rank, ranks, meeting, function, answers):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+    answers.put((rank, function(rank)))
+    torch.distributed.barrier()  # who leaves first can keep the others waiting for ever
+    torch.distributed.destroy_process_group()
+
+
+def compare(seeds, rank):
+    """Say whether the data module finds that the ranks have different data."""
     torch.manual_seed(0)  # random states are compared as well
     try:
-        data = SyntheticDataModule(num_train=20, num_val=20, seed=seeds[rank])
-        data.setup("fit")
-        answers.put("same")
+        SyntheticDataModule(num_train=20, num_val=20, seed=seeds[rank]).setup("fit")
     except DataError as error:
-        answers.put(str(error))
-    finally:
-        torch.distributed.destroy_process_group()
+        return str(error)
+    return "same"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(3, 3), (3, 4)])
 def test_ranks_compare_their_data(tmp_path, seeds):
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    ranks = [context.Process(target=compare, args=(rank, seeds, tmp_path / "meeting", answers)) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    found = {answers.get(timeout=120) for _ in ranks}
-    for process in ranks:
-        process.join()
     same = seeds[0] == seeds[1]
-    assert found == {"same" if same else "ranks [1] have other sequences, splits or random states than rank 0"}
+    message = "same" if same else "ranks [1] have other sequences, splits or random states than rank 0"
+    assert in_ranks(partial(compare, seeds), 2, tmp_path) == [message] * 2
 
 
-def average(rank, ranks, meeting, answers):
-    """In one of several processes: average gradients of which each rank has its own."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
-    layer = torch.nn.Linear(5, 3)
-    layer.weight.grad = torch.randn(3, 5, generator=torch.Generator().manual_seed(rank))  # and its bias has none
-    own = layer.weight.grad.tolist()
-    average_gradients(layer.parameters())
-    answers.put((own, layer.weight.grad.tolist(), layer.bias.grad))
-    torch.distributed.barrier()  # who leaves first can keep the others waiting for ever
-    torch.distributed.destroy_process_group()
+def average(rank):
+    """Average gradients that differ by rank, three times: the first time the bias has none."""
+    layer, generator = torch.nn.Linear(5, 3), torch.Generator().manual_seed(rank)
+    shared, turns = share_gradients(list(layer.parameters())), []
+    for turn in range(3):
+        own = [torch.randn(3, 5, generator=generator), torch.randn(3, generator=generator) if turn else None]
+        layer.weight.grad, layer.bias.grad = own
+        time.sleep(rank * 0.06)  # longer than a rank looks without a pause
+        shared.average()
+        found = (*own, layer.weight.grad, layer.bias.grad)
+        turns.append([None if gradient is None else gradient.numpy() for gradient in found])
+    return turns
 
 
+@pytest.mark.skipif(not can_share(), reason="processes do not share memory here")
 def test_ranks_average_their_gradients(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    ranks = [context.Process(target=average, args=(rank, 3, tmp_path / "meeting", answers)) for rank in range(3)]
-    for process in ranks:
-        process.start()
-    own, averages, rest = zip(*(answers.get(timeout=120) for _ in ranks), strict=True)
-    for process in ranks:
-        process.join()
-    assert averages[0] == averages[1] == averages[2]  # to the bit
-    torch.testing.assert_close(torch.tensor(averages[0]), torch.tensor(own).mean(0))
-    assert rest == (None,) * 3
+    for turn, found in enumerate(zip(*in_ranks(average, 3, tmp_path), strict=True)):
+        own_weights, own_biases, weights, biases = zip(*found, strict=True)
+        for own, averages in [(own_weights, weights), (own_biases, biases)][: 1 + (turn > 0)]:
+            np.testing.assert_allclose(averages[0], np.mean(own, 0), rtol=1e-6)
+            assert averages[0].tobytes() == averages[1].tobytes() == averages[2].tobytes()
+        if turn == 0:
+            assert biases == (None,) * 3
+
+
+def refuse(rank):
+    """Try to share gradients where rank 0 says that it can't."""
+    if rank == 0:
+        ranks.platform.machine = lambda: "another"
+    return share_gradients([torch.nn.Parameter(torch.zeros(3))]) is None
+
+
+def test_ranks_that_cannot_share_memory_know_it(tmp_path):
+    assert in_ranks(refuse, 2, tmp_path) == [True, True]
+
+
+@pytest.mark.skipif(not can_share(), reason="processes do not share memory here")
+def test_a_rank_that_ends_is_not_waited_for():
+    other, weight = subprocess.Popen([sys.executable, "-c", ""]), torch.nn.Parameter(torch.zeros(3))
+    weight.grad = torch.ones(3)
+    processes = [os.pidfd_open(pid) for pid in (os.getpid(), other.pid)]
+    shared = SharedGradients([weight], torch.zeros(2 * (LINE + 2 * weight.nbytes), dtype=torch.uint8), 0, processes)
+    with pytest.raises(RuntimeError, match="has ended"):
+        shared.average()
+    other.wait()

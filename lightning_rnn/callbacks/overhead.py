@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_rnn.adam import lean_step
 from lightning_rnn.data.modules import SequenceDataModule
-from lightning_rnn.ranks import FEW, average_gradients
+from lightning_rnn.ranks import FEW, SharedGradients, share_gradients
 
 OUTER_HOOKS = ("on_train_batch_start", "on_train_batch_end")
 INNER_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
@@ -46,8 +46,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
     """
 
     _listeners: list[Callback] | None = None  # whom to call before and after a step; None for Lightning's own step
-    _forward: Callable[..., Any]  # what a direct step calls for the loss,
-    _average: Callable[[], None] | None = None  # for gradients of all ranks, where the model does not see to that,
+    _forward: Callable[..., Any]  # what a direct step calls for the loss
     _optimize: Callable[[], Any]  # and for the weights
     _in_a_row: float = 0  # steps of an epoch up to the first after which there may be more to do than the next one
 
@@ -76,10 +75,20 @@ class DirectEpochLoop(_TrainingEpochLoop):
         self._listeners = [c for c in callbacks if not _keeps(c, Callback, OUTER_HOOKS)]
         if trainer.val_check_batch is not None and trainer.check_val_every_n_epoch is not None and self.max_steps == -1:
             self._in_a_row = min(trainer.num_training_batches, trainer.val_check_batch)
-        self._average = _averaging(trainer, model)
-        by_itself = trainer.strategy.model is model or self._average is not None
+        by_itself = trainer.strategy.model is model or self._shared is not None
         self._forward = model.training_step if by_itself else trainer.strategy.training_step
         self._optimize = lean_step(trainer.optimizers[0])
+
+    @cached_property
+    def _shared(self) -> SharedGradients | None:
+        """What averages gradients quicker than DistributedDataParallel: few of them, on CPUs of one machine."""
+        strategy, model = self.trainer.strategy, self.trainer.lightning_module
+        if not isinstance(strategy, DDPStrategy) or strategy.root_device.type != "cpu":
+            return None
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        few = strategy.world_size * sum(weight.nbytes for weight in weights) <= FEW
+        alike = len({weight.dtype for weight in weights}) == 1
+        return share_gradients(weights) if few and alike and strategy._ddp_kwargs == {BUFFERS: False} else None
 
     @property
     def done(self) -> bool:
@@ -147,24 +156,14 @@ class DirectEpochLoop(_TrainingEpochLoop):
         model.optimizer_zero_grad(trainer.current_epoch, batch_idx, optimizer)
         progress.zero_grad.increment_completed()
         loss.backward()
-        if self._average is not None:
-            self._average()
+        if self._shared is not None:
+            self._shared.average()
         model.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         progress.step.increment_ready()
         self._optimize()
         progress.step.increment_completed()
         detached: Tensor = loss.detach()
         return detached
-
-
-def _averaging(trainer: Trainer, model: LightningModule) -> Callable[[], None] | None:
-    """Return what averages gradients quicker than DistributedDataParallel does: few of them, on CPUs, as it is set."""
-    strategy = trainer.strategy
-    if not isinstance(strategy, DDPStrategy) or strategy.root_device.type != "cpu":
-        return None
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    few = trainer.world_size * sum(weight.nbytes for weight in weights) <= FEW
-    return partial(average_gradients, weights) if few and strategy._ddp_kwargs == {BUFFERS: False} else None
 
 
 def drop_overhead(trainer: Trainer, model: LightningModule) -> None:
