@@ -18,8 +18,6 @@ from typing import Any
 HERE = Path(__file__).parent
 BRIEF = "BENCHMARK_BRIEF"  # set where runs are too short to be kept
 CLOCK = "BENCHMARK_CLOCK"  # names the file that `EpochClock` writes
-TURNS = "BENCHMARK_TURNS"  # names the folder where `Turns` waits,
-EACH = "BENCHMARK_EACH"  # after so many epochs
 SKIPPED = 20  # batches before `BatchTimes` begins
 
 

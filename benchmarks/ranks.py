@@ -10,10 +10,9 @@ import argparse
 import statistics
 
 from benchmarks.common import save
-from benchmarks.turns import taking_turns
+from benchmarks.turns import counted, taking_turns
 
 TRAIN, EPOCHS = 4096, 10  # as many as by default: in the first few most are looked into for gradients through time
-EACH = 5  # epochs of a turn
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 WAYS = {"1 rank": [()], "2 ranks": [TWO], "2 runs apart": [(), ()]}  # what is run at the same time
 
@@ -27,10 +26,10 @@ def main(runs: int = 5, cell: str = "lstm", batch: int = 64) -> None:
     command = ["-m", "lightning_rnn", "fit", *(f"{name}={value}" for name, value in options.items())]
 
     ways = {what: ([[*command, *more] for more in ways], 1 if what == "1 rank" else 2) for what, ways in WAYS.items()}
-    trained = TRAIN * (EPOCHS - EPOCHS // EACH)
+    trained = TRAIN * counted(EPOCHS)
 
     def speeds() -> dict[str, float]:
-        seconds = taking_turns(ways, epochs=EPOCHS, each=EACH)
+        seconds = taking_turns(ways, EPOCHS)
         together = trained / max(seconds["2 ranks"])  # which share the sequences
         return {what: sum(trained / s for s in found) for what, found in seconds.items()} | {"2 ranks": together}
 

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.common import ratio, save
-from benchmarks.turns import taking_turns
-
-EACH = 5  # epochs of a turn
+from benchmarks.turns import counted, taking_turns
 
 
 class Case(NamedTuple):
@@ -67,8 +65,6 @@ def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
 
 def compare(case: Case, runs: int) -> dict[str, Any]:
     """Run both in turn and return a row of results."""
-    each = min(EACH, case.epochs)
-    counted = case.epochs - case.epochs // each
     fit = ["-m", "lightning_rnn", "fit", "--trainer.max_epochs", str(case.epochs), *case.ours]
     both = {
         "plain": ([[word.format(epochs=case.epochs) for word in case.plain]], 1),
@@ -76,15 +72,15 @@ def compare(case: Case, runs: int) -> dict[str, Any]:
     }
     plain, ours = [], []
     for _ in range(runs):
-        seconds = taking_turns(both, epochs=case.epochs, each=each)
+        seconds = taking_turns(both, case.epochs)
         plain.extend(seconds["plain"])
         ours.extend(seconds["ours"])
     spread = [a / b for a, b in zip(ours, plain, strict=True)]
     print(f"{case.name}: {ratio(ours, plain):.2f}", flush=True)
     return {
         "case": case.name,
-        "plain_ms_per_epoch": f"{statistics.median(plain) / counted * 1e3:.1f}",
-        "ours_ms_per_epoch": f"{statistics.median(ours) / counted * 1e3:.1f}",
+        "plain_ms_per_epoch": f"{statistics.median(plain) / counted(case.epochs) * 1e3:.1f}",
+        "ours_ms_per_epoch": f"{statistics.median(ours) / counted(case.epochs) * 1e3:.1f}",
         "ratio": f"{ratio(ours, plain):.2f}",
         "lowest_ratio": f"{min(spread):.2f}",
         "highest_ratio": f"{max(spread):.2f}",

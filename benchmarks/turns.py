@@ -1,7 +1,7 @@
 """Processes that train in turns of a few epochs, while the others wait.
 
 A shared machine is seldom as quick for a whole run as it was for the one before. A turn's first epoch does not count:
-after a pause a virtual machine's processors need up to a second to get as quick as they were.
+after a pause a virtual machine's processors need a while to get as quick as they were.
 """
 
 import os
@@ -14,7 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
-from benchmarks.common import EACH, TURNS, child_environment
+from benchmarks.common import child_environment
+
+TURN = 5  # epochs of a turn, in runs that have as many
+FOLDER, EACH = "BENCHMARK_TURNS", "BENCHMARK_EACH"  # variables of a child: where it waits, after how many epochs
 
 
 class Turns:
@@ -22,7 +25,7 @@ class Turns:
 
     def __init__(self) -> None:
         """Set up."""
-        self.folder, self.each, self.begun = os.environ[TURNS], int(os.environ[EACH]), 0.0
+        self.folder, self.each, self.begun = os.environ[FOLDER], int(os.environ[EACH]), 0.0
 
     def before(self, epoch: int) -> None:
         """Wait, or begin to count."""
@@ -44,7 +47,7 @@ class Turns:
 
 def in_turns(epochs: int) -> Iterator[int]:
     """Yield the numbers of a plain loop's epochs, each when its turn has come."""
-    turns = Turns() if TURNS in os.environ else None
+    turns = Turns() if FOLDER in os.environ else None
     for epoch in range(epochs):
         if turns is not None:
             turns.before(epoch)
@@ -76,14 +79,20 @@ class Run:
         return found
 
 
-def taking_turns(runs: dict[str, tuple[list[list[str]], int]], *, epochs: int, each: int) -> dict[str, list[float]]:
+def counted(epochs: int) -> int:
+    """Return how many of so many epochs are not the first of a turn."""
+    return epochs - epochs // min(TURN, epochs)
+
+
+def taking_turns(runs: dict[str, tuple[list[list[str]], int]], epochs: int) -> dict[str, list[float]]:
     """Train in turns; return by name the seconds that each process took.
 
     Args:
         runs: Commands that run at the same time, arguments of `python` each, and how many processes they come to.
-        epochs: Epochs of each.
-        each: Epochs of a turn, of which the first does not count.
+        epochs: Epochs of each, whole turns.
     """
+    each = min(TURN, epochs)
+    assert epochs % each == 0
     with ExitStack() as stack:
         started = {name: stack.enter_context(_started(*run, each)) for name, run in runs.items()}
         for run in started.values():
@@ -97,7 +106,7 @@ def _started(commands: list[list[str]], processes: int, each: int) -> Iterator[R
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         turns = Path(place, "turns")
         turns.mkdir()
-        environment = child_environment() | {TURNS: str(turns), EACH: str(each)}
+        environment = child_environment() | {FOLDER: str(turns), EACH: str(each)}
         children = []
         for number, command in enumerate(commands):
             folder = Path(place, str(number))

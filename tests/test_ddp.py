@@ -161,11 +161,10 @@ def average(rank):
 def test_ranks_average_their_gradients(tmp_path):
     for turn, found in enumerate(zip(*in_ranks(average, 3, tmp_path), strict=True)):
         own_weights, own_biases, weights, biases = zip(*found, strict=True)
-        for own, averages in [(own_weights, weights), (own_biases, biases)][: 1 + (turn > 0)]:
+        assert turn > 0 or biases == (None,) * 3
+        for own, averages in ((own_weights, weights), (own_biases, biases)) if turn else ((own_weights, weights),):
             np.testing.assert_allclose(averages[0], np.mean(own, 0), rtol=1e-6)
             assert averages[0].tobytes() == averages[1].tobytes() == averages[2].tobytes()
-        if turn == 0:
-            assert biases == (None,) * 3
 
 
 def refuse(rank):
