@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.losses import cross_entropies
 from lightning_rnn.models.cells import RecurrentLayer, RecurrentStack, State, side_by_side
-from lightning_rnn.models.masking import flip_sequences, valid_steps
+from lightning_rnn.models.masking import flip_sequences, last_step, valid_steps
 from lightning_rnn.models.network import SequenceNetwork
 
 FADED = 0.01  # share of the largest gradient below which a step counts as forgotten
@@ -48,12 +48,11 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
     """
     assert batch.y is not None
     network = copy.deepcopy(network).double().eval()
-    network.pooling = "last"
     x = network.preprocess(batch.x.double(), batch.lengths)  # (B, T, F)
     inputs, lengths = (x, batch.lengths) if network.stem is None else network.stem(x, batch.lengths)
     stride = 1 if network.stem is None else 4
     outputs, runs = unroll(network.recurrent, inputs, lengths)
-    logits = network.head(network.pool(outputs, lengths)).squeeze(1)
+    logits = network.head(torch.cat([last_step(states, lengths) for states in outputs], dim=1)).squeeze(1)
     loss = cross_entropies(logits, batch.y).sum()  # of each sequence alone: none sees another
     flat = [tensor for run in runs.values() for state in run.states for tensor in state]
     found = iter(torch.autograd.grad(loss, flat))

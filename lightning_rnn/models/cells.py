@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import can_ask, flip_sequences, is_tracing
+from lightning_rnn.models.masking import can_ask, flip_sequences, is_tracing, last_step
 from lightning_rnn.models.recurrences import GRURecurrence, LinearRecurrence, TanhRecurrence, step_by_step
 
 CellName = Literal["rnn", "lstm", "gru", "mingru"]
 State = tuple[Tensor, ...]  # (h,) or (h, c), each (B, H)
+Parts = list[tuple[int, int, int]]  # of a batch: first step, step after the last, number of sequences
 
 
 class MinGRU(nn.Module):
@@ -79,7 +80,11 @@ class RecurrentLayer(nn.Module):
         return self.run(x, None)[0]
 
     def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Return the outputs h (B, T, H) from a state, zeros where it is None, and the state after the last step."""
+        """Go on from a state of torch's layers, whose parts are (1, B, H); zeros where it is None.
+
+        Returns:
+            The outputs h (B, T, H) and the state after the last step.
+        """
         if x.is_cpu and torch.is_autocast_enabled("cpu"):  # not every processor has torch's lstm in bfloat16
             with torch.autocast("cpu", enabled=False):
                 return self.run(x.float(), state)
@@ -89,21 +94,22 @@ class RecurrentLayer(nn.Module):
         trains = torch.is_grad_enabled() and not is_tracing()
         by_hand = _TRAINED_ON_CPU.get(self.cell) if x.is_cpu and trains else None
         if by_hand is not None:
-            output = by_hand.apply(x, h_0, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]  # as above
+            output = by_hand.apply(x, None if h_0 is None else h_0[0], *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]  # as above
         elif isinstance(self.layer, MinGRU):
-            output = self.layer(x, h_0)
+            output = self.layer(x, None if h_0 is None else h_0[0])
         else:
-            output = self.layer(x, None if h_0 is None else h_0[None])[0]
-        return output, (output[:, -1],)
+            output = self.layer(x, h_0)[0]
+        return output, (output[None, :, -1],)
 
     def _run_lstm(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         if is_tracing():  # only whole layers can be exported
-            output, after = self.layer(x, state and tuple(part[None] for part in state))
-        else:  # without what the layer asks before it calls this, which costs a small one a good part of its time
-            before = [part[None] for part in state or self.initial_state(x)]
-            weights: Any = self.layer.all_weights[0]  # type: ignore[index]  # which mypy takes for a module
-            output, *after = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
-        return output, tuple(part[0] for part in after)
+            output, after = self.layer(x, state)
+            return output, after
+        # without what the layer asks before it calls this, which costs a small one a good part of its time
+        before = state or [part[None] for part in self.initial_state(x)]
+        weights: Any = self.layer.all_weights[0]  # type: ignore[index]  # which mypy takes for a module
+        output, *after = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
+        return output, tuple(after)
 
     def initial_state(self, x: Tensor) -> State:
         """Return the state of zeros for inputs like `x` (B, ...)."""
@@ -176,14 +182,28 @@ class RecurrentStack(nn.Module):
             x: (B, T, F).
             lengths: (B,), on a CPU best in descending order, see `cut`; or None, see `unless_full`.
         """
+        parts, outputs = self._run(x, lengths)
+        return [_assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
+
+    def last(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
+        """Return what `forward` has at each sequence's last step, (B, H) of each direction."""
+        parts, outputs = self._run(x, lengths)
+        if parts is None or lengths is None:
+            return [last_step(whole, lengths) for (whole,) in outputs]
+        return [Ends.apply(lengths, parts, *pieces) for pieces in outputs]  # type: ignore[no-untyped-call]  # torch's has no types
+
+    def _run(self, x: Tensor, lengths: Tensor | None) -> tuple[Parts | None, list[list[Tensor]]]:
+        """Return how the batch has been cut, and the top layer's outputs of each direction, part by part."""
         parts = None if lengths is None else cut(lengths, x.shape[1], self.hidden_size)
-        outputs = [x]
+        outputs: list[list[Tensor]] = []
         for i, layer in enumerate(self.forward_layers):
-            x = self.dropout(side_by_side(outputs, lengths)) if i > 0 else x
+            if i > 0:
+                below = [_assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
+                x = self.dropout(side_by_side(below, lengths))
             outputs = [_in_parts(layer, x, parts)]
             if self.backward_layers:
                 outputs.append(_in_parts(self.backward_layers[i], flip_sequences(x, lengths), parts))
-        return outputs
+        return parts, outputs
 
 
 def side_by_side(outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
@@ -194,7 +214,7 @@ def side_by_side(outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
     return torch.cat([forward, flip_sequences(backward, lengths)], dim=2)
 
 
-def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, int]] | None:
+def cut(lengths: Tensor, width: int, hidden_size: int) -> Parts | None:
     """Cut a batch in descending order of length into parts without the sequences that have ended.
 
     Args:
@@ -203,8 +223,7 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
         hidden_size: H.
 
     Returns:
-        First step, step after the last and number of sequences of each part; None where that spares little or Python
-        cannot ask for lengths.
+        The parts; None where that spares little or Python cannot ask for lengths.
     """
     if not can_ask(lengths):
         return None
@@ -212,7 +231,7 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
     if any(before < after for before, after in pairwise(known)):
         return None
 
-    def cost(parts: list[tuple[int, int, int]]) -> int:
+    def cost(parts: Parts) -> int:
         computed = sum((stop - start) * count for start, stop, count in parts)
         return computed * hidden_size + WORTH_CUTTING * len(parts)
 
@@ -220,7 +239,7 @@ def cut(lengths: Tensor, width: int, hidden_size: int) -> list[tuple[int, int, i
     return best if cost(best) < cost([(0, width, len(known))]) else None
 
 
-def _equal_parts(lengths: list[int], number: int) -> list[tuple[int, int, int]]:
+def _equal_parts(lengths: list[int], number: int) -> Parts:
     """Cut so that each part loses as many of the sequences, in descending order of length."""
     ends = sorted({*lengths[:: -(-len(lengths) // number)]})
     starts = [0, *ends[:-1]]
@@ -228,17 +247,22 @@ def _equal_parts(lengths: list[int], number: int) -> list[tuple[int, int, int]]:
     return [*zip(starts, ends, counts, strict=True)]
 
 
-def _in_parts(layer: nn.Module, x: Tensor, parts: list[tuple[int, int, int]] | None) -> Tensor:
-    """Return outputs (B, T, H), zero where no part has any."""
+def _in_parts(layer: nn.Module, x: Tensor, parts: Parts | None) -> list[Tensor]:
+    """Return the outputs of each part, (B, T, H) of it."""
     assert isinstance(layer, RecurrentLayer)
     if parts is None:
-        return layer.run(x, None)[0]
+        return [layer(x)]
     outputs, state = [], None
     for start, stop, count in parts:
-        state = state and tuple(part[:count].contiguous() for part in state)
+        state = state and tuple(part[:, :count] for part in state)
         output, state = layer.run(x[:count, start:stop], state)
         outputs.append(output)
-    whole: Tensor = Assembled.apply(x.shape[:2], parts, *outputs)  # type: ignore[no-untyped-call]  # torch's has no types
+    return outputs
+
+
+def _assemble(outputs: list[Tensor], parts: Parts | None, shape: torch.Size) -> Tensor:
+    """Return outputs (B, T, H), zero where no part has any."""
+    whole: Tensor = outputs[0] if parts is None else Assembled.apply(shape, parts, *outputs)  # type: ignore[no-untyped-call]  # as above
     return whole
 
 
@@ -246,7 +270,7 @@ class Assembled(torch.autograd.Function):
     """What parts of a batch give, in one tensor; going back, each gets its piece without a copy."""
 
     @staticmethod
-    def forward(ctx: Any, shape: torch.Size, parts: list[tuple[int, int, int]], *outputs: Tensor) -> Tensor:
+    def forward(ctx: Any, shape: torch.Size, parts: Parts, *outputs: Tensor) -> Tensor:
         """Return outputs (B, T, H), zero where no part has any, from those of each part."""
         ctx.parts = parts
         whole = outputs[0].new_zeros(*shape, outputs[0].shape[2])
@@ -258,3 +282,27 @@ class Assembled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the parts' outputs."""
         return None, None, *(grad[:count, start:stop] for start, stop, count in ctx.parts)
+
+
+class Ends(torch.autograd.Function):
+    """Each sequence's last output, from the part in which it ends."""
+
+    @staticmethod
+    def forward(ctx: Any, lengths: Tensor, parts: Parts, *outputs: Tensor) -> Tensor:
+        """Return (B, H) from lengths (B,) in descending order and the outputs of each part."""
+        ctx.parts = parts
+        ctx.ended = []  # rows that end in a part, and at which of its steps
+        for (start, _, count), (_, _, longer) in zip(parts, [*parts[1:], (0, 0, 0)], strict=True):
+            ctx.ended.append((torch.arange(longer, count), lengths[longer:count] - start - 1))
+        last = [output[ended] for output, ended in zip(outputs, ctx.ended, strict=True)]
+        return torch.cat(last[::-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the parts' outputs."""
+        gradients = []
+        for (start, stop, count), (rows, steps) in zip(ctx.parts, ctx.ended, strict=True):
+            gradient = grad.new_zeros(stop - start, count, grad.shape[1])  # laid out as the layers want it
+            gradient[steps, rows] = grad[rows]
+            gradients.append(gradient.transpose(0, 1))
+        return None, None, *gradients

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_rnn.errors import require
 from lightning_rnn.models.cells import CELLS, CellName, RecurrentStack
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.masking import last_step, longest_first, unless_full, valid_steps
+from lightning_rnn.models.masking import longest_first, unless_full, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.stem import ConvStem
 
@@ -90,21 +90,22 @@ class SequenceNetwork(nn.Module):
         order = longest_first(ragged)
         if order is not None:  # less time is lost to padding, see `cut`
             x, ragged = x.index_select(0, order), lengths[order]
-        pooled = self.pool(self.recurrent(x, ragged), ragged)  # (B, D H)
+        pooled = self.pool(x, ragged)  # (B, D H)
         pooled = pooled if order is None else pooled.index_select(0, order.argsort())
         if self.training and self.dropout > 0:
             pooled = nn.functional.dropout(pooled, self.dropout)
         logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
         return logits.squeeze(1) if self.num_classes == 2 else logits
 
-    def pool(self, outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
-        """Return (B, D H) from the top layer's outputs (B, T, H) of D directions, in the order of their reading."""
-        pooled = [self._pool(states, lengths) for states in outputs]
+    def pool(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return (B, D H), what the head sees of D directions, from the recurrent layers' input (B, T, F)."""
+        if self.pooling == "last":
+            pooled = self.recurrent.last(x, lengths)
+        else:
+            pooled = [self._over_time(states, lengths) for states in self.recurrent(x, lengths)]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
 
-    def _pool(self, states: Tensor, lengths: Tensor | None) -> Tensor:
-        if self.pooling == "last":
-            return last_step(states, lengths)
+    def _over_time(self, states: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
             return states.amax(1) if self.pooling == "max" else states.mean(1)
         mask = valid_steps(lengths, states.shape[1])[..., None]

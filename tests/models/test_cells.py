@@ -141,8 +141,12 @@ def test_stack_equals_torch_on_packed_sequences(monkeypatch, cell, num_layers, b
     assert output.shape == expected.shape == (*x.shape[:2], stack.output_size)
     inside = valid_steps(lengths, x.shape[1])
     torch.testing.assert_close(output[inside], expected[inside], **EXACT)
-    (output[inside].square().sum()).backward()
-    (expected[inside].square().sum()).backward()
+    last = torch.cat(stack.last(x, lengths), dim=1)
+    backward = expected[:, 0, 3:]  # has read the sequence when it is at its first step
+    of_torch = torch.cat([last_step(expected[..., :3], lengths), backward], dim=1)
+    torch.testing.assert_close(last, of_torch, **EXACT)
+    (output[inside].square().sum() + last.pow(3).sum()).backward()
+    (expected[inside].square().sum() + of_torch.pow(3).sum()).backward()
     gradients = {name: weight.grad for name, weight in reference.named_parameters()}
     for layers, suffix in ((stack.forward_layers, ""), (stack.backward_layers, "_reverse")):
         for i, layer in enumerate(layers):

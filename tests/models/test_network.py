@@ -148,20 +148,17 @@ def test_bidirectional_lstm_equals_torch_on_packed_sequences(batch):
     torch.testing.assert_close(net(x, lengths), expected, **EXACT)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
-def test_pooling_equals_slow_reference(pooling):
+def test_pooling_equals_slow_reference(pooling, bidirectional):
     torch.manual_seed(0)
-    net = SequenceNetwork(input_size=1, num_classes=2, hidden_size=4, pooling=pooling)
-    states, lengths = torch.randn(3, 6, 4) - 5, torch.tensor([6, 1, 3])  # negative: zeros in padding would win
-    inside = [states[i, :length] for i, length in enumerate(lengths)]
-    expected = {
-        "last": [s[-1] for s in inside],
-        "mean": [s.mean(0) for s in inside],
-        "max": [s.amax(0) for s in inside],
-    }
-    pooled = torch.stack(expected[pooling])
-    torch.testing.assert_close(net.pool([states], lengths), pooled)
-    torch.testing.assert_close(net.pool([states, 2 * states], lengths), torch.cat([pooled, 2 * pooled], dim=1))
+    net = SequenceNetwork(input_size=2, num_classes=2, hidden_size=4, pooling=pooling, bidirectional=bidirectional)
+    x, lengths = torch.randn(3, 6, 2), torch.tensor([6, 1, 3])
+    pooled = {"last": lambda s: s[-1], "mean": lambda s: s.mean(0), "max": lambda s: s.amax(0)}[pooling]
+    directions = net.recurrent(x, lengths)
+    assert (torch.cat(directions) < 0).any()  # where zeros in padding would win
+    expected = [torch.stack([pooled(states[i, :length]) for i, length in enumerate(lengths)]) for states in directions]
+    torch.testing.assert_close(net.pool(x, lengths), torch.cat(expected, dim=1))
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
