@@ -55,12 +55,11 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
     logits = network.head(torch.cat([last_step(states, lengths) for states in outputs], dim=1)).squeeze(1)
     loss = cross_entropies(logits, batch.y).sum()  # of each sequence alone: none sees another
     flat = [tensor for run in runs.values() for state in run.states for tensor in state]
-    found = iter(torch.autograd.grad(loss, flat))
+    found = torch.stack(torch.autograd.grad(loss, flat)).view(len(runs), inputs.shape[1], -1, *flat[0].shape)
+    norms = torch.linalg.vector_norm(found, dim=(2, 4))  # (runs, T, B), of (h, c) together
     gradients, saturation = {}, {}
-    for name, run in runs.items():
-        squares = [sum(next(found).square().sum(1) for _ in state) for state in run.states]  # of (h, c) together
-        curve = from_the_end(torch.stack(squares, dim=1).sqrt(), lengths)  # type: ignore[arg-type]
-        gradients[name] = curve.repeat_interleave(stride).cpu()
+    for (name, run), norm in zip(runs.items(), norms, strict=True):
+        gradients[name] = from_the_end(norm.t(), lengths).repeat_interleave(stride).cpu()
         for gate, share in saturations(run, lengths).items():
             saturation[f"{name}/{gate}"] = share
     return Memory(gradients, saturation)
@@ -147,10 +146,10 @@ def saturations(run: Run, lengths: Tensor) -> dict[str, float]:
         return {}
     assert isinstance(run.layer.layer, torch.nn.LSTM | torch.nn.GRU)
     w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in run.layer.layer.all_weights[0])
-    h = torch.stack([run.layer.initial_state(run.inputs)[0], *(state[0] for state in run.states[:-1])], dim=1)
-    bias = (b_ih + b_hh).expand(h[..., 0].numel(), -1)
-    gates = bias.addmm(run.inputs.float().flatten(0, 1), w_ih.t()).addmm_(h.float().flatten(0, 1), w_hh.t())
-    valid = valid_steps(lengths, h.shape[1]).view(-1, 1)
-    closed = (gates.abs() > math.log(1 / CLOSED - 1)) & valid  # (B T, gates H), sigmoid's argument far from 0
-    shares = (closed.sum(0).view(len(names), -1).double().mean(1) / valid.sum()).tolist()
+    valid = valid_steps(lengths, len(run.states))
+    before = torch.stack([run.layer.initial_state(run.inputs)[0], *(state[0] for state in run.states[:-1])], dim=1)
+    x, h = (values[valid].float() for values in (run.inputs, before))  # (steps of all sequences, F and H)
+    gates = (b_ih + b_hh).addmm(x, w_ih.t()).addmm_(h, w_hh.t())
+    closed = gates.abs_() > math.log(1 / CLOSED - 1)  # sigmoid's argument is far from 0
+    shares = (closed.sum(0).view(len(names), -1).double().mean(1) / len(closed)).tolist()
     return {name: share for name, share in zip(names, shares, strict=True) if name}
