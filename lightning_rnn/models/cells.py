@@ -1,19 +1,16 @@
 """Recurrent layers, each with a form for whole sequences and one for single steps."""
 
-from bisect import bisect_left
-from itertools import pairwise
-from operator import neg
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import can_ask, flip_sequences, is_tracing, last_step
+from lightning_rnn.models.masking import flip_sequences, is_tracing, last_step
+from lightning_rnn.models.parts import Ends, Parts, assemble, cut
 from lightning_rnn.models.recurrences import GRURecurrence, LinearRecurrence, TanhRecurrence, step_by_step
 
 CellName = Literal["rnn", "lstm", "gru", "mingru"]
 State = tuple[Tensor, ...]  # (h,) or (h, c), each (B, H)
-Parts = list[tuple[int, int, int]]  # of a batch: first step, step after the last, number of sequences
 
 
 class MinGRU(nn.Module):
@@ -62,8 +59,6 @@ _LAYERS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU] | type[MinGRU]] =
 }
 _TRAINED_ON_CPU = {"rnn": TanhRecurrence, "gru": GRURecurrence}  # torch's lstm is quick there
 CELLS = tuple(_LAYERS)
-PARTS = (2, 4, 8, 16)  # of a batch along time, each without the sequences that have ended
-WORTH_CUTTING = 1 << 14  # values of a direction's states that a further part must spare: beginning one has its price
 
 
 class RecurrentLayer(nn.Module):
@@ -90,15 +85,15 @@ class RecurrentLayer(nn.Module):
                 return self.run(x.float(), state)
         if self.cell == "lstm":
             return self._run_lstm(x, state)
-        h_0 = None if state is None else state[0]
+        h_0 = None if state is None else state[0][0]
         trains = torch.is_grad_enabled() and not is_tracing()
         by_hand = _TRAINED_ON_CPU.get(self.cell) if x.is_cpu and trains else None
         if by_hand is not None:
-            output = by_hand.apply(x, None if h_0 is None else h_0[0], *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]  # as above
+            output = by_hand.apply(x, h_0, *self.layer.all_weights[0])  # type: ignore[no-untyped-call, index]  # as above
         elif isinstance(self.layer, MinGRU):
-            output = self.layer(x, None if h_0 is None else h_0[0])
+            output = self.layer(x, h_0)
         else:
-            output = self.layer(x, h_0)[0]
+            output = self.layer(x, None if state is None else state[0])[0]
         return output, (output[None, :, -1],)
 
     def _run_lstm(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -183,7 +178,7 @@ class RecurrentStack(nn.Module):
             lengths: (B,), on a CPU best in descending order, see `cut`; or None, see `unless_full`.
         """
         parts, outputs = self._run(x, lengths)
-        return [_assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
+        return [assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
 
     def last(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
         """Return what `forward` has at each sequence's last step, (B, H) of each direction."""
@@ -198,7 +193,7 @@ class RecurrentStack(nn.Module):
         outputs: list[list[Tensor]] = []
         for i, layer in enumerate(self.forward_layers):
             if i > 0:
-                below = [_assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
+                below = [assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
                 x = self.dropout(side_by_side(below, lengths))
             outputs = [_in_parts(layer, x, parts)]
             if self.backward_layers:
@@ -214,39 +209,6 @@ def side_by_side(outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
     return torch.cat([forward, flip_sequences(backward, lengths)], dim=2)
 
 
-def cut(lengths: Tensor, width: int, hidden_size: int) -> Parts | None:
-    """Cut a batch in descending order of length into parts without the sequences that have ended.
-
-    Args:
-        lengths: (B,).
-        width: T.
-        hidden_size: H.
-
-    Returns:
-        The parts; None where that spares little or Python cannot ask for lengths.
-    """
-    if not can_ask(lengths):
-        return None
-    known = lengths.tolist()
-    if any(before < after for before, after in pairwise(known)):
-        return None
-
-    def cost(parts: Parts) -> int:
-        computed = sum((stop - start) * count for start, stop, count in parts)
-        return computed * hidden_size + WORTH_CUTTING * len(parts)
-
-    best = min((_equal_parts(known, number) for number in PARTS), key=cost)
-    return best if cost(best) < cost([(0, width, len(known))]) else None
-
-
-def _equal_parts(lengths: list[int], number: int) -> Parts:
-    """Cut so that each part loses as many of the sequences, in descending order of length."""
-    ends = sorted({*lengths[:: -(-len(lengths) // number)]})
-    starts = [0, *ends[:-1]]
-    counts = [bisect_left(lengths, -start, key=neg) for start in starts]  # longer than that
-    return [*zip(starts, ends, counts, strict=True)]
-
-
 def _in_parts(layer: nn.Module, x: Tensor, parts: Parts | None) -> list[Tensor]:
     """Return the outputs of each part, (B, T, H) of it."""
     assert isinstance(layer, RecurrentLayer)
@@ -258,51 +220,3 @@ def _in_parts(layer: nn.Module, x: Tensor, parts: Parts | None) -> list[Tensor]:
         output, state = layer.run(x[:count, start:stop], state)
         outputs.append(output)
     return outputs
-
-
-def _assemble(outputs: list[Tensor], parts: Parts | None, shape: torch.Size) -> Tensor:
-    """Return outputs (B, T, H), zero where no part has any."""
-    whole: Tensor = outputs[0] if parts is None else Assembled.apply(shape, parts, *outputs)  # type: ignore[no-untyped-call]  # as above
-    return whole
-
-
-class Assembled(torch.autograd.Function):
-    """What parts of a batch give, in one tensor; going back, each gets its piece without a copy."""
-
-    @staticmethod
-    def forward(ctx: Any, shape: torch.Size, parts: Parts, *outputs: Tensor) -> Tensor:
-        """Return outputs (B, T, H), zero where no part has any, from those of each part."""
-        ctx.parts = parts
-        whole = outputs[0].new_zeros(*shape, outputs[0].shape[2])
-        for (start, stop, count), output in zip(parts, outputs, strict=True):
-            whole[:count, start:stop] = output
-        return whole
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the parts' outputs."""
-        return None, None, *(grad[:count, start:stop] for start, stop, count in ctx.parts)
-
-
-class Ends(torch.autograd.Function):
-    """Each sequence's last output, from the part in which it ends."""
-
-    @staticmethod
-    def forward(ctx: Any, lengths: Tensor, parts: Parts, *outputs: Tensor) -> Tensor:
-        """Return (B, H) from lengths (B,) in descending order and the outputs of each part."""
-        ctx.parts = parts
-        ctx.ended = []  # rows that end in a part, and at which of its steps
-        for (start, _, count), (_, _, longer) in zip(parts, [*parts[1:], (0, 0, 0)], strict=True):
-            ctx.ended.append((torch.arange(longer, count), lengths[longer:count] - start - 1))
-        last = [output[ended] for output, ended in zip(outputs, ctx.ended, strict=True)]
-        return torch.cat(last[::-1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the parts' outputs."""
-        gradients = []
-        for (start, stop, count), (rows, steps) in zip(ctx.parts, ctx.ended, strict=True):
-            gradient = grad.new_zeros(stop - start, count, grad.shape[1])  # laid out as the layers want it
-            gradient[steps, rows] = grad[rows]
-            gradients.append(gradient.transpose(0, 1))
-        return None, None, *gradients

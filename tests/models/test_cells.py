@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from lightning_rnn.models import cells
-from lightning_rnn.models.cells import CELLS, LockedDropout, RecurrentLayer, RecurrentStack, cut, side_by_side
+from lightning_rnn.models import parts as parts_module
+from lightning_rnn.models.cells import CELLS, LockedDropout, RecurrentLayer, RecurrentStack, side_by_side
 from lightning_rnn.models.masking import flip_sequences, last_step, valid_steps
+from lightning_rnn.models.parts import cut
 
 
 class SlowMinGRUCell(nn.Module):
@@ -124,7 +125,7 @@ def test_initial_state_is_zero(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_stack_equals_torch_on_packed_sequences(monkeypatch, cell, num_layers, bidirectional, lengths, extra, seed):
     torch.manual_seed(seed)
-    monkeypatch.setattr(cells, "WORTH_CUTTING", 0)
+    monkeypatch.setattr(parts_module, "WORTH_CUTTING", 0)
     stack = RecurrentStack(cell, 2, 3, num_layers=num_layers, bidirectional=bidirectional, dropout=0.0).double()
     reference = TORCH_LAYERS[cell](2, 3, num_layers, batch_first=True, bidirectional=bidirectional).double()
     weights = {}
