@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.cells import step
 from benchmarks.clock import now
 from benchmarks.common import once, save
-from lightning_rnn.models.cells import CellName, RecurrentLayer
+from lightning_rnn.models.recurrent import CellName, RecurrentLayer
 
 
 def kernels(cell: CellName, hidden: int, *, steps: int = 512, batch: int = 256) -> dict[str, Any]:
@@ -39,7 +39,11 @@ def kernels(cell: CellName, hidden: int, *, steps: int = 512, batch: int = 256) 
         run()
         now()
     # of the operators, not of the kernels beside them in the list: the time of the kernels that an operator started
-    inside = sum(event.self_device_time_total for event in profiler.key_averages() if "::_cudnn_rnn" in event.key)
+    inside = sum(
+        event.self_device_time_total
+        for event in profiler.key_averages()
+        if "::_cudnn_rnn" in event.key
+    )
     return {"what": f"{cell} step", "H": hidden, "T": steps, "B": batch, "ms": f"{ms:.2f}",
             "in_cudnn": f"{inside / (ms * 1e3):.2f}"}  # fmt: skip
 
@@ -52,7 +56,11 @@ def whole(name: str, options: list[str]) -> dict[str, Any]:
         accelerator = options[:2]
         once([sys.executable, "-m", "lightning_rnn", "test", *root, *accelerator])
         metrics = json.loads(next(Path(folder).rglob("test_metrics.json")).read_text())
-    return {"what": name, "ms": f"{seconds * 1e3:.0f}", "accuracy": f"{metrics['test/accuracy']:.4f}"}
+    return {
+        "what": name,
+        "ms": f"{seconds * 1e3:.0f}",
+        "accuracy": f"{metrics['test/accuracy']:.4f}",
+    }
 
 
 def main() -> None:
@@ -60,14 +68,20 @@ def main() -> None:
         print("accelerator: not measured, there is no CUDA device")
         return
     names_of_cells: tuple[CellName, ...] = ("lstm", "gru")
-    rows = [kernels(cell, hidden) for cell in names_of_cells for hidden in (64, 96, 128, 160, 192, 256, 384, 512)]
+    rows = [
+        kernels(cell, hidden)
+        for cell in names_of_cells
+        for hidden in (64, 96, 128, 160, 192, 256, 384, 512)
+    ]
     gpu = ["--trainer.accelerator", "gpu"]
     rows += [
         whole("seed on the CPU", ["--trainer.accelerator", "cpu"]),
         whole("seed", gpu),
         whole("seed, bf16-mixed", [*gpu, "--trainer.precision", "bf16-mixed"]),
         whole("seed, TF32", [*gpu, "--matmul_precision", "high"]),
-        whole("lstm, bf16-mixed", [*gpu, "--model.cell", "lstm", "--trainer.precision", "bf16-mixed"]),
+        whole(
+            "lstm, bf16-mixed", [*gpu, "--model.cell", "lstm", "--trainer.precision", "bf16-mixed"]
+        ),
     ]
     names = {name: "" for row in rows for name in row}
     save("accelerator", [names | row for row in rows])

@@ -22,10 +22,19 @@ def accuracy(fit: list[str], seed: int, device: str) -> float:
     """Return the test accuracy of one run."""
     chosen = ["--seed_everything", str(seed), "--data.seed", str(seed)]
     with tempfile.TemporaryDirectory() as folder:
-        shared = ["--trainer.accelerator", device, "--trainer.logger", "false", "--trainer.default_root_dir", folder]
+        shared = [
+            "--trainer.accelerator",
+            device,
+            "--trainer.logger",
+            "false",
+            "--trainer.default_root_dir",
+            folder,
+        ]
         _run(["fit", *fit, *chosen, *shared])
         _run(["test", "--ckpt_path", str(next(Path(folder).rglob("best.ckpt"))), *shared])
-        return float(json.loads(next(Path(folder).rglob("test_metrics.json")).read_text())["test/accuracy"])
+        return float(
+            json.loads(next(Path(folder).rglob("test_metrics.json")).read_text())["test/accuracy"]
+        )
 
 
 def _run(command: list[str]) -> None:
@@ -37,11 +46,20 @@ def _run(command: list[str]) -> None:
 
 
 def main(
-    name: str, option: str, value: str, other: str, fit: list[str], first: int = 0, seeds: int = 20, device: str = "cpu"
+    name: str,
+    option: str,
+    value: str,
+    other: str,
+    fit: list[str],
+    first: int = 0,
+    seeds: int = 20,
+    device: str = "cpu",
 ) -> None:
     found: list[tuple[float, float]] = []
     for seed in range(first, first + seeds):
-        one, two = (accuracy([*fit, f"--{option}", chosen], seed, device) for chosen in (value, other))
+        one, two = (
+            accuracy([*fit, f"--{option}", chosen], seed, device) for chosen in (value, other)
+        )
         found.append((one, two))
         print(seed, one, two, flush=True)
     differences = [two - one for one, two in found]

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.clock import now
 from benchmarks.common import save
-from lightning_rnn.ranks import share_gradients
+from lightning_rnn.distributed import share_gradients
 
 
 def median_us(average: Callable[[], object]) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.clock import now
 from benchmarks.common import save
-from lightning_rnn.models.cells import CELLS, RecurrentLayer
+from lightning_rnn.models.recurrent import CELLS, RecurrentLayer
 
 TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -27,9 +27,13 @@ def step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return run
 
 
-def main(runs: int = 5, device: str = "cpu", hidden: int = 64, threads: int = 1, quick: bool = False) -> None:
+def main(
+    runs: int = 5, device: str = "cpu", hidden: int = 64, threads: int = 1, quick: bool = False
+) -> None:
     torch.set_num_threads(threads)
-    sizes = [(100, 64), (1024, 32), (4096, 16)] + ([] if device == "cpu" else [(512, 64), (16384, 16)])
+    sizes = [(100, 64), (1024, 32), (4096, 16)] + (
+        [] if device == "cpu" else [(512, 64), (16384, 16)]
+    )
     rows: list[dict[str, Any]] = []
     for steps, batch in sizes[:2] if quick else sizes:
         x = torch.randn(batch, steps, 2, device=device)

@@ -29,7 +29,11 @@ def once(command: list[str]) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=folder, env=child_environment(None), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            cwd=folder,
+            env=child_environment(None),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begin
@@ -84,7 +88,11 @@ def epoch_times(command: list[str], *, threads: int | None = 1) -> list[float]:
 def child_environment(threads: int | None = 1) -> dict[str, str]:
     """Return the variables of a child process: it finds this project, and has so many threads (unset when None)."""
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return own | {"PYTHONPATH": str(HERE.parent)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    return (
+        own
+        | {"PYTHONPATH": str(HERE.parent)}
+        | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    )
 
 
 def after_first(seconds: list[float]) -> float:
@@ -106,7 +114,9 @@ def environment() -> dict[str, str]:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", "-C", str(HERE.parent), *words], capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(HERE.parent), *words], capture_output=True, text=True
+    ).stdout.strip()
 
 
 def ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.common import save
 from lightning_rnn import OnnxClassifier, SequenceNetwork, StreamingClassifier
-from lightning_rnn.deploy.export import export_onnx
+from lightning_rnn.export.onnx_export import export_onnx
 
 FEATURES, HIDDEN, STEPS, BATCH, SO_FAR = 8, 32, 100, 256, 1000
 PLAIN = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
@@ -34,10 +34,14 @@ def median_us(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[], object]], dict[str, Callable]]:
+def calls_of(
+    cell: str, stem: str, folder: Path
+) -> tuple[dict[str, Callable[[], object]], dict[str, Callable]]:
     """Return what is timed for one more step, and for a batch."""
     torch.manual_seed(0)
-    net = SequenceNetwork(input_size=FEATURES, num_classes=2, cell=cell, hidden_size=HIDDEN, stem=stem).eval()
+    net = SequenceNetwork(
+        input_size=FEATURES, num_classes=2, cell=cell, hidden_size=HIDDEN, stem=stem
+    ).eval()
     for name, streaming in (("model", False), ("step", True)):
         export_onnx(net, folder / f"{name}.onnx", class_names=["a", "b"], streaming=streaming)
     batch = torch.randn(BATCH, STEPS, FEATURES)
@@ -45,14 +49,18 @@ def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[],
     sequence = torch.randn(1, SO_FAR, FEATURES)
     classifier, arrays = OnnxClassifier(folder / "model.onnx"), list(batch.numpy())
     session = classifier._session
-    streams = {name: StreamingClassifier(model) for name, model in (("torch", net), ("onnx", folder / "step.onnx"))}
+    streams = {
+        name: StreamingClassifier(model)
+        for name, model in (("torch", net), ("onnx", folder / "step.onnx"))
+    }
 
     def network(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return net.decision.probabilities(net(x, lengths))
 
     steps: dict[str, Callable[[], object]] = {
-        f"{name} streaming": lambda stream=stream: stream.update(["a"], one.numpy()) for name, stream in streams.items()
+        f"{name} streaming": lambda stream=stream: stream.update(["a"], one.numpy())
+        for name, stream in streams.items()
     }
     steps[f"torch, all {SO_FAR} steps again"] = lambda: network(sequence, torch.tensor([SO_FAR]))
     whole: dict[str, Callable[[], object]] = {
@@ -61,7 +69,11 @@ def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[],
         "OnnxClassifier": lambda: classifier.predict_proba(arrays),
     }
     if cell in PLAIN and stem == "none":
-        layer, head, state = PLAIN[cell](FEATURES, HIDDEN, batch_first=True).eval(), torch.nn.Linear(HIDDEN, 1), [None]
+        layer, head, state = (
+            PLAIN[cell](FEATURES, HIDDEN, batch_first=True).eval(),
+            torch.nn.Linear(HIDDEN, 1),
+            [None],
+        )
 
         def plain_step() -> float:
             with torch.inference_mode():
@@ -79,9 +91,24 @@ def calls_of(cell: str, stem: str, folder: Path) -> tuple[dict[str, Callable[[],
 def main(repeats: int = 100) -> None:
     torch.set_num_threads(1)
     rows = []
-    columns = ["cell", "stem", "what", "how", "median_us", "plain_ratio", "sequences_per_s", "repeats"]
+    columns = [
+        "cell",
+        "stem",
+        "what",
+        "how",
+        "median_us",
+        "plain_ratio",
+        "sequences_per_s",
+        "repeats",
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        for cell, stem in (("rnn", "none"), ("lstm", "none"), ("gru", "none"), ("mingru", "none"), ("lstm", "conv")):
+        for cell, stem in (
+            ("rnn", "none"),
+            ("lstm", "none"),
+            ("gru", "none"),
+            ("mingru", "none"),
+            ("lstm", "conv"),
+        ):
             for what, calls, size, share in zip(
                 ("one step", f"batch of {BATCH}, {STEPS} steps"),
                 calls_of(cell, stem, Path(folder)),

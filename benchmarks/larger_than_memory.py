@@ -68,11 +68,19 @@ def once(folder: Path, what: str, batch_size: int, batches: int, device: str) ->
         "--trainer.accelerator": device, "--trainer.callbacks": "benchmarks.clock.BatchTimes",
         "--trainer.logger": "false",
     }  # fmt: skip
-    command = [sys.executable, "-m", "lightning_rnn", "fit", *(str(word) for pair in options.items() for word in pair)]
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_rnn",
+        "fit",
+        *(str(word) for pair in options.items() for word in pair),
+    ]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryDirectory() as cwd:
         begin = time.perf_counter()
         paths = {"PYTHONPATH": str(HERE.parent)}
-        process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, env=os.environ | paths)
+        process = subprocess.Popen(
+            command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, env=os.environ | paths
+        )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begin
         out.seek(0)
@@ -85,7 +93,13 @@ def once(folder: Path, what: str, batch_size: int, batches: int, device: str) ->
     return float(found[1]) * per_sequence, float(found[2]) * per_sequence, peak, wall
 
 
-def main(gigabytes: float = 0.25, runs: int = 3, batch_size: int = 64, batches: int = 300, device: str = "cpu") -> None:
+def main(
+    gigabytes: float = 0.25,
+    runs: int = 3,
+    batch_size: int = 64,
+    batches: int = 300,
+    device: str = "cpu",
+) -> None:
     sequences = round(gigabytes * 1e9 / (4 * STEPS * FEATURES))
     found: dict[str, list[tuple[float, ...]]] = {"tiny": [], "memory": [], "file": []}
     with tempfile.TemporaryDirectory() as name:
@@ -93,7 +107,10 @@ def main(gigabytes: float = 0.25, runs: int = 3, batch_size: int = 64, batches: 
         for _ in range(runs):
             for what, results in found.items():
                 results.append(once(Path(name), what, batch_size, batches, device))
-    medians = {what: [statistics.median(column) for column in zip(*r, strict=True)] for what, r in found.items()}
+    medians = {
+        what: [statistics.median(column) for column in zip(*r, strict=True)]
+        for what, r in found.items()
+    }
     rows = []
     for what, (per_sequence, cpu, peak, wall) in medians.items():
         rows.append({

@@ -11,7 +11,14 @@ import sys
 
 from benchmarks.common import HERE, compare
 
-FIT = [sys.executable, "-m", "lightning_rnn", "fit", "--config", str(HERE.parent / "configs" / "lstm.yaml")]
+FIT = [
+    sys.executable,
+    "-m",
+    "lightning_rnn",
+    "fit",
+    "--config",
+    str(HERE.parent / "configs" / "lstm.yaml"),
+]
 COMMANDS = {
     "without": [*FIT, "--trainer.logger", "false", "--decide.when", "never"],
     "default": FIT,

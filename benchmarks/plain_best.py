@@ -20,7 +20,9 @@ class Plain(nn.Module):
     def __init__(self, cell: str, hidden: int) -> None:
         """Set up."""
         super().__init__()
-        self.rnn = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell](1, hidden, batch_first=True)
+        self.rnn = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell](
+            1, hidden, batch_first=True
+        )
         self.head = nn.Linear(hidden, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -28,7 +30,9 @@ class Plain(nn.Module):
         return self.head(self.rnn(x)[0][:, -1]).squeeze(1)
 
 
-def main(cell: str, steps: int, train: int, val: int, hidden: int, batch: int, epochs: int, device: str) -> None:
+def main(
+    cell: str, steps: int, train: int, val: int, hidden: int, batch: int, epochs: int, device: str
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(train + val, steps, 1, device=device)
     y = (x.sum((1, 2)) > 0).float()
@@ -44,7 +48,10 @@ def main(cell: str, steps: int, train: int, val: int, hidden: int, batch: int, e
             optimizer.step()
         with torch.inference_mode():
             logits = torch.cat([model(part) for part in x_val.split(1024)])
-            (binary_cross_entropy_with_logits(logits, y_val).item(), ((logits > 0) == y_val).float().mean().item())
+            (
+                binary_cross_entropy_with_logits(logits, y_val).item(),
+                ((logits > 0) == y_val).float().mean().item(),
+            )
 
 
 if __name__ == "__main__":

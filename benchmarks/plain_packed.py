@@ -31,9 +31,15 @@ class Packed(nn.Module):
         return self.head(last.transpose(0, 1).flatten(1)).squeeze(1)
 
 
-def collate(pairs: list[tuple[torch.Tensor, float]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def collate(
+    pairs: list[tuple[torch.Tensor, float]],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     sequences, labels = zip(*pairs, strict=True)
-    return pad_sequence(sequences, batch_first=True), torch.tensor([len(s) for s in sequences]), torch.tensor(labels)
+    return (
+        pad_sequence(sequences, batch_first=True),
+        torch.tensor([len(s) for s in sequences]),
+        torch.tensor(labels),
+    )
 
 
 def main(path: str, hidden: int, batch: int, epochs: int, bidirectional: int) -> None:

@@ -12,7 +12,10 @@ import statistics
 from benchmarks.common import save
 from benchmarks.turns import counted, taking_turns
 
-TRAIN, EPOCHS = 4096, 10  # as many as by default: in the first few most are looked into for gradients through time
+TRAIN, EPOCHS = (
+    4096,
+    10,
+)  # as many as by default: in the first few most are looked into for gradients through time
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 WAYS = {"1 rank": [()], "2 ranks": [TWO], "2 runs apart": [(), ()]}  # what is run at the same time
 
@@ -23,15 +26,25 @@ def main(runs: int = 5, cell: str = "lstm", batch: int = 64) -> None:
         "--data.num_val": TRAIN // 4, "--data.batch_size": batch, "--trainer.max_epochs": EPOCHS,
         "--trainer.accelerator": "cpu", "--trainer.callbacks+": "benchmarks.clock.InTurns",
     }  # fmt: skip
-    command = ["-m", "lightning_rnn", "fit", *(f"{name}={value}" for name, value in options.items())]
+    command = [
+        "-m",
+        "lightning_rnn",
+        "fit",
+        *(f"{name}={value}" for name, value in options.items()),
+    ]
 
-    ways = {what: ([[*command, *more] for more in ways], 1 if what == "1 rank" else 2) for what, ways in WAYS.items()}
+    ways = {
+        what: ([[*command, *more] for more in ways], 1 if what == "1 rank" else 2)
+        for what, ways in WAYS.items()
+    }
     trained = TRAIN * counted(EPOCHS)
 
     def speeds() -> dict[str, float]:
         seconds = taking_turns(ways, EPOCHS)
         together = trained / max(seconds["2 ranks"])  # which share the sequences
-        return {what: sum(trained / s for s in found) for what, found in seconds.items()} | {"2 ranks": together}
+        return {what: sum(trained / s for s in found) for what, found in seconds.items()} | {
+            "2 ranks": together
+        }
 
     found = [speeds() for _ in range(runs)]
     rows = []

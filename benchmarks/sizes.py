@@ -11,7 +11,9 @@ from benchmarks.common import after_first, epoch_times, save
 
 
 def main(runs: int = 3, largest: int = 1_000_000) -> None:
-    found: dict[int, list[float]] = {n: [] for n in (1_000, 10_000, 100_000, 1_000_000) if n <= largest}
+    found: dict[int, list[float]] = {
+        n: [] for n in (1_000, 10_000, 100_000, 1_000_000) if n <= largest
+    }
     for _ in range(runs):
         for n, costs in found.items():
             epochs = 2 if n >= 100_000 else 8
@@ -19,7 +21,12 @@ def main(runs: int = 3, largest: int = 1_000_000) -> None:
                 "--data.num_train": n, "--data.num_val": n // 10, "--data.batch_size": 256,
                 "--trainer.max_epochs": epochs, "--trainer.accelerator": "cpu",
             }  # fmt: skip
-            command = ["-m", "lightning_rnn", "fit", *(str(word) for pair in options.items() for word in pair)]
+            command = [
+                "-m",
+                "lightning_rnn",
+                "fit",
+                *(str(word) for pair in options.items() for word in pair),
+            ]
             costs.append(after_first(epoch_times(command)) / ((epochs - 1) * n) * 1e6)
     save("sizes", [
         {
@@ -34,5 +41,7 @@ def main(runs: int = 3, largest: int = 1_000_000) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--largest", type=int, default=1_000_000, choices=[10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        "--largest", type=int, default=1_000_000, choices=[10_000, 100_000, 1_000_000]
+    )
     main(**vars(parser.parse_args()))

@@ -15,7 +15,9 @@ COMMANDS = {
 
 
 def main(runs: int = 3) -> None:
-    compare({name: [sys.executable, *command] for name, command in COMMANDS.items()}, "start_up", runs)
+    compare(
+        {name: [sys.executable, *command] for name, command in COMMANDS.items()}, "start_up", runs
+    )
 
 
 if __name__ == "__main__":

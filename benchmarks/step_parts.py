@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning_rnn.training.adam import lean_step
 from torch import nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, TensorDataset
@@ -17,9 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.clock import now
 from benchmarks.common import epoch_times, save
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
-from lightning_rnn.adam import lean_step
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.models.cells import CellName
+from lightning_rnn.models.recurrent import CellName
 
 STEPS = 32  # of an epoch
 
@@ -42,7 +42,9 @@ def parts(cell: CellName) -> dict[str, float]:
     batch: SequenceBatch = next(iter(loader))
     assert batch.y is not None
     x, y = batch.x, batch.y.float()
-    collating = DataLoader(TensorDataset(torch.randn(1000, 10, 1), torch.zeros(1000, 1)), batch_size=32, shuffle=True)
+    collating = DataLoader(
+        TensorDataset(torch.randn(1000, 10, 1), torch.zeros(1000, 1)), batch_size=32, shuffle=True
+    )
     rnn, head = {"rnn": nn.RNN, "lstm": nn.LSTM}[cell](1, 32, batch_first=True), nn.Linear(32, 1)
     model = SequenceClassifier(cell=cell)
     plain_weights, weights = [*rnn.parameters(), *head.parameters()], [*model.parameters()]
@@ -80,10 +82,16 @@ def main(runs: int = 3) -> None:
     for cell in cells:
         found = parts(cell)
         command = ["-m", "lightning_rnn", "fit", "--model.cell", cell, "--trainer.max_epochs", "20"]
-        for name, more in (("ours: fit", []), ("ours: fit without validation", ["--trainer.limit_val_batches", "0"])):
+        for name, more in (
+            ("ours: fit", []),
+            ("ours: fit without validation", ["--trainer.limit_val_batches", "0"]),
+        ):
             seconds = [statistics.median(epoch_times([*command, *more])[1:]) for _ in range(runs)]
             found[name] = statistics.median(seconds) / STEPS * 1e6
-        rows += [{"cell": cell, "part": name, "us_per_step": f"{value:.0f}"} for name, value in found.items()]
+        rows += [
+            {"cell": cell, "part": name, "us_per_step": f"{value:.0f}"}
+            for name, value in found.items()
+        ]
     save("step_parts", rows)
 
 

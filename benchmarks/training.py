@@ -28,20 +28,42 @@ class Case(NamedTuple):
 
 def seed(cell: str) -> Case:
     """The published experiment, against the published loop: N = 1,000, T = 10, H = 32, B = 32."""
-    return Case(f"seed {cell}", 15, ["-m", "benchmarks.plain_seed", cell, "{epochs}"], ["--model.cell", cell])
+    return Case(
+        f"seed {cell}",
+        15,
+        ["-m", "benchmarks.plain_seed", cell, "{epochs}"],
+        ["--model.cell", cell],
+    )
 
 
 def fixed(
-    name: str, cell: str, *, epochs: int = 3, steps: int, train: int, hidden: int = 64, batch: int = 64, device: str
+    name: str,
+    cell: str,
+    *,
+    epochs: int = 3,
+    steps: int,
+    train: int,
+    hidden: int = 64,
+    batch: int = 64,
+    device: str,
 ) -> Case:
     """Sequences of one length, against the best plain loop; a quarter as many are for validation."""
     val = train // 4
-    plain = ["-m", "benchmarks.plain_best", cell, *map(str, (steps, train, val, hidden, batch)), "{epochs}", device]
+    plain = [
+        "-m",
+        "benchmarks.plain_best",
+        cell,
+        *map(str, (steps, train, val, hidden, batch)),
+        "{epochs}",
+        device,
+    ]
     ours = {
         "--model.cell": cell, "--model.hidden_size": hidden, "--data.length": steps, "--data.num_train": train,
         "--data.num_val": val, "--data.batch_size": batch, "--trainer.accelerator": device.replace("cuda", "gpu"),
     }  # fmt: skip
-    return Case(f"{name} {cell}", epochs, plain, [str(word) for pair in ours.items() for word in pair])
+    return Case(
+        f"{name} {cell}", epochs, plain, [str(word) for pair in ours.items() for word in pair]
+    )
 
 
 def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
@@ -49,17 +71,30 @@ def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
     rng = np.random.default_rng(0)
     for part, count in (("train", 2400), ("val", 600)):
         lengths, y = rng.integers(6, 93, count), rng.integers(0, 2, count)
-        x = rng.standard_normal((lengths.sum(), 13), dtype=np.float32) + np.repeat(y, lengths)[:, None] * 0.2
+        x = (
+            rng.standard_normal((lengths.sum(), 13), dtype=np.float32)
+            + np.repeat(y, lengths)[:, None] * 0.2
+        )
         np.savez(folder / f"{part}.npz", X=x.astype(np.float32), lengths=lengths, y=y)
     train, val = str(folder / "train.npz"), str(folder / "val.npz")
-    plain = ["-m", "benchmarks.plain_packed", train, "64", "64", "{epochs}", str(int(bidirectional))]
+    plain = [
+        "-m",
+        "benchmarks.plain_packed",
+        train,
+        "64",
+        "64",
+        "{epochs}",
+        str(int(bidirectional)),
+    ]
     ours = {
         "--data": "FileDataModule", "--data.train_path": train, "--data.val_path": val, "--data.batch_size": "64",
         "--model.cell": "lstm", "--model.hidden_size": "64", "--model.bidirectional": str(bidirectional).lower(),
         "--data.buckets": str(buckets).lower(),
     }  # fmt: skip
     words = [word for pair in ours.items() for word in pair]
-    name = f"ragged lstm {'two-way' if bidirectional else 'one-way'}{', buckets' if buckets else ''}"
+    name = (
+        f"ragged lstm {'two-way' if bidirectional else 'one-way'}{', buckets' if buckets else ''}"
+    )
     return Case(name, 10, plain, words)
 
 
@@ -93,17 +128,27 @@ def main(runs: int = 5, device: str = "cpu", only: str = "", more: bool = False)
         cases = [
             *(seed(cell) for cell in ("rnn", "lstm")),
             # as many epochs as by default: of the first three, two are looked into for gradients through time; so below
-            *(fixed("mid", cell, epochs=10, steps=100, train=4096, device=device) for cell in ("rnn", "lstm", "gru")),
+            *(
+                fixed("mid", cell, epochs=10, steps=100, train=4096, device=device)
+                for cell in ("rnn", "lstm", "gru")
+            ),
             *(ragged(Path(folder), bidirectional) for bidirectional in (False, True)),
         ]
         if more:
             cases += [ragged(Path(folder), False, buckets=True)]
-            cases += [fixed("long", cell, steps=1000, train=512, device=device) for cell in ("rnn", "lstm", "gru")]
+            cases += [
+                fixed("long", cell, steps=1000, train=512, device=device)
+                for cell in ("rnn", "lstm", "gru")
+            ]
         if device != "cpu":
             cases = [fixed("wide", cell, steps=512, train=8192, hidden=256, batch=256, device=device)
                      for cell in ("rnn", "lstm", "gru")]  # fmt: skip
         rows = [compare(case, runs) for case in cases if only in case.name]
-    words = ["training", *([device] if device != "cpu" else []), *([only.replace(" ", "_")] if only else [])]
+    words = [
+        "training",
+        *([device] if device != "cpu" else []),
+        *([only.replace(" ", "_")] if only else []),
+    ]
     save("_".join(words), rows)
 
 
@@ -112,5 +157,7 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--more", action="store_true", help="also longer sequences, and batches of like length")
+    parser.add_argument(
+        "--more", action="store_true", help="also longer sequences, and batches of like length"
+    )
     main(**vars(parser.parse_args()))

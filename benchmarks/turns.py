@@ -17,7 +17,10 @@ from subprocess import DEVNULL, Popen
 from benchmarks.common import child_environment
 
 TURN = 5  # epochs of a turn, in runs that have as many
-FOLDER, EACH = "BENCHMARK_TURNS", "BENCHMARK_EACH"  # variables of a child: where it waits, after how many epochs
+FOLDER, EACH = (
+    "BENCHMARK_TURNS",
+    "BENCHMARK_EACH",
+)  # variables of a child: where it waits, after how many epochs
 
 
 class Turns:
@@ -74,7 +77,9 @@ class Run:
         """Wait until all processes wait for their turn; return the pipes at which they do."""
         while len(found := [*self.folder.glob(f"{self.turns}-*")]) < self.processes:
             if any(child.poll() for child in self.children):
-                raise RuntimeError(f"{[child.args for child in self.children]} ended before turn {self.turns}")
+                raise RuntimeError(
+                    f"{[child.args for child in self.children]} ended before turn {self.turns}"
+                )
             time.sleep(0.02)
         return found
 
@@ -84,7 +89,9 @@ def counted(epochs: int) -> int:
     return epochs - epochs // min(TURN, epochs)
 
 
-def taking_turns(runs: dict[str, tuple[list[list[str]], int]], epochs: int) -> dict[str, list[float]]:
+def taking_turns(
+    runs: dict[str, tuple[list[list[str]], int]], epochs: int
+) -> dict[str, list[float]]:
     """Train in turns; return by name the seconds that each process took.
 
     Args:
@@ -97,8 +104,13 @@ def taking_turns(runs: dict[str, tuple[list[list[str]], int]], epochs: int) -> d
         started = {name: stack.enter_context(_started(*run, each)) for name, run in runs.items()}
         for run in started.values():
             run.arrivals()  # nothing else is going on when the first turn begins
-        rounds = [{name: run.turn() for name, run in started.items()} for _ in range(epochs // each)]
-    return {name: [sum(turns) for turns in zip(*(one[name] for one in rounds), strict=True)] for name in runs}
+        rounds = [
+            {name: run.turn() for name, run in started.items()} for _ in range(epochs // each)
+        ]
+    return {
+        name: [sum(turns) for turns in zip(*(one[name] for one in rounds), strict=True)]
+        for name in runs
+    }
 
 
 @contextmanager

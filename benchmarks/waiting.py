@@ -17,10 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.clock import now
 from benchmarks.common import ratio, save
+from lightning_rnn.distributed import share_gradients
 from lightning_rnn.models.network import SequenceNetwork
-from lightning_rnn.ranks import share_gradients
 
-ROUNDS, STEPS, SKIPPED = 60, 8, 3  # so many rounds of so many steps each; the first rounds do not count
+ROUNDS, STEPS, SKIPPED = (
+    60,
+    8,
+    3,
+)  # so many rounds of so many steps each; the first rounds do not count
 
 
 def stepping(model: nn.Module, then: Callable[[], None]) -> Callable[[], None]:
@@ -47,7 +51,9 @@ def row(what: str, seconds: Sequence[float], to_first: float | None = None) -> d
 def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    alone, wrapped, ours = (SequenceNetwork(input_size=1, num_classes=2, cell="lstm", hidden_size=64) for _ in range(3))
+    alone, wrapped, ours = (
+        SequenceNetwork(input_size=1, num_classes=2, cell="lstm", hidden_size=64) for _ in range(3)
+    )
     shared, stamps = share_gradients(list(ours.parameters())), []
     assert shared is not None, "processes do not share memory here"
 
@@ -72,11 +78,17 @@ def main() -> None:
     of_all: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(of_all, (seconds, stamps))
     if dist.get_rank() == 0:
-        slower = {what: [max(pair) for pair in zip(*(one[what] for one, _ in of_all), strict=True)] for what in ways}
+        slower = {
+            what: [max(pair) for pair in zip(*(one[what] for one, _ in of_all), strict=True)]
+            for what in ways
+        }
         steps = [zip(*each, strict=True) for each in zip(*(one for _, one in of_all), strict=True)]
         apart, averaging = zip(*((max(a) - min(a), max(b) - max(a)) for a, b in steps), strict=True)
         first = slower["for itself"][SKIPPED:]
-        rows = [row(what, found[SKIPPED:], ratio(found[SKIPPED:], first)) for what, found in slower.items()]
+        rows = [
+            row(what, found[SKIPPED:], ratio(found[SKIPPED:], first))
+            for what, found in slower.items()
+        ]
         begun = SKIPPED * STEPS
         rows.append(row("of it from the quicker's to the slower's gradients", apart[begun:]))
         rows.append(row("of it from the slower's gradients to the averages", averaging[begun:]))

@@ -13,16 +13,28 @@ from matplotlib.figure import Figure
 
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
 from lightning_rnn.__main__ import main
-from lightning_rnn.memory import FADED, probe
+from lightning_rnn.evaluation.gradient_flow import FADED, probe
 
 CELLS, LENGTHS, EPOCHS = ("rnn", "lstm", "gru"), (10, 50, 200), 20
 
 
 def trained(cell: str, length: int) -> tuple[torch.Tensor, int, float]:
     """Train and return the gradient curve, its horizon and the validation accuracy of the best epoch."""
-    options = {"model.cell": cell, "data.task": "delayed_recall", "data.length": length, "trainer.max_epochs": EPOCHS}
+    options = {
+        "model.cell": cell,
+        "data.task": "delayed_recall",
+        "data.length": length,
+        "trainer.max_epochs": EPOCHS,
+    }
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        if main(["fit", "--trainer.enable_progress_bar", "false", *(f"--{k}={v}" for k, v in options.items())]):
+        if main(
+            [
+                "fit",
+                "--trainer.enable_progress_bar",
+                "false",
+                *(f"--{k}={v}" for k, v in options.items()),
+            ]
+        ):
             raise SystemExit("fit failed")
         path = Path("lightning_logs/version_0/checkpoints/best.ckpt")
         accuracy = torch.load(path, weights_only=True)["metrics"]["val/accuracy"]
@@ -42,7 +54,10 @@ if __name__ == "__main__":
         for cell in CELLS:
             curve, horizon, accuracy = trained(cell, length)
             rows.append(f"| {length} | {cell} | {horizon} of {len(curve)} | {accuracy:.3f} |")
-            axes.plot((curve / curve.max()).numpy(), label=f"{cell}: horizon {horizon}, accuracy {accuracy:.2f}")
+            axes.plot(
+                (curve / curve.max()).numpy(),
+                label=f"{cell}: horizon {horizon}, accuracy {accuracy:.2f}",
+            )
         axes.axhline(FADED, color="0.4", linestyle=":")
         axes.set_yscale("log")
         axes.set_ylim(1e-8, 2)

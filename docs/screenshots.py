@@ -27,11 +27,27 @@ PAGES = {  # address, width and height, of which all of the page can be seen
     "pr_curves": ("pr_curves", 1400, 1100),
     "hparams": ("hparams", 4200, 900),
 }
-FIT = "--figures.every_n_epochs 5 --memory.every_n_epochs 1 --data.length 20 --data.min_length 5".split()
-CHROMIUM = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1400,1400"
-).split()
+FIT = [
+    "--figures.every_n_epochs",
+    "5",
+    "--memory.every_n_epochs",
+    "1",
+    "--data.length",
+    "20",
+    "--data.min_length",
+    "5",
+]
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1400",
+]
 
 
 def free_port() -> str:
@@ -47,7 +63,9 @@ def ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = No
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     for _ in range(60):
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                request, timeout=120
+            ) as answer:
                 return json.load(answer).get("value")
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode()[:500]) from None
@@ -61,7 +79,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for cell in ("rnn", "lstm"):
             for command in (["fit", "--model.cell", cell, *FIT], ["test"]):
-                subprocess.run([sys.executable, "-m", "lightning_rnn", *command], cwd=folder, check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "lightning_rnn", *command], cwd=folder, check=True
+                )
         board, driver = free_port(), free_port()
         no_proxy = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
         logs = ["--logdir", "lightning_logs", "--port", board]
@@ -70,7 +90,9 @@ def main() -> None:
             subprocess.Popen(["chromedriver", f"--port={driver}"], env=no_proxy),
         ]
         try:
-            options = {"args": [*CHROMIUM, f"--user-data-dir={folder}/chromium", "--no-proxy-server"]}
+            options = {
+                "args": [*CHROMIUM, f"--user-data-dir={folder}/chromium", "--no-proxy-server"]
+            }
             wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
             session = f"http://127.0.0.1:{driver}/session/"
             session += ask(session.rstrip("/"), wanted)["sessionId"]

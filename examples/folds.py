@@ -13,13 +13,15 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
 from lightning_rnn import RecurrentClassifier
-from lightning_rnn.data.contents import Wanted
-from lightning_rnn.data.files import read_file
+from lightning_rnn.data.readers.contents import Wanted
+from lightning_rnn.data.readers.files import read_file
 
 
 def main() -> None:
     """Train k models and write what each says of the sequences it has not seen."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path")
     for name in ("id_column", "time_column", "group_column"):
         parser.add_argument(f"--{name}")
@@ -33,7 +35,9 @@ def main() -> None:
     sequences, labels = contents.sequences, np.asarray(contents.labels, dtype=str)
     arrays = [sequences.batch(torch.tensor([i])).x[0].numpy() for i in range(len(sequences))]
     kind = StratifiedKFold if sequences.groups is None else StratifiedGroupKFold
-    splits = list(kind(args.folds, shuffle=True, random_state=0).split(arrays, labels, sequences.groups))
+    splits = list(
+        kind(args.folds, shuffle=True, random_state=0).split(arrays, labels, sequences.groups)
+    )
     fold = np.zeros(len(arrays), int)
     for number, (_, held_out) in enumerate(splits):
         fold[held_out] = number
@@ -42,7 +46,9 @@ def main() -> None:
     names = np.unique(labels)  # the order of the columns
     decided = names[p.argmax(1)]
     for number in range(args.folds):
-        print(f"fold {number}: accuracy {accuracy_score(labels[fold == number], decided[fold == number]):.4f}")
+        print(
+            f"fold {number}: accuracy {accuracy_score(labels[fold == number], decided[fold == number]):.4f}"
+        )
     print(f"all: accuracy {accuracy_score(labels, decided):.4f}")
     table = {"id": sequences.ids, "fold": fold, "label": labels}
     table |= {f"probability_{name}": p[:, k] for k, name in enumerate(names)}

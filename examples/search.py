@@ -68,9 +68,13 @@ def train(trial: optuna.Trial, path: str, max_epochs: int) -> float:
 
 def main() -> None:
     """Search until the study has so many trials, then print the command that trains with the best settings."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("train_path")
-    parser.add_argument("--trials", type=int, default=50, help="of the whole study, those done before included")
+    parser.add_argument(
+        "--trials", type=int, default=50, help="of the whole study, those done before included"
+    )
     parser.add_argument("--max_epochs", type=int, default=30)
     parser.add_argument("--storage", default="sqlite:///search.db")
     parser.add_argument("--study", default="search")
@@ -78,9 +82,14 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Lightning's own call of a deprecated function
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    torch.set_num_threads(1)  # small models; several processes search faster than one with several threads
+    torch.set_num_threads(
+        1
+    )  # small models; several processes search faster than one with several threads
     study = optuna.create_study(
-        storage=args.storage, study_name=args.study, load_if_exists=True, pruner=optuna.pruners.MedianPruner()
+        storage=args.storage,
+        study_name=args.study,
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(),
     )
     if len(study.get_trials(states=FINISHED)) < args.trials:
         enough = MaxTrialsCallback(args.trials, states=FINISHED)
@@ -94,8 +103,13 @@ def main() -> None:
         raise SystemExit("no trial has been completed")
     best = [f"--model.{name} {value}" for name, value in study.best_params.items()]
     best.append(f"--trainer.max_epochs {args.max_epochs}")
-    print(f"{len(study.get_trials(states=FINISHED))} trials, lowest validation loss {study.best_value:.4f}")
-    print(f"python -m lightning_rnn fit --data FileDataModule --data.train_path {shlex.quote(args.train_path)}", *best)
+    print(
+        f"{len(study.get_trials(states=FINISHED))} trials, lowest validation loss {study.best_value:.4f}"
+    )
+    print(
+        f"python -m lightning_rnn fit --data FileDataModule --data.train_path {shlex.quote(args.train_path)}",
+        *best,
+    )
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_rnn.callbacks.checkpoints import EarlyStopping
-    from lightning_rnn.classifier import SequenceClassifier
+    from lightning_rnn.data.base_module import SequenceDataModule
     from lightning_rnn.data.file_module import FileDataModule
-    from lightning_rnn.data.modules import SequenceDataModule
     from lightning_rnn.data.sequences import SequenceBatch, Sequences
-    from lightning_rnn.data.synthetic import SyntheticDataModule
-    from lightning_rnn.deploy.onnx_classifier import OnnxClassifier
-    from lightning_rnn.deploy.streaming import StreamingClassifier
+    from lightning_rnn.data.synthetic_module import SyntheticDataModule
     from lightning_rnn.estimator import RecurrentClassifier
+    from lightning_rnn.export.onnx_classifier import OnnxClassifier
+    from lightning_rnn.export.streaming import StreamingClassifier
     from lightning_rnn.models.network import SequenceNetwork
+    from lightning_rnn.training.classifier import SequenceClassifier
+    from lightning_rnn.training.early_stopping import EarlyStopping
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "EarlyStopping": "callbacks.checkpoints",
+    "EarlyStopping": "training.early_stopping",
     "FileDataModule": "data.file_module",
-    "OnnxClassifier": "deploy.onnx_classifier",
+    "OnnxClassifier": "export.onnx_classifier",
     "RecurrentClassifier": "estimator",
     "SequenceBatch": "data.sequences",
-    "SequenceClassifier": "classifier",
-    "SequenceDataModule": "data.modules",
+    "SequenceClassifier": "training.classifier",
+    "SequenceDataModule": "data.base_module",
     "SequenceNetwork": "models.network",
     "Sequences": "data.sequences",
-    "StreamingClassifier": "deploy.streaming",
-    "SyntheticDataModule": "data.synthetic",
+    "StreamingClassifier": "export.streaming",
+    "SyntheticDataModule": "data.synthetic_module",
 }
 
 

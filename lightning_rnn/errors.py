@@ -1,65 +1,112 @@
-"""Errors a user can cause; the command line prints their message alone and exits with their code."""
+"""Errors that a user can cause, and the checks that raise them.
+
+The command line prints the message of a `LightningRNNError` without a traceback and exits with its code.
+"""
 
 from importlib import import_module
 from typing import Any, ClassVar
 
+import numpy as np
+
 
 class LightningRNNError(Exception):
-    """Base of the errors that need no traceback to be understood."""
+    """Base class of all errors raised on purpose by this package."""
 
     exit_code: ClassVar[int] = 1
 
 
 class DataError(LightningRNNError, ValueError):
-    """A data file or array that cannot be used: names the file, row or column, what was found and what is accepted."""
+    """Raised for a data file or array that cannot be used.
+
+    The message names the file, row or column, what was expected and what was found.
+    """
 
 
 class CheckpointError(LightningRNNError, ValueError):
-    """A checkpoint that is missing, damaged or does not fit what was asked."""
+    """Raised for a checkpoint that is missing, damaged or does not match the request."""
 
 
 class NumericError(LightningRNNError, ArithmeticError):
-    """Training that has left the finite numbers."""
+    """Raised when the loss or the gradients are no longer finite."""
 
 
 class ExportError(LightningRNNError, RuntimeError):
-    """An exported file that does not compute what the network computes."""
+    """Raised when an exported file does not reproduce the output of the network."""
 
 
 class OptionError(LightningRNNError, ValueError):
-    """A setting outside its range or at odds with another: names the option, what was found and what is accepted."""
+    """Raised for an argument that is out of range or conflicts with another argument.
+
+    Attributes:
+        name: Name of the argument as in the signature (`cell`), qualified by its class where several
+            classes have one of that name (`Figures.every_n_epochs`); None if the error concerns no
+            single argument. The command line turns the name into a flag.
+        message: What was expected and what was given, without the name.
+    """
 
     exit_code: ClassVar[int] = 2
 
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        super().__init__(message if name is None else f"{name}: {message}")
+        self.name = name
+        self.message = message
 
-def require(condition: bool, option: str, found: object, accepted: str) -> None:
-    """Check one setting.
+
+def check(condition: bool, name: str, got: object, expected: str) -> None:
+    """Check the value of one argument.
 
     Args:
-        condition: Whether the value is accepted.
-        option: Name of the setting, as typed on the command line.
-        found: The value.
-        accepted: What would have been accepted, in words.
+        condition: Whether the value is acceptable.
+        name: Name of the argument; see `OptionError.name`.
+        got: The value.
+        expected: Description of the acceptable values.
 
     Raises:
-        OptionError: The condition does not hold.
+        OptionError: If the condition is false.
+
+    Example:
+        >>> check(0.5 > 0, "lr", 0.5, "a number above 0")
+        >>> check(-1 > 0, "lr", -1, "a number above 0")
+        Traceback (most recent call last):
+        lightning_rnn.errors.OptionError: lr: expected a number above 0, got -1
     """
     if not condition:
-        raise OptionError(f"{option}: found {found!r}, accepted is {accepted}")
+        raise OptionError(f"expected {expected}, got {got!r}", name=name)
 
 
-def optional(module: str, extra: str) -> Any:
-    """Import a module of a package that is not always installed.
+def import_extra(module: str, extra: str) -> Any:
+    """Import a module of an optional dependency.
 
     Args:
-        module: The module.
-        extra: The extra of this package that brings it.
+        module: Name of the module.
+        extra: Extra of this package that installs the dependency.
+
+    Returns:
+        The imported module.
 
     Raises:
-        OptionError: It is not installed.
+        OptionError: If the dependency is not installed.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError:
         package = module.partition(".")[0].replace("sklearn", "scikit-learn")
-        raise OptionError(f"{package} is not installed; pip install 'lightning_rnn[{extra}]' brings it") from None
+        message = f"{package} is not installed; run: pip install 'lightning_rnn[{extra}]'"
+        raise OptionError(message) from None
+
+
+def as_array(x: Any, name: str) -> np.ndarray:
+    """Convert to an array, without copying if `x` is one already.
+
+    Args:
+        x: Anything that NumPy converts.
+        name: Name of the argument, for the error message.
+
+    Raises:
+        DataError: If `x` contains nested lists of different lengths.
+    """
+    try:
+        return np.asarray(x)
+    except ValueError:
+        message = f"{name}: expected a rectangular array, got nested lists of different lengths"
+        raise DataError(message) from None

@@ -10,29 +10,43 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_rnn.arrays import as_array
-from lightning_rnn.classifier import ARCHITECTURE, SMALL, SequenceClassifier
-from lightning_rnn.data.modules import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError, optional, require
-from lightning_rnn.models.cells import CellName
+from lightning_rnn.errors import DataError, as_array, check, import_extra
 from lightning_rnn.models.network import Pooling, Stem
-from lightning_rnn.schedules import Schedule
+from lightning_rnn.models.recurrent import CellName
+from lightning_rnn.training.classifier import ARCHITECTURE, SMALL, SequenceClassifier
+from lightning_rnn.training.schedules import Schedule
 
-optional("sklearn", "sklearn")
+import_extra("sklearn", "sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]  # noqa: E402
-from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d  # type: ignore[import-untyped]  # noqa: E402
+from sklearn.utils import (
+    assert_all_finite,
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]  # noqa: E402
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]  # noqa: E402
 
-OPTIMISATION = ("optimizer", "lr", "weight_decay", "schedule")  # settings that are the model's, as its architecture
+OPTIMISATION = (
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "schedule",
+)  # settings that are the model's, as its architecture
 
 
 class _ArraysDataModule(SequenceDataModule):
     """Training sequences that are in memory already."""
 
-    def __init__(self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int) -> None:
-        super().__init__({"batch_size": batch_size, "seed": seed, "buckets": False, "on_device": None})
+    def __init__(
+        self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int
+    ) -> None:
+        super().__init__(
+            {"batch_size": batch_size, "seed": seed, "buckets": False, "on_device": None}
+        )
         self._sequences, self._class_names = sequences, class_names
 
     def read_schema(self) -> Schema:
@@ -103,10 +117,24 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             verbose: Show a progress bar.
         """
         self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
-        self.bidirectional, self.dropout, self.pooling, self.stem = bidirectional, dropout, pooling, stem
-        self.class_weight, self.optimizer, self.lr, self.weight_decay = class_weight, optimizer, lr, weight_decay
+        self.bidirectional, self.dropout, self.pooling, self.stem = (
+            bidirectional,
+            dropout,
+            pooling,
+            stem,
+        )
+        self.class_weight, self.optimizer, self.lr, self.weight_decay = (
+            class_weight,
+            optimizer,
+            lr,
+            weight_decay,
+        )
         self.schedule, self.max_epochs, self.batch_size = schedule, max_epochs, batch_size
-        self.gradient_clip_val, self.axis_order, self.accelerator = gradient_clip_val, axis_order, accelerator
+        self.gradient_clip_val, self.axis_order, self.accelerator = (
+            gradient_clip_val,
+            axis_order,
+            accelerator,
+        )
         self.random_state, self.verbose = random_state, verbose
 
     def fit(self, X: Any, y: Any) -> "RecurrentClassifier":
@@ -123,14 +151,18 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         arrays = self._arrays(X)
         if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         check_consistent_length(arrays, codes)
         if len(self.classes_) < 2:
-            raise DataError(f"y: found one class, {self.classes_.tolist()[0]!r}; accepted are two or more")
+            raise DataError(
+                f"y: found one class, {self.classes_.tolist()[0]!r}; accepted are two or more"
+            )
         sequences = Sequences.from_arrays(arrays, codes)
         names = [str(label) for label in self.classes_]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -160,7 +192,9 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the (N,) most probable labels; see `predict_proba`."""
-        codes = self.predict_proba(X).argmax(1)  # before `classes_`: it refuses where `fit` has not been called
+        codes = self.predict_proba(X).argmax(
+            1
+        )  # before `classes_`: it refuses where `fit` has not been called
         labels: np.ndarray = self.classes_[codes]
         return labels
 
@@ -172,13 +206,15 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _arrays(self, x: Any) -> Any:
         """Return an (N, T, F) array or a list of (T_i, F) arrays."""
-        require(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
+        check(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
         flips = self.axis_order == "nft"
         if isinstance(x, list | tuple):
             parts = [as_array(part, f"x[{i}]") for i, part in enumerate(x)]
             return [part.T if flips and part.ndim == 2 else part for part in parts]
         array = check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
-        return array[:, :, None] if array.ndim == 2 else array.transpose(0, 2, 1) if flips else array
+        return (
+            array[:, :, None] if array.ndim == 2 else array.transpose(0, 2, 1) if flips else array
+        )
 
     def _new_model(self, num_features: int, names: list[str]) -> SequenceClassifier:
         weights: Any = self.class_weight
@@ -186,11 +222,17 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             labels = self.classes_.tolist()
             unknown = [np.asarray(label).tolist() for label in weights if label not in labels]
             all_named = all(label in weights for label in labels)  # a fold may lack a class
-            require(not unknown or all_named, "class_weight", unknown, f"any of {labels}")
+            check(not unknown or all_named, "class_weight", unknown, f"any of {labels}")
             weights = [float(weights.get(label, 1.0)) for label in labels]
-        same: dict[str, Any] = {name: getattr(self, name) for name in (*ARCHITECTURE, *OPTIMISATION)}
+        same: dict[str, Any] = {
+            name: getattr(self, name) for name in (*ARCHITECTURE, *OPTIMISATION)
+        }
         return SequenceClassifier(
-            input_size=num_features, num_classes=len(names), class_names=names, class_weights=weights, **same
+            input_size=num_features,
+            num_classes=len(names),
+            class_names=names,
+            class_weights=weights,
+            **same,
         )
 
 
@@ -205,11 +247,15 @@ def _quietly(hidden_size: int, accelerator: str, seed: int) -> Iterator[None]:
     devices = [] if accelerator == "cpu" else list(range(torch.cuda.device_count()))
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach devices that are not used here
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed would reach devices that are not used here
             for device in devices:
                 torch.cuda.default_generators[device].manual_seed(seed)
             # Lightning's own call of a deprecated function
-            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+            warnings.filterwarnings(
+                "ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated"
+            )
             yield
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise stop.__context__ or stop from None

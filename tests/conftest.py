@@ -26,7 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny models, and as many test processes as cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Lightning 2.6 calls what jsonargparse 5, which pyproject.toml excludes, will no longer have
-    config.addinivalue_line("filterwarnings", "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+    config.addinivalue_line(
+        "filterwarnings", "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"
+    )
 
 
 class Result(NamedTuple):
@@ -54,7 +56,9 @@ def run_process(*args: object, cwd: Path, module: str | None = "lightning_rnn") 
         port = str(free.getsockname()[1])
     command = [sys.executable, *(("-m", module) if module else ()), *map(str, args)]
     environment |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -106,7 +110,16 @@ def long_table(ids: list[str]) -> pl.DataFrame:
     for i, name in enumerate(ids):
         sign = 1 if i % 2 else -1
         for step in range(3 + i % 3):
-            rows.append((name, step, sign * (1 + rng.random()), rng.normal(), f"g{i // 2}", "up" if i % 2 else "down"))
+            rows.append(
+                (
+                    name,
+                    step,
+                    sign * (1 + rng.random()),
+                    rng.normal(),
+                    f"g{i // 2}",
+                    "up" if i % 2 else "down",
+                )
+            )
     frame = pl.DataFrame(rows, schema=["id", "time", "a", "b", "group", "label"], orient="row")
     return frame.sample(fraction=1.0, shuffle=True, seed=0)
 
@@ -129,7 +142,9 @@ def _fit(folder: Path, *args: object) -> Path:
 
 @pytest.fixture(scope="session")
 def _trained(tmp_path_factory) -> Path:
-    return _fit(tmp_path_factory.mktemp("trained"), *TINY_DATA, "--data.seed", 5, "--data.batch_size", 16)
+    return _fit(
+        tmp_path_factory.mktemp("trained"), *TINY_DATA, "--data.seed", 5, "--data.batch_size", 16
+    )
 
 
 @pytest.fixture(scope="session")

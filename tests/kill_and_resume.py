@@ -20,22 +20,60 @@ from pathlib import Path
 
 import torch
 
-ARGS = (
-    "--model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3 --model.bidirectional true "
-    "--data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100 --data.seed 3 "
-    "--trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5 "
-    "--checkpoint.every_n_steps 3 --trainer.enable_progress_bar false"
-).split()
-DDP = "--trainer.accelerator cpu --trainer.devices 2 --trainer.strategy ddp".split()
+ARGS = [
+    "--model.stem",
+    "conv",
+    "--model.cell",
+    "lstm",
+    "--model.hidden_size",
+    "8",
+    "--model.dropout",
+    "0.3",
+    "--model.bidirectional",
+    "true",
+    "--data.fresh",
+    "true",
+    "--data.length",
+    "24",
+    "--data.min_length",
+    "5",
+    "--data.num_train",
+    "500",
+    "--data.num_val",
+    "100",
+    "--data.seed",
+    "3",
+    "--trainer.max_epochs",
+    "12",
+    "--trainer.log_every_n_steps",
+    "2",
+    "--trainer.val_check_interval",
+    "0.5",
+    "--checkpoint.every_n_steps",
+    "3",
+    "--trainer.enable_progress_bar",
+    "false",
+]
+DDP = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
 def start(folder: Path, ranks: int, *extra: str) -> subprocess.Popen:
     """Start a `fit` in a session of its own, so that all its ranks can be killed together."""
-    command = [sys.executable, "-m", "lightning_rnn", "fit", *ARGS, *(DDP if ranks == 2 else []), *extra]
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_rnn",
+        "fit",
+        *ARGS,
+        *(DDP if ranks == 2 else []),
+        *extra,
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     env.pop("MASTER_PORT", None)
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def finish(process: subprocess.Popen, folder: Path) -> None:
@@ -55,7 +93,9 @@ def sha(value: object) -> str:
 
     def feed(item: object) -> None:
         if isinstance(item, torch.Tensor):
-            digest.update(f"{item.dtype}{tuple(item.shape)}".encode() + item.contiguous().numpy().tobytes())
+            digest.update(
+                f"{item.dtype}{tuple(item.shape)}".encode() + item.contiguous().numpy().tobytes()
+            )
         elif isinstance(item, dict):
             for key in sorted(item, key=str):
                 digest.update(str(key).encode())
@@ -105,7 +145,11 @@ def kill(process: subprocess.Popen, folder: Path, delay: float, in_save: bool) -
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
     while in_save and process.poll() is None:
-        if checkpoints and checkpoints.is_dir() and any(n.startswith(".last") for n in os.listdir(checkpoints)):
+        if (
+            checkpoints
+            and checkpoints.is_dir()
+            and any(n.startswith(".last") for n in os.listdir(checkpoints))
+        ):
             break
     alive = process.poll() is None
     os.killpg(process.pid, signal.SIGKILL) if alive else None
@@ -126,18 +170,25 @@ def campaign(ranks: int, kills: int, seed: int) -> int:
         finish(process, whole)
         span = time.monotonic() - begin - ready
         wanted = outcome(whole)
-        print(f"{ranks} rank(s): undisturbed {span:.1f} s of training, weights {wanted['weights'][:12]}", flush=True)
+        print(
+            f"{ranks} rank(s): undisturbed {span:.1f} s of training, weights {wanted['weights'][:12]}",
+            flush=True,
+        )
         for number in range(kills):
             in_save = number % 4 == 0
             delay, killed = rng.uniform(0, span * (0.5 if in_save else 0.8)), False
-            while not killed:  # a run that was over before its time came says nothing: a new one, killed earlier
+            while (
+                not killed
+            ):  # a run that was over before its time came says nothing: a new one, killed earlier
                 folder = Path(tempfile.mkdtemp(dir=root))
                 killed = kill(start(folder, ranks), folder, delay, in_save)
                 delay *= 1 if killed else 0.6
             left = list(folder.glob("lightning_logs/version_*/checkpoints/.last*"))
             finish(start(folder, ranks, "--ckpt_path", "auto"), folder)
             resumed = [
-                line for line in (folder / "log").read_text().splitlines() if line.startswith(("contin", "noth"))
+                line
+                for line in (folder / "log").read_text().splitlines()
+                if line.startswith(("contin", "noth"))
             ]
             found = outcome(folder)
             differ = [name for name in wanted if found[name] != wanted[name]]
@@ -146,7 +197,8 @@ def campaign(ranks: int, kills: int, seed: int) -> int:
             verdict = f"DIFFERS in {', '.join(differ)}" if differ else "equal"
             step = resumed[-1].rsplit(" ", 1)[-1] if resumed and "step" in resumed[-1] else "0"
             print(
-                f"  {number + 1:2}  after {delay:5.2f} s  {where:15}  resumed at step {step:>4}  {verdict}", flush=True
+                f"  {number + 1:2}  after {delay:5.2f} s  {where:15}  resumed at step {step:>4}  {verdict}",
+                flush=True,
             )
     print(f"{ranks} rank(s): {equal} of {kills} equal", flush=True)
     return equal
@@ -158,4 +210,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    sys.exit(sum(campaign(r, options.kills, options.seed) for r in options.ranks) != options.kills * len(options.ranks))
+    sys.exit(
+        sum(campaign(r, options.kills, options.seed) for r in options.ranks)
+        != options.kills * len(options.ranks)
+    )

@@ -6,18 +6,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lightning_rnn.data.contents import FileContents, Wanted, sort_classes
-from lightning_rnn.data.files import read_file
-from lightning_rnn.data.modules import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.readers.contents import FileContents, Wanted, sort_classes
+from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.splitting import split
-from lightning_rnn.errors import DataError, OptionError, require
+from lightning_rnn.data.split import split
+from lightning_rnn.errors import DataError, OptionError, check
 
 
 class FileDataModule(SequenceDataModule):
     """A user's own sequences, from files of one of many formats."""
 
-    pinned = frozenset({"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"})
+    pinned = frozenset(
+        {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
+    )
 
     def __init__(
         self,
@@ -71,9 +73,9 @@ class FileDataModule(SequenceDataModule):
         super().__init__(dict(locals()))
         for name in ("val_fraction", "test_fraction"):
             share = self.settings[name]
-            require(0 <= share < 1, f"--data.{name}", share, "a number from 0 to below 1")
+            check(0 <= share < 1, f"{name}", share, "a number from 0 to below 1")
         total = self._shares["val_fraction"] + self._shares["test_fraction"]
-        require(total < 1, "--data.val_fraction and --data.test_fraction", total, "a sum below 1")
+        check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
         for name, value in self.settings.items():
             if name.endswith("_path") and value is not None:
                 self.settings[name] = os.path.abspath(value)
@@ -82,7 +84,9 @@ class FileDataModule(SequenceDataModule):
     def _shares(self) -> dict[str, float]:
         """The shares of `train_path` that are held out."""
         return {
-            f"{part}_fraction": 0.0 if self.settings[f"{part}_path"] else self.settings[f"{part}_fraction"]
+            f"{part}_fraction": 0.0
+            if self.settings[f"{part}_path"]
+            else self.settings[f"{part}_fraction"]
             for part in ("val", "test")
         }
 
@@ -125,7 +129,9 @@ class FileDataModule(SequenceDataModule):
     def load_part(self, name: str) -> Sequences | None:
         """Read or cut out a part."""
         if name != "train" and self.settings[f"{name}_path"]:
-            file = self._read(f"{name}_path", self.schema.feature_names, require_labels=name != "predict")
+            file = self._read(
+                f"{name}_path", self.schema.feature_names, require_labels=name != "predict"
+            )
             return self._encode(file, f"{name}_path", labelled=name != "predict")
         if name == "predict":
             return self.part("test")
@@ -136,23 +142,39 @@ class FileDataModule(SequenceDataModule):
     def missing_hint(self, name: str) -> str:
         """Say how a part would be given."""
         if name == "train":
-            return "--data.train_path is not given"
-        by_share = "" if name == "predict" else f" and --data.{name}_fraction is 0"
-        return f"--data.{name}_path is not given{by_share}"
+            return "train_path is not given"
+        by_share = "" if name == "predict" else f" and {name}_fraction is 0"
+        return f"{name}_path is not given{by_share}"
 
-    def _read(self, option: str, feature_names: list[str] | None, require_labels: bool = True) -> FileContents:
+    def _read(
+        self, option: str, feature_names: list[str] | None, require_labels: bool = True
+    ) -> FileContents:
         path = self.settings[option]
         if path is None:
-            raise OptionError(f"--data.{option}: found nothing, accepted is a file")
-        chosen, columns = self.settings["feature_columns"], ("label_column", "id_column", "time_column", "group_column")
-        wanted = Wanted(**{name: self.settings[name] for name in columns}, feature_columns=chosen or feature_names)
-        return read_file(path, wanted._replace(only_features=chosen is None, require_labels=require_labels))
+            raise OptionError(f"{option}: found nothing, accepted is a file")
+        chosen, columns = (
+            self.settings["feature_columns"],
+            ("label_column", "id_column", "time_column", "group_column"),
+        )
+        wanted = Wanted(
+            **{name: self.settings[name] for name in columns},
+            feature_columns=chosen or feature_names,
+        )
+        return read_file(
+            path, wanted._replace(only_features=chosen is None, require_labels=require_labels)
+        )
 
     def _encode(self, file: FileContents, option: str, labelled: bool = True) -> Sequences:
         """Return the sequences, those that are labelled with the codes of the labels."""
-        path, found, (width, names, _) = self.settings[option], file.sequences.num_features, self.schema
+        path, found, (width, names, _) = (
+            self.settings[option],
+            file.sequences.num_features,
+            self.schema,
+        )
         if found != width:
-            raise DataError(f"{path}: found {found} features per step, accepted are {width} as in training")
+            raise DataError(
+                f"{path}: found {found} features per step, accepted are {width} as in training"
+            )
         if not labelled:
             return file.sequences
         assert file.labels is not None

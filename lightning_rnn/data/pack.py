@@ -11,14 +11,21 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from lightning_rnn.data.array_files import CHECKED
-from lightning_rnn.data.contents import FileContents, Wanted
-from lightning_rnn.data.files import errors_of, reader_of
-from lightning_rnn.data.rows import Rows, tables
+from lightning_rnn.data.disk_rows import StoredRows
+from lightning_rnn.data.readers.arrays import CHECKED
+from lightning_rnn.data.readers.contents import FileContents, Wanted
+from lightning_rnn.data.readers.files import errors_of, reader_of
+from lightning_rnn.data.readers.table_rows import Rows, tables
+from lightning_rnn.data.readers.tables import (
+    TIME_KINDS,
+    contents_of,
+    features_of,
+    read_table,
+    read_times,
+    text_column,
+)
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.stored import StoredRows
-from lightning_rnn.data.tables import TIME_KINDS, contents_of, features_of, read_table, read_times, text_column
-from lightning_rnn.errors import require
+from lightning_rnn.errors import check
 
 CHUNK_BYTES = 1 << 25  # of the file, read together; parsing takes some ten times as much memory
 MAX_BUCKETS = 256
@@ -63,8 +70,20 @@ def pack(
     source, target = Path(input), Path(os.path.abspath(output))
     ours = overwrite and (target / CHECKED).is_file()
     accepted = "another name, or --overwrite true for a folder made by pack"
-    require(ours or not os.path.lexists(target), "--output", output, f"a folder that is not there: {accepted}")
-    wanted = Wanted(label_column, id_column, time_column, group_column, feature_columns, require_labels=require_labels)
+    check(
+        ours or not os.path.lexists(target),
+        "--output",
+        output,
+        f"a folder that is not there: {accepted}",
+    )
+    wanted = Wanted(
+        label_column,
+        id_column,
+        time_column,
+        group_column,
+        feature_columns,
+        require_labels=require_labels,
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
@@ -97,12 +116,19 @@ def _from_buckets(file: BinaryIO, path: Path, wanted: Wanted, id_column: str) ->
     """Deal out the rows so that all of one id are in one bucket, and make sequences of one bucket after another."""
     import polars as pl
 
-    count = min(MAX_BUCKETS, 1 + path.stat().st_size * (4 if path.suffix.lower() == ".parquet" else 1) // CHUNK_BYTES)
-    places: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # offset and size of each bucket's pieces
+    count = min(
+        MAX_BUCKETS,
+        1 + path.stat().st_size * (4 if path.suffix.lower() == ".parquet" else 1) // CHUNK_BYTES,
+    )
+    places: list[list[tuple[int, int]]] = [
+        [] for _ in range(count)
+    ]  # offset and size of each bucket's pieces
     kinds = TIME_KINDS
     for rows in tables(path, CHUNK_BYTES):
         features_of(rows.frame.columns, wanted)  # refuses a file without the columns
-        if wanted.time_column is not None:  # what all times are, not those of a bucket, decides how they are read
+        if (
+            wanted.time_column is not None
+        ):  # what all times are, not those of a bucket, decides how they are read
             kinds = read_times(rows.frame[wanted.time_column], kinds)[1]
         bucket = text_column(rows.frame[id_column]).hash().to_numpy() % count
         order = np.argsort(bucket, kind="stable")
@@ -115,13 +141,19 @@ def _from_buckets(file: BinaryIO, path: Path, wanted: Wanted, id_column: str) ->
                 file.write(piece)
     file.flush()
     for pieces in filter(None, places):
-        frame = pl.concat([pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, at))) for at, size in pieces])
-        yield contents_of(Rows(frame.drop(NUMBER), rows.unit, frame[NUMBER].to_numpy()), wanted, kinds)
+        frame = pl.concat(
+            [pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, at))) for at, size in pieces]
+        )
+        yield contents_of(
+            Rows(frame.drop(NUMBER), rows.unit, frame[NUMBER].to_numpy()), wanted, kinds
+        )
 
 
 def _write(parts: Iterator[Part], work: Path) -> Sequences:
     """Write the sequences in the order of their first rows into the folder `packed`, and return them."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("first", "lengths", "labels", "groups", "ids")}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("first", "lengths", "labels", "groups", "ids")
+    }
     with (work / "rows").open("wb") as file:
         for contents, numbers in parts:
             part = contents.sequences
@@ -134,7 +166,9 @@ def _write(parts: Iterator[Part], work: Path) -> Sequences:
                 ("ids", part.ids),
             ):
                 columns[name].append(column)
-    whole = {k: np.concatenate(v) for k, v in columns.items() if not any(piece is None for piece in v)}
+    whole = {
+        k: np.concatenate(v) for k, v in columns.items() if not any(piece is None for piece in v)
+    }
     shape = (int(whole["lengths"].sum()), part.num_features)
     order = np.argsort(whole.pop("first"), kind="stable")
     values = StoredRows(work / "rows", offset=0, shape=shape, dtype=np.float32)
@@ -146,7 +180,10 @@ def _write(parts: Iterator[Part], work: Path) -> Sequences:
         np.lib.format.write_array_header_1_0(file, header)
         file.writelines(values.numpy().data for values in sequences.chunks())
     for name, column in whole.items():
-        np.save(folder / f"{name}.npy", column[order] if name == "lengths" else column[order].astype(str))
+        np.save(
+            folder / f"{name}.npy",
+            column[order] if name == "lengths" else column[order].astype(str),
+        )
     if contents.feature_names is not None:
         np.save(folder / "features.npy", np.array(contents.feature_names))
     (folder / CHECKED).touch()

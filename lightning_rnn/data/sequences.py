@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rnn.arrays import as_array
-from lightning_rnn.data.stored import StoredRows
-from lightning_rnn.errors import DataError
+from lightning_rnn.data.disk_rows import StoredRows
+from lightning_rnn.errors import DataError, as_array
 
-CHUNK_VALUES = 1 << 22  # numbers looked at together, so that what is larger than memory is never there whole
+CHUNK_VALUES = (
+    1 << 22
+)  # numbers looked at together, so that what is larger than memory is never there whole
 SAMPLE_BITS = 26  # log2 of the numbers that statistics are taken from, where there are more
 
 
@@ -73,15 +74,23 @@ class Sequences:
                 rows of `values`; an infinite value; labels, groups or ids of another number than the lengths.
         """
         stored = isinstance(values, StoredRows)
-        self.values: Tensor | StoredRows = values if stored else _as_tensor(values, "values", torch.float32)
+        self.values: Tensor | StoredRows = (
+            values if stored else _as_tensor(values, "values", torch.float32)
+        )
         self.lengths = _as_tensor(lengths, "lengths", torch.int64)
         if self.values.ndim != 2 or self.values.shape[1] == 0:
-            raise DataError(f"values: found shape {tuple(self.values.shape)}, accepted is (steps, features)")
+            raise DataError(
+                f"values: found shape {tuple(self.values.shape)}, accepted is (steps, features)"
+            )
         if self.lengths.ndim != 1 or len(self.lengths) == 0:
-            raise DataError(f"lengths: found shape {tuple(self.lengths.shape)}, accepted is (sequences,), at least one")
+            raise DataError(
+                f"lengths: found shape {tuple(self.lengths.shape)}, accepted is (sequences,), at least one"
+            )
         if int(self.lengths.min()) < 1:
             at = int(self.lengths.argmin())
-            raise DataError(f"lengths: sequence {at} has {int(self.lengths[at])} steps, accepted is at least 1")
+            raise DataError(
+                f"lengths: sequence {at} has {int(self.lengths[at])} steps, accepted is at least 1"
+            )
         if int(self.lengths.sum()) != len(self.values):
             raise DataError(
                 f"lengths: they add up to {int(self.lengths.sum())} steps, accepted is the number of rows of values, "
@@ -116,12 +125,16 @@ class Sequences:
         """
         if isinstance(arrays, np.ndarray | Tensor):
             if arrays.ndim not in (2, 3):
-                raise DataError(f"x: found shape {tuple(arrays.shape)}, accepted is (N, T, F), (T, F) or a list")
+                raise DataError(
+                    f"x: found shape {tuple(arrays.shape)}, accepted is (N, T, F), (T, F) or a list"
+                )
             block = _as_tensor(arrays, "x", torch.float32)
             block = block if block.ndim == 3 else block[None]
             return cls(block.flatten(0, 1), torch.full((len(block),), block.shape[1]), labels)
         if not isinstance(arrays, list | tuple) or not arrays:
-            raise DataError(f"x: found {type(arrays).__name__}, accepted is an array or a list with at least one array")
+            raise DataError(
+                f"x: found {type(arrays).__name__}, accepted is an array or a list with at least one array"
+            )
         parts = [_as_tensor(a, f"x[{i}]", torch.float32) for i, a in enumerate(arrays)]
         parts = [p[:, None] if p.ndim == 1 else p for p in parts]
         for i, part in enumerate(parts):
@@ -159,12 +172,20 @@ class Sequences:
             The batch, as wide as its longest sequence.
         """
         lengths = self.lengths[index]
-        width, shortest = int(lengths.max()), int(lengths.min())  # before anything is on a device that it would stop
+        width, shortest = (
+            int(lengths.max()),
+            int(lengths.min()),
+        )  # before anything is on a device that it would stop
         y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
-        columns = (column.to(self.device, non_blocking=True) for column in (self.offsets[index], lengths, index))
+        columns = (
+            column.to(self.device, non_blocking=True)
+            for column in (self.offsets[index], lengths, index)
+        )
         first, lengths, index = columns
         steps = torch.arange(width, device=self.device)
-        rows = first[:, None] + (steps if shortest == width else torch.minimum(steps, lengths[:, None] - 1))  # (B, T)
+        rows = first[:, None] + (
+            steps if shortest == width else torch.minimum(steps, lengths[:, None] - 1)
+        )  # (B, T)
         x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
         if shortest < width:
             x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
@@ -175,8 +196,13 @@ class Sequences:
         if not self.fixed_length:
             return [self.batch(index) for index in indices]
         sizes = [len(index) for index in indices]
-        columns = (None if c is None else torch.split(c, sizes) for c in self.batch(torch.cat(indices)))
-        return [SequenceBatch._make(parts) for parts in zip(*(c or [None] * len(sizes) for c in columns), strict=True)]
+        columns = (
+            None if c is None else torch.split(c, sizes) for c in self.batch(torch.cat(indices))
+        )
+        return [
+            SequenceBatch._make(parts)
+            for parts in zip(*(c or [None] * len(sizes) for c in columns), strict=True)
+        ]
 
     @cached_property
     def fixed_length(self) -> bool:
@@ -215,7 +241,9 @@ class Sequences:
         mean = total / count.clamp(min=1)
         variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
         std = variance.sqrt()
-        flat = std <= 1e-6 * (shift + mean).abs()  # what float32 rounding alone leaves of a constant
+        flat = (
+            std <= 1e-6 * (shift + mean).abs()
+        )  # what float32 rounding alone leaves of a constant
         std[flat | (std == 0)] = 1.0
         return torch.where(count > 0, shift + mean, 0.0).float(), std.float()
 
@@ -239,8 +267,12 @@ class Sequences:
             done = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(torch.searchsorted(ends, done + chunk_rows)))
             lengths = self.lengths[start:stop]
-            within = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-            yield self.values.index_select(0, self.offsets[start:stop].repeat_interleave(lengths) + within)
+            within = torch.arange(int(lengths.sum())) - (
+                lengths.cumsum(0) - lengths
+            ).repeat_interleave(lengths)
+            yield self.values.index_select(
+                0, self.offsets[start:stop].repeat_interleave(lengths) + within
+            )
             start = stop
 
     def _sample(self) -> "Sequences":
@@ -261,7 +293,9 @@ class Sequences:
     def _trim(self) -> None:
         lengths = self.lengths.clone()
         for at in torch.split(torch.arange(len(self)), max(1, CHUNK_VALUES // self.num_features)):
-            while len(at):  # one round for each step of the longest trailing gap, over the sequences still open
+            while len(
+                at
+            ):  # one round for each step of the longest trailing gap, over the sequences still open
                 last = self.values.index_select(0, self.offsets[at] + lengths[at] - 1)
                 at = at[last.isnan().all(1) & (lengths[at] > 1)]
                 lengths[at] -= 1
@@ -285,7 +319,9 @@ def _as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
         if array.dtype.kind not in "biuf" or (dtype == torch.int64 and array.dtype.kind == "f"):
             kind = "integers" if dtype == torch.int64 else "numbers"
             raise DataError(f"{name}: found dtype {array.dtype}, accepted are {kind}")
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused by place
+        with np.errstate(
+            over="ignore"
+        ):  # what float32 cannot hold becomes infinite and is refused by place
             array = np.asarray(array, dtype=np.float32 if dtype == torch.float32 else np.int64)
         data = torch.from_numpy(array if array.flags.writeable else array.copy())
     elif data.is_complex() or (dtype == torch.int64 and data.is_floating_point()):

@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.errors import require
-from lightning_rnn.models.cells import CELLS, CellName, RecurrentStack
+from lightning_rnn.errors import check
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.masking import longest_first, unless_full, valid_steps
+from lightning_rnn.models.padding import longest_first, unless_full, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
+from lightning_rnn.models.recurrent import CELLS, CellName, RecurrentStack
 from lightning_rnn.models.stem import ConvStem
 
 Pooling = Literal["last", "mean", "max"]
@@ -50,14 +50,14 @@ class SequenceNetwork(nn.Module):
             OptionError: A value outside its range.
         """
         super().__init__()
-        require(input_size >= 1, "input_size", input_size, "an integer of at least 1")
-        require(num_classes >= 2, "num_classes", num_classes, "an integer of at least 2")
-        require(cell in CELLS, "--model.cell", cell, f"one of {', '.join(CELLS)}")
-        require(hidden_size >= 1, "--model.hidden_size", hidden_size, "an integer of at least 1")
-        require(num_layers >= 1, "--model.num_layers", num_layers, "an integer of at least 1")
-        require(0 <= dropout < 1, "--model.dropout", dropout, "a number from 0 to below 1")
-        require(pooling in ("last", "mean", "max"), "--model.pooling", pooling, "one of last, mean, max")
-        require(stem in ("none", "conv"), "--model.stem", stem, "one of none, conv")
+        check(input_size >= 1, "input_size", input_size, "an integer of at least 1")
+        check(num_classes >= 2, "num_classes", num_classes, "an integer of at least 2")
+        check(cell in CELLS, "cell", cell, f"one of {', '.join(CELLS)}")
+        check(hidden_size >= 1, "hidden_size", hidden_size, "an integer of at least 1")
+        check(num_layers >= 1, "num_layers", num_layers, "an integer of at least 1")
+        check(0 <= dropout < 1, "dropout", dropout, "a number from 0 to below 1")
+        check(pooling in ("last", "mean", "max"), "pooling", pooling, "one of last, mean, max")
+        check(stem in ("none", "conv"), "stem", stem, "one of none, conv")
         self.num_classes, self.pooling, self.dropout = num_classes, pooling, dropout
         self.preprocess = Preprocess(input_size)
         self.stem = ConvStem(input_size) if stem == "conv" else None

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import can_ask, valid_steps
+from lightning_rnn.models.padding import can_ask, valid_steps
 
 
 class Preprocess(nn.Module):
@@ -54,7 +54,9 @@ def fill_forward(x: Tensor) -> Tensor:
         (B, T, F) without NaN.
     """
     seen = ~x.isnan()
-    slot = seen.long().cumsum(1)  # (B, T, F): how many values have been seen, so the number of the last one
+    slot = seen.long().cumsum(
+        1
+    )  # (B, T, F): how many values have been seen, so the number of the last one
     table = torch.zeros_like(x[:, :1]).expand(-1, x.shape[1] + 1, -1).contiguous()
     # the n-th value goes to slot n; missing ones share slot 0, which is what stands in before the first
     table = table.scatter(1, torch.where(seen, slot, 0), torch.where(seen, x, 0.0))

@@ -5,8 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.masking import valid_steps
-from lightning_rnn.ranks import are_several
+from lightning_rnn.distributed import is_distributed
+from lightning_rnn.models.padding import valid_steps
 
 
 class MaskedBatchNorm(nn.Module):
@@ -76,7 +76,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Return the sum of `x` over all ranks, differentiably; `x` itself where there is one process."""
-    if are_several():
+    if is_distributed():
         return _AllReduceSum.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return x
 
@@ -93,7 +93,8 @@ class ConvStem(nn.Module):
         super().__init__()
         widths = (num_features, num_channels, num_channels)
         self.convs = nn.ModuleList(
-            nn.Conv1d(i, o, kernel_size=9, stride=2, padding=4, bias=False) for i, o in pairwise(widths)
+            nn.Conv1d(i, o, kernel_size=9, stride=2, padding=4, bias=False)
+            for i, o in pairwise(widths)
         )
         self.norms = nn.ModuleList(MaskedBatchNorm(num_channels) for _ in self.convs)
 

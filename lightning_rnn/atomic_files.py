@@ -1,0 +1,50 @@
+"""Writing files atomically: a file is either replaced as a whole or left unchanged."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` if the block succeeds.
+
+    The temporary file lies in the same folder, which is created if needed. If the block raises, the
+    temporary file is removed and `path` stays as it was.
+
+    Args:
+        path: The file to write.
+        durable: Whether to flush the file to disk, so that it survives a crash of the machine.
+
+    Yields:
+        The temporary path to write to.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with atomic_write(folder / "metrics.json") as temporary:
+        ...     _ = temporary.write_text("{}")
+        >>> (folder / "metrics.json").read_text()
+        '{}'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # left by a killed process that had the same number
+    try:
+        yield temporary
+        if durable:
+            _sync(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+        if durable and hasattr(os, "O_DIRECTORY"):  # not available on Windows
+            _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

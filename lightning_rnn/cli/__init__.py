@@ -1,0 +1,1 @@
+"""The command line: arguments, LightningCLI, launchers, commands and exit codes."""

@@ -1,0 +1,1 @@
+"""Readers of sequence files, one module per format."""

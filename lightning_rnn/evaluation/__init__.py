@@ -1,0 +1,1 @@
+"""Metrics, calibration, gradient flow and plots."""

@@ -1,0 +1,1 @@
+"""The LightningModule and what watches a run."""

@@ -1,0 +1,547 @@
+"""What a user can do wrong: one line that says what and where, an exit code, and nothing left behind."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+COMMANDS = ("fit", "validate", "test", "predict")
+EVALUATION = COMMANDS[1:]
+FORMATS = (".ts", ".tsv", ".npz", ".npy", ".csv", ".parquet")
+
+
+def content_of(folder):
+    return {path: path.stat().st_size for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Run the program, which must refuse with one line and leave no file; returns the line."""
+
+    def run_badly(*args, code):
+        before = content_of(tmp_path)
+        result = run(*args)
+        assert result.code == code, result
+        start = "lightning_rnn: error: "
+        assert result.err.startswith(start), result
+        assert result.err.count("\n") == 1 and result.err.endswith("\n"), result
+        assert "Traceback" not in result.out + result.err
+        assert len(result.err) < 500, result
+        new = content_of(tmp_path).keys() - before.keys()
+        assert not new, f"left behind: {sorted(map(str, new))}"
+        return result.err.removeprefix(start).strip()
+
+    return run_badly
+
+
+def assert_tells(message, *parts):
+    missing = [part for part in parts if str(part) not in message]
+    assert not missing, f"{missing} not in {message!r}"
+
+
+# options
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("args", "tells"),
+    [
+        (["--bogus", "7"], ["--bogus"]),
+        (["--model.bogus", "7"], ["model.bogus"]),
+        (["--data.bogus", "7"], ["bogus"]),
+        (["--model.hidden_size", "ten"], ["--model.hidden_size", "ten", "int"]),
+        (["--model.cell", "transformer"], ["--model.cell", "transformer", "lstm", "gru"]),
+        (["--trainer.max_epochs", "soon"], ["--trainer.max_epochs", "soon", "int"]),
+        (["--data.num_test", "1.5"], ["num_test", "1.5", "int"]),
+        (["--data.task", "sorting"], ["task", "sorting", "sum_sign", "parity"]),
+        (
+            ["--data", "TableDataModule"],
+            ["--data", "TableDataModule", "SyntheticDataModule", "FileDataModule"],
+        ),
+    ],
+)
+def test_options_that_cannot_be_parsed(trained, refused, command, args, tells):
+    assert_tells(refused(command, "--ckpt_path", best(trained), *args, code=2), *tells)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "tells"),
+    [
+        ("model.hidden_size", 0, "1"),
+        ("model.num_layers", 0, "1"),
+        ("model.dropout", 1.5, "0"),
+        ("model.dropout", -0.1, "0"),
+        ("model.lr", 0.0, "above 0"),
+        ("model.lr", ".nan", "at most 1e30"),
+        ("model.weight_decay", -1.0, "at least 0"),
+        ("model.pos_weight", -1.0, "above 0"),
+        ("model.class_weights", "[1.0, 2.0, 3.0]", "2 numbers"),
+        ("data.seed", -1, "at least 0"),
+        ("data.batch_size", 0, "at least 1"),
+        ("data.length", 0, "at least 1"),
+        ("data.min_length", 11, "10"),
+        ("data.num_features", 0, "at least 1"),
+        ("data.num_train", 0, "at least 1"),
+        ("data.num_val", -1, "at least 0"),
+        ("data.num_test", 0, "at least 1"),
+    ],
+)
+def test_values_out_of_range(empty, refused, option, value, tells):
+    found = str(value).lstrip(".")  # YAML writes .nan
+    assert_tells(
+        refused("fit", f"--{option}", value, code=2),
+        f"--{option}: found {found}, accepted is",
+        tells,
+    )
+
+
+@pytest.mark.parametrize("fractions", [{"val_fraction": 1.5}, {"test_fraction": -0.5}])
+def test_fractions_out_of_range(empty, refused, files, fractions):
+    [(name, value)] = fractions.items()
+    options = ("--data", "FileDataModule", "--data.train_path", files / "ItalyPowerDemand_TRAIN.ts")
+    assert_tells(
+        refused("fit", *options, f"--data.{name}", value, code=2),
+        f"--data.{name}: found {value}, accepted is",
+    )
+
+
+def test_fractions_that_leave_no_training_part(empty, refused, files):
+    options = ("--data", "FileDataModule", "--data.train_path", files / "ItalyPowerDemand_TRAIN.ts")
+    shares = ("--data.val_fraction", 0.5, "--data.test_fraction", 0.5)
+    assert_tells(
+        refused("fit", *options, *shares, code=2),
+        "--data.val_fraction",
+        "--data.test_fraction",
+        "1.0",
+    )
+
+
+def test_dropout_is_part_of_the_architecture(trained, refused):
+    message = refused("test", "--ckpt_path", best(trained), "--model.dropout", 0.3, code=2)
+    assert_tells(message, "--model.dropout: found 0.3, accepted is 0.0", best(trained))
+
+
+def test_pinned_shape_of_the_data(trained, refused):
+    assert_tells(
+        refused("test", "--data.num_features", 3, code=2),
+        "--data.num_features: found 3, accepted is None",
+    )
+
+
+def test_no_command_of_ours(empty, refused):
+    assert_tells(refused("train", code=2), "train", "fit", "predict")
+
+
+@pytest.mark.parametrize("args", [[], ["--data", "FileDataModule"]])
+def test_a_file_before_its_class(empty, refused, args):
+    """Options of a data module are known once its class is."""
+    message = refused("fit", "--data.train_path", "x.csv", *args, code=2)
+    assert_tells(message, "--data.train_path", "--data", "FileDataModule")
+
+
+def test_file_data_without_a_file(empty, refused):
+    assert_tells(
+        refused("fit", "--data", "FileDataModule", code=2), "--data.train_path: found nothing"
+    )
+
+
+# config files
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "content", "tells"),
+    [
+        ("missing.yaml", None, []),
+        ("broken.yaml", "model: [1, 2", []),
+        ("list.yaml", "- 1\n- 2\n", []),
+        ("text.yaml", "just words", []),
+        ("binary.yaml", bytes(range(256)), []),
+        ("unknown.yaml", "model:\n  hidden: 3\n", ["model.hidden"]),
+        ("type.yaml", "model:\n  hidden_size: ten\n", ["model.hidden_size", "ten"]),
+    ],
+)
+def test_config_files(trained, refused, command, name, content, tells):
+    if content is not None:
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert_tells(
+        refused(command, "--ckpt_path", best(trained), "--config", name, code=2), *tells or [name]
+    )
+
+
+# data files
+
+
+def write(path, values, labels):
+    """Write (N, T) values and their labels in the format that the extension names."""
+    rows = [",".join(f"{value:.6f}" for value in row) for row in values]
+    match path.suffix:
+        case ".ts":
+            lines = [f"{row}:{label}" for row, label in zip(rows, labels, strict=True)]
+            path.write_text("@classLabel true a b\n@data\n" + "\n".join(lines) + "\n")
+        case ".tsv":
+            lines = [
+                "\t".join([label, *row.split(",")]) for row, label in zip(rows, labels, strict=True)
+            ]
+            path.write_text("\n".join(lines) + "\n")
+        case ".npz":
+            np.savez(path, X=values, y=np.array(labels))
+        case ".npy":
+            np.save(path, values)
+            np.save(path.with_stem(f"{path.stem}_labels"), np.array(labels))
+        case _:
+            frame = pl.DataFrame(values, schema=[f"t{t}" for t in range(values.shape[1])])
+            frame = frame.with_columns(label=pl.Series(labels))
+            frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
+
+
+@pytest.fixture
+def good(empty):
+    """Write a good file under a name, into a folder beside the working folder."""
+
+    def make(name, features=1, labels="ab" * 10):
+        path = empty.parent / "data" / name
+        path.parent.mkdir(exist_ok=True)
+        write(path, np.random.default_rng(0).normal(size=(len(labels), 5 * features)), list(labels))
+        return path
+
+    return make
+
+
+def is_text(path):
+    return path.suffix in (".ts", ".tsv", ".csv")
+
+
+def fit_on(path, *args):
+    return (
+        "fit",
+        "--trainer.max_epochs",
+        1,
+        "--data",
+        "FileDataModule",
+        "--data.train_path",
+        path,
+        *args,
+    )
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_good_files_are_accepted(empty, good, run_ok, extension):
+    """Without this, the tests below could fail for another reason than theirs."""
+    run_ok(*fit_on(good(f"good{extension}"), "--trainer.log_every_n_steps", 1))
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("damage", ["missing", "empty", "folder", "random", "truncated"])
+def test_damaged_files(good, refused, extension, damage):
+    path = good(f"data{extension}")
+    whole = path.read_bytes()
+    path.unlink()
+    match damage:
+        case "empty":
+            path.touch()
+        case "folder":
+            path.mkdir()
+        case "random":
+            path.write_bytes(np.random.default_rng(0).bytes(3000))
+        case "truncated":
+            middle = len(whole) // 2
+            path.write_bytes(
+                whole[: whole.find(b"\n", middle) + 5 if is_text(path) else middle]
+            )  # inside a value
+    message = refused(*fit_on(path), code=1)
+    assert_tells(message, path)
+    assert_tells(
+        message,
+        *{"missing": ["no such file"], "empty": ["empty"], "folder": ["folder"]}.get(damage, []),
+    )
+
+
+def test_unknown_extension(good, refused):
+    path = good("data.csv").rename("data.xlsx")
+    try:
+        assert_tells(refused(*fit_on(path), code=1), path, ".xlsx", *FORMATS)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("content", "tells"),
+    [
+        ("t0,t1,label\n1,2,a\n1,2,3,b\n", ["line 3", "4 cells", "3 as in the header"]),
+        ("t0,t1,label\n1,2,a\n1,b\n", ["line 3", "2 cells"]),
+        ("t0,t1,label\n1,2,a\nten,2,b\n", ["line 3", "'t0'", "'ten'", "accepted are finite"]),
+        ("t0,t1,label\n1,2,a\n1,inf,b\n", ["line 3", "'t1'", "'inf'", "finite"]),
+        ("t0,t1,label\n1,2,a\n1,1e300,b\n", ["line 3", "'t1'", "1e300", "finite"]),
+        ("t0,t1,class\n1,2,3\n1,2,4\n", ["label_column", "'label'", "'class'"]),
+        ("t0,t1,label\n1,2,a\n1,2,\n", ["line 3", "no label"]),
+        ("t0,t1,label\n1,2,a\n1,2,a\n", ["one class only", "'a'"]),
+        ("t0,t1,label\n", ["no rows"]),
+        ("t0,t0,label\n1,2,a\n1,2,b\n", ["'t0'", "2 times"]),
+    ],
+)
+def test_tables_that_cannot_train(good, refused, content, tells):
+    path = good("data.csv")
+    path.write_text(content)
+    assert_tells(refused(*fit_on(path), code=1), path, *tells)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_infinity_in_every_format(good, refused, extension):
+    path = good(f"data{extension}")
+    values = np.ones((4, 5))
+    values[2, 3] = np.inf
+    write(path, values, ["a", "b", "a", "b"])
+    assert_tells(refused(*fit_on(path), code=1), path, "inf", "accepted are finite")
+
+
+@pytest.mark.parametrize("option", ["id_column", "time_column", "group_column", "feature_columns"])
+def test_columns_that_are_not_there(good, refused, make_long, option):
+    path = good("long.csv")
+    make_long([f"s{i}" for i in range(20)]).write_csv(path)
+    columns = {
+        "id_column": "id",
+        "time_column": "time",
+        "group_column": "group",
+        "feature_columns": '["a"]',
+    }
+    columns |= {option: '["nowhere"]' if option == "feature_columns" else "nowhere"}
+    words = [word for name, value in columns.items() for word in (f"--data.{name}", value)]
+    assert_tells(refused(*fit_on(path, *words), code=1), path, "'nowhere'")
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "tells"),
+    [
+        ("a" * 10 + "b", [], ["train part", "class"]),
+        (
+            "ab",
+            ["--data.val_fraction", 0.1, "--data.stratify", "false", "--data.test_fraction", 0.1],
+            ["part", "empty"],
+        ),
+    ],
+)
+def test_splits_that_leave_too_little(good, refused, labels, options, tells):
+    path = good("data.csv", labels=labels)
+    assert_tells(refused(*fit_on(path, *options), code=1), path, *tells)
+
+
+@pytest.mark.parametrize("command", ["validate", "fit"])
+def test_no_validation_part(empty, run, run_ok, refused, tiny, command):
+    run_ok("fit", *tiny, "--data.num_train", 64, "--data.num_val", 0)
+    if command == "validate":
+        assert_tells(refused("validate", code=1), "there is no val part", "--data.num_val is 0")
+    else:  # early stopping and the like need it, training does not
+        run_ok("fit", *tiny, "--data.num_train", 64, "--data.num_val", 0)
+
+
+def test_a_single_group_cannot_be_split(good, refused, make_long):
+    path = good("long.csv")
+    make_long([f"s{i}" for i in range(20)]).with_columns(group=pl.lit("only")).write_csv(path)
+    message = refused(
+        *fit_on(path, "--data.id_column", "id", "--data.group_column", "group"), code=1
+    )
+    assert_tells(message, path, "val part", "empty")
+
+
+def test_positive_class_that_is_not_there(good, refused):
+    path = good("data.csv")
+    assert_tells(
+        refused(*fit_on(path, "--data.positive_class", "c"), code=1),
+        path,
+        "a, b",
+        "--data.positive_class 'c'",
+    )
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_an_unseen_label(good, refused, run_ok, part, monkeypatch):
+    path, other = good("train.csv"), good("other.csv", labels="abac")
+    if part == "val":
+        message = refused(*fit_on(path, "--data.val_path", other), code=1)
+    else:
+        run_ok(*fit_on(path, "--trainer.log_every_n_steps", 1))
+        message = refused("test", "--data.test_path", other, code=1)
+    assert_tells(message, other, "'3'", "'c'", "accepted are a, b")
+
+
+@pytest.mark.parametrize("part", ["val", "test", "predict"])
+@pytest.mark.parametrize("change", ["renamed", "more", "fewer"])
+def test_features_that_differ(trained_on_files, refused, make_long, part, change):
+    frame = make_long([f"s{i}" for i in range(10)])
+    changed = {
+        "renamed": frame.rename({"a": "z"}),
+        "more": frame.with_columns(z=pl.lit(1.0)),
+        "fewer": frame.drop("a"),
+    }[change]
+    changed.write_csv("other.csv")
+    command = {"val": "validate"}.get(part, part)
+    message = refused(command, f"--data.{part}_path", "other.csv", code=1)
+    assert_tells(
+        message,
+        Path("other.csv").absolute(),
+        "features that differ",
+        "'z'" if change == "more" else "'a'",
+    )
+
+
+@pytest.mark.parametrize("option", ["val_path", "test_path", "predict_path"])
+def test_a_second_file_that_is_missing(trained_on_files, refused, option):
+    command = {"val_path": "validate", "test_path": "test", "predict_path": "predict"}[option]
+    assert_tells(
+        refused(command, f"--data.{option}", "no.csv", code=1),
+        Path("no.csv").absolute(),
+        "no such file",
+    )
+
+
+def test_a_validation_file_that_is_missing(good, refused):
+    message = refused(*fit_on(good("train.csv"), "--data.val_path", "no.csv"), code=1)
+    assert_tells(message, Path("no.csv").absolute(), "no such file")
+
+
+def test_no_test_part(good, run_ok, refused):
+    run_ok(*fit_on(good("train.csv"), "--trainer.log_every_n_steps", 1))
+    for command in ("test", "predict"):
+        assert_tells(
+            refused(command, code=1), f"there is no {command} part", f"--data.{command}_path"
+        )
+
+
+def test_another_width_than_the_model_takes(trained, refused, files):
+    path = files / "JapaneseVowels_slice_TEST.ts"
+    for command, option in (("predict", "predict_path"), ("test", "test_path")):
+        message = refused(command, "--data", "FileDataModule", f"--data.{option}", path, code=1)
+        assert_tells(message, path, "found 12 features", "1 as in training")
+
+
+# checkpoints
+
+
+def best(folder):
+    return folder / "lightning_logs/version_0/checkpoints/best.ckpt"
+
+
+def damage_checkpoint(path, damage):
+    match damage:
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case "missing":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        case "random":
+            path.write_bytes(np.random.default_rng(0).bytes(3000))
+        case "list":
+            torch.save([torch.ones(3)], path)
+        case "weights alone":
+            torch.save(torch.load(path, weights_only=True)["state_dict"], path)
+        case "pickle":
+            torch.save({"hyper_parameters": {}, "state_dict": {}, "code": Path("x")}, path)
+        case "no hyper-parameters":
+            content = torch.load(path, weights_only=True)
+            del content["hyper_parameters"]
+            torch.save(content, path)
+        case "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("data.txt", "words")
+
+
+DAMAGES = ("folder", "missing", "empty", "truncated", "random", "list", "weights alone", "pickle", "zip",
+           "no hyper-parameters")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints(trained, refused, command, damage):
+    path = trained / "model.ckpt"
+    path.write_bytes(best(trained).read_bytes())
+    damage_checkpoint(path, damage)
+    assert_tells(refused(command, "--ckpt_path", "model.ckpt", code=1), "model.ckpt")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("change", ["missing weight", "other shape", "other model", "other data"])
+def test_checkpoints_that_contradict_themselves(trained, refused, command, change):
+    content = torch.load(best(trained), weights_only=True)
+    name = "network.head.weight"
+    match change:
+        case "missing weight":
+            del content["state_dict"][name]
+        case "other shape":
+            content["state_dict"][name] = torch.zeros(1, 99)
+        case "other model":
+            content["hyper_parameters"]["attention"] = True
+        case "other data":
+            content["SyntheticDataModule"]["settings"]["noise"] = 0.1
+    torch.save(content, "model.ckpt")
+    message = refused(command, "--ckpt_path", "model.ckpt", code=1)
+    assert_tells(
+        message, "model.ckpt", {"other model": "attention", "other data": "noise"}.get(change, name)
+    )
+
+
+@pytest.mark.parametrize("word", ["best", "last", "registry"])
+def test_key_words_of_lightning_are_files_to_us(trained, refused, word):
+    assert_tells(
+        refused("test", "--ckpt_path", word, code=1),
+        word,
+        "found nothing",
+        "accepted is a checkpoint file",
+    )
+
+
+def test_a_damaged_newest_run_is_named(trained, refused):
+    damage_checkpoint(best(trained), "truncated")
+    assert_tells(
+        refused("test", code=1), "version_0/checkpoints/best.ckpt", "not a readable checkpoint"
+    )
+
+
+# what cannot be written
+
+
+def test_a_run_folder_below_a_file(empty, refused):
+    Path("file").touch()
+    message = refused(
+        "fit", "--data.num_test", 8, "--trainer.default_root_dir", "file/runs", code=1
+    )
+    assert_tells(message, "file/runs")
+
+
+def test_a_predictions_file_below_a_file(trained, refused):
+    Path("file").touch()
+    assert_tells(refused("predict", "--output", "file/x.csv", code=1), "file")
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.CSV.gz"])
+def test_predictions_of_an_unknown_kind(trained, refused, name):
+    assert_tells(refused("predict", "--output", name, code=2), "--output", name, ".csv or .parquet")
+
+
+def test_a_metrics_file_that_cannot_be_written(trained, run):
+    folder = best(trained).parents[1]
+    (folder / "test_metrics.json").mkdir()
+    code, _, err = run("test")
+    assert (code, err.count("\n")) == (1, 1)
+    assert_tells(err, "lightning_rnn: error: ", "test_metrics.json")
+    assert not list(folder.glob(".*"))  # what it wrote beside is gone
+
+
+# the process
+
+
+def test_the_process_exits_with_the_code(tmp_path, run_apart):
+    code, out, err = run_apart("fit", "--model.hidden_size", 0, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert (
+        err
+        == "lightning_rnn: error: --model.hidden_size: found 0, accepted is an integer of at least 1\n"
+    )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,220 @@
+"""Whatever is typed and whatever is in a file: our words and exit codes, never a traceback.
+
+`FUZZ_EXAMPLES` (200) is the number of checkpoints tried; an option costs a tenth of a second, so a tenth of them.
+"""
+
+import os
+import warnings
+from contextlib import chdir
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn.cli.command_line import COMMANDS, CommandLine
+from lightning_rnn.errors import CheckpointError
+from lightning_rnn.training.checkpoint_file import load_checkpoint
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
+BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
+SMALL = ("--data.num_train", 5, "--data.num_val", 4)
+QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+OPTIONS = [
+    *(f"--model.{name}" for name in ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem",
+      "pos_weight", "class_weights", "optimizer", "lr", "weight_decay", "schedule")),
+    *(f"--data.{name}" for name in ("task", "length", "min_length", "num_features", "num_train", "num_val", "num_test",
+      "batch_size", "seed", "fresh", "class_path", "init_args", "train_path", "val_fraction", "stratify")),
+    *(f"--checkpoint.{name}" for name in ("monitor", "mode", "every_n_steps", "every_n_minutes")),
+    *(f"--trainer.{name}" for name in ("max_epochs", "max_steps", "gradient_clip_val", "log_every_n_steps",
+      "val_check_interval", "accumulate_grad_batches", "limit_train_batches", "max_time", "deterministic")),
+    "--model", "--data", "--checkpoint", "--trainer", "--seed_everything", "--ckpt_path", "--config", "--output",
+    "--overwrite", "--allow_data_change", "--model.input_size", "--no.such.option", "--", "-x", "fit",
+]  # fmt: skip
+WORDS = ["", " ", "null", "~", "true", "no", "nan", ".nan", "inf", "-.inf", "-1", "0", "1", "2", "7", "1e3", "1e400",
+         "-0.0", "0x10", "1_0", "0.5", "[", "]", "[]", "[1, 2]", "{}", "{a: 1}", "{", "a: b: c", "&a [*a]",
+         "!!python/name:os", "- 1", "rnn", "lstm", "conv", "mean", "cosine", "balanced", "parity", "val/auroc", "min",
+         "FileDataModule", "SyntheticDataModule", "os.system", "builtins.open", "/", ".", "/dev/null", "${HOME}", "%s",
+         "{0}", "\ufffd", "\N{GREEK SMALL LETTER PI}", "\u202e", "\N{PILE OF POO}"]  # fmt: skip
+HUGE = [str(2**31), str(2**63), str(2**64), str(-(2**63) - 1), "9" * 400, "1" + "0" * 5000]
+# above 1000 only values no machine could hold or none could take for a size: what lies between would be made
+NUMBERS = st.one_of(st.integers(-100, 100), st.floats(-100, 100), st.floats(0, 1)).map(str)
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+VALUES = st.one_of(st.sampled_from(WORDS), NUMBERS, TEXTS)
+UNSIZED = st.sampled_from(["--model.lr", "--model.weight_decay", "--model.dropout", "--model.pos_weight", "--data.seed",
+                           "--seed_everything", "--trainer.max_epochs", "--trainer.max_steps", "--model.cell",
+                           "--checkpoint.every_n_steps", "--checkpoint.every_n_minutes"])  # fmt: skip
+TYPED = st.one_of(
+    st.tuples(st.sampled_from(OPTIONS), VALUES),
+    st.tuples(UNSIZED, st.sampled_from(HUGE)),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, _trained):
+    """A folder with a whole checkpoint, `good.ckpt`."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "good.ckpt").write_bytes((_trained / BEST).read_bytes())
+    return folder
+
+
+def assert_our_words(result):
+    assert result.code in (0, 1, 2), result
+    if result.code == 0:
+        assert result.err == "", result
+    else:
+        assert result.err.startswith("lightning_rnn: error: "), result
+        assert result.err.count("\n") == 1, result
+    assert "Traceback" not in result.out + result.err
+
+
+@settings(max_examples=max(10, EXAMPLES // 10), **QUIET)
+@given(
+    command=st.sampled_from(list(COMMANDS)),
+    typed=st.lists(TYPED, min_size=1, max_size=3),
+    glued=st.booleans(),
+)
+@example(command="fit", typed=[("--seed_everything", str(2**32))], glued=True)
+@example(command="test", typed=[("--model.lr", "9" * 400)], glued=True)
+def test_options(folder, run, command, typed, glued):
+    """All is parsed, built and opened; nothing is trained."""
+    words = [f"{name}={value}" if glued else (name, value) for name, value in typed]
+    args = [word for item in words for word in ((item,) if isinstance(item, str) else item)]
+    start = SMALL if command == "fit" else ("--ckpt_path", "good.ckpt", "--data.num_test", 3)
+    with chdir(folder), patch.object(CommandLine, "_run_subcommand", lambda *args: None):
+        assert_our_words(run(command, *start, *args))
+
+
+KEYS = [
+    "model",
+    "data",
+    "trainer",
+    "class_path",
+    "init_args",
+    "lr",
+    "seed",
+    "fit",
+    "ckpt_path",
+    "default_root_dir",
+]
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(-10, 10), st.floats(), TEXTS, st.sampled_from(WORDS)
+)
+YAML = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=max(10, EXAMPLES // 10), **QUIET)
+@given(
+    content=st.one_of(
+        st.binary(max_size=60), YAML.map(lambda value: yaml.safe_dump(value).encode())
+    )
+)
+@example(content=b"trainer: null")
+@example(content=b"trainer: {default_root_dir: 5}")
+@example(content=b"ckpt_path: [1]")
+@example(content=b"trainer: 7.5")
+@example(content=b"model: []")
+def test_config_files(folder, run, content):
+    """A config of any content."""
+    with chdir(folder), patch.object(CommandLine, "_run_subcommand", lambda *args: None):
+        Path("any.yaml").write_bytes(content)
+        assert_our_words(run("fit", "--config", "any.yaml", *SMALL))
+
+
+def assert_loads_or_refuses(folder, content):
+    path = folder / "any.ckpt"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of odd files
+        try:
+            found = load_checkpoint(path)
+        except CheckpointError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert isinstance(found["state_dict"], dict) and isinstance(
+                found["hyper_parameters"], dict
+            )
+
+
+@settings(max_examples=EXAMPLES, **QUIET)
+@given(
+    content=st.binary(max_size=400),
+    start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x02}q\x00."]),
+)
+def test_random_bytes_as_checkpoint(folder, content, start):
+    assert_loads_or_refuses(folder, start + content)
+
+
+@settings(max_examples=EXAMPLES, **QUIET)
+@given(data=st.data())
+def test_mutated_checkpoints(folder, data):
+    """A few bytes changed, most of them where the pickle and the directory lie."""
+    content = bytearray((folder / "good.ckpt").read_bytes())
+    pickle = (content.find(b"data.pkl"), content.find(b"PK\x03\x04", 10))
+    directory = (content.find(b"PK\x01\x02"), len(content))
+    for _ in range(data.draw(st.integers(1, 8))):
+        first, end = data.draw(st.sampled_from([pickle, directory, (0, len(content))]))
+        content[data.draw(st.integers(first, end - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.one_of(st.none(), st.integers(0, len(content))))
+    assert_loads_or_refuses(folder, bytes(content[:cut]))
+
+
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    TEXTS,
+    st.binary(max_size=5),
+)
+NESTED = st.recursive(
+    PLAIN,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=6,
+)
+PARTS = (
+    "hyper_parameters",
+    "state_dict",
+    "global_step",
+    "SyntheticDataModule",
+    "FileDataModule",
+    "epoch",
+    "loops",
+)
+
+
+@settings(max_examples=EXAMPLES, **QUIET)
+@given(key=st.sampled_from(PARTS), value=NESTED)
+def test_checkpoints_of_any_content(folder, key, value):
+    content = torch.load(folder / "good.ckpt", weights_only=True)
+    if isinstance(value, dict) and isinstance(content.get(key), dict):
+        content[key] = {**content[key], **value}
+    else:
+        content[key] = value
+    torch.save(content, folder / "built.ckpt")
+    assert_loads_or_refuses(folder, (folder / "built.ckpt").read_bytes())
+
+
+@settings(max_examples=max(10, EXAMPLES // 10), **QUIET)
+@given(name=st.sampled_from(["cell", "hidden_size", "num_layers", "lr", "class_names", "class_weights", "dropout",
+                             "pos_weight", "schedule", "input_size", "feature_names"]),
+       value=st.one_of(st.none(), st.booleans(), st.integers(-9, 300), st.floats(), TEXTS,
+                       st.lists(st.one_of(st.integers(0, 9), TEXTS), max_size=3)))  # fmt: skip
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_hyper_parameters_of_any_content(folder, run, command, name, value):
+    """What the loader lets through reaches the model: that must refuse it in our words, too."""
+    with chdir(folder), patch.object(CommandLine, "_run_subcommand", lambda *args: None):
+        content = torch.load("good.ckpt", weights_only=True)
+        content["hyper_parameters"][name] = value
+        torch.save(content, "built.ckpt")
+        assert_our_words(run(command, "--ckpt_path", "built.ckpt"))

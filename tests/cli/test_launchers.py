@@ -1,0 +1,216 @@
+"""torchrun and SLURM: the launcher's numbers hold, one model is trained, and what contradicts them is refused."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_rnn.cli.launchers import launched_world, process_rank, take_launched_world
+from lightning_rnn.errors import OptionError
+
+LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+SMALL = ("--trainer.max_epochs", 2, "--data.num_val", 20, "--trainer.accelerator", "cpu")
+TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
+DEFAULTS = {"devices": "auto", "num_nodes": 1, "strategy": "auto"}
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def torchrun(folder, *args, processes=2):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        processes,
+        "--master_port",
+    ]
+    command = [*map(str, command), str(free_port()), "-m", "lightning_rnn", *map(str, args)]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MASTER_", "PL_"))
+    }
+    environment |= {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+def torchrun_env(here, total):
+    sizes = {"LOCAL_WORLD_SIZE": str(here), "WORLD_SIZE": str(total)}
+    return {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", **sizes}
+
+
+def slurm_env(tasks, nodes):
+    return {
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_NNODES": str(nodes),
+        "SLURM_JOB_NAME": "train",
+        "SLURM_PROCID": "0",
+    }
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """Put the variables of a launcher into the environment, and no others'."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
+
+    def launched(environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    return launched
+
+
+# the numbers
+
+
+def test_without_a_launcher_nothing_changes(launch):
+    launch({})
+    assert launched_world() is None
+    trainer = {**DEFAULTS, "devices": 7}
+    take_launched_world(trainer)
+    assert trainer == {**DEFAULTS, "devices": 7}
+
+
+@pytest.mark.parametrize(
+    ("environment", "world"),
+    [
+        (torchrun_env(2, 2), (2, 1)),
+        (torchrun_env(2, 6), (2, 3)),
+        (torchrun_env(1, 2), (1, 2)),
+        (slurm_env(4, 1), (4, 1)),
+        (slurm_env(4, 2), (2, 2)),
+        (slurm_env(2, 2), (1, 2)),
+    ],
+)
+@pytest.mark.parametrize("typed", [{}, {"devices": "1"}, {"devices": 1}, "same", "same as text"])
+def test_the_launchers_numbers_are_taken(launch, environment, world, typed):
+    launch(environment)
+    assert launched_world() == world
+    if isinstance(typed, str):
+        devices = str(world[0]) if typed == "same as text" else world[0]
+        typed = {"devices": devices, "num_nodes": world[1], "strategy": "ddp"}
+    trainer = {**DEFAULTS, **typed}
+    take_launched_world(trainer)
+    assert trainer == {"devices": world[0], "num_nodes": world[1], "strategy": "ddp"}
+
+
+@pytest.mark.parametrize(
+    "environment", [torchrun_env(2, 4), slurm_env(4, 2)], ids=["torchrun", "slurm"]
+)
+@pytest.mark.parametrize(
+    ("name", "value"), [("devices", 3), ("devices", "3"), ("devices", [0]), ("num_nodes", 3)]
+)
+def test_numbers_that_contradict_are_refused(launch, environment, name, value):
+    launch(environment)
+    with pytest.raises(OptionError) as error:
+        take_launched_world({**DEFAULTS, name: value})
+    assert str(error.value).startswith(f"--trainer.{name}: found {value!r}, accepted is 2")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [torchrun_env(2, 3), slurm_env(5, 2), slurm_env(2, 4), slurm_env(3, 2), slurm_env(5, 3)],
+    ids=repr,
+)
+def test_nodes_of_different_sizes_are_refused(launch, environment):
+    launch(environment)
+    with pytest.raises(OptionError, match="accepted are as many on each node"):
+        launched_world()
+
+
+def test_an_explicit_strategy_stays(launch):
+    launch(torchrun_env(2, 2))
+    trainer = {**DEFAULTS, "strategy": "ddp_find_unused_parameters_true"}
+    take_launched_world(trainer)
+    assert trainer["strategy"] == "ddp_find_unused_parameters_true"
+
+
+def test_one_process_needs_no_strategy(launch):
+    launch(torchrun_env(1, 1))
+    trainer = dict(DEFAULTS)
+    take_launched_world(trainer)
+    assert trainer == {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+
+
+@pytest.mark.parametrize(
+    "environment", [slurm_env(1, 1), {**slurm_env(4, 2), "SLURM_JOB_NAME": "bash"}]
+)
+def test_an_interactive_job_is_no_launcher(launch, environment):
+    launch(environment)
+    assert launched_world() is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [({}, 0), ({"RANK": "3", "LOCAL_RANK": "1"}, 3), ({"LOCAL_RANK": "1"}, 1), ({"SLURM_PROCID": "5"}, 5),
+     ({"RANK": "x"}, 0)],
+)  # fmt: skip
+def test_the_rank_before_there_is_a_trainer(launch, monkeypatch, environment, rank):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    launch(environment)
+    assert process_rank() == rank
+
+
+@pytest.mark.parametrize(
+    "environment", [torchrun_env(2, 2), slurm_env(2, 1)], ids=["torchrun", "slurm"]
+)
+def test_the_command_line_refuses_in_one_line(empty, run, launch, environment):
+    launch(environment)
+    result = run("fit", *SMALL, "--trainer.devices", 3)
+    assert result.code == 2
+    assert result.err.startswith(
+        "lightning_rnn: error: --trainer.devices: found '3', accepted is 2"
+    )
+    assert result.err.count("\n") == 1
+    assert not list(empty.iterdir())
+
+
+# real launchers
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run(tmp_path):
+    done = torchrun(tmp_path, "fit", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+    assert done.stdout.count("epoch 2/2") == 1
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    assert content["global_step"] == 2 * 16  # 1000 sequences in global batches of 2 * 32
+    random_states = next(
+        state for name, state in content["callbacks"].items() if "RandomStates" in name
+    )
+    assert len(random_states["ranks"]) == 2
+
+
+@pytest.mark.slow
+def test_torchrun_with_wrong_devices_is_refused_once_a_rank(tmp_path):
+    done = torchrun(tmp_path, "fit", *SMALL, "--trainer.devices", 3)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("lightning_rnn: error")]
+    rest = "--trainer.devices: found '3', accepted is 2, which the launcher started"
+    assert set(said) <= {f"lightning_rnn: error: {rest}", f"lightning_rnn: error (rank 1): {rest}"}
+    assert 1 <= len(said) == len(set(said))  # torchrun may end a rank before it has spoken
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 3])
+def test_fewer_sequences_than_places(tmp_path, run_apart, size):
+    """Each rank has a sequence in each step: the one there is, or all but the one left over."""
+    data = ("--data.num_train", size, "--data.num_val", 1, "--data.num_test", 1)
+    result = run_apart("fit", *SMALL, *data, *TWO, cwd=tmp_path)
+    assert result.code == 0, result
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    assert content["global_step"] == 2
+    assert all(bool(value.isfinite().all()) for value in content["state_dict"].values())

@@ -1,0 +1,235 @@
+"""A packed folder holds what the file's reader returns, however small the pieces in which the file is read."""
+
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn.data import pack as pack_module
+from lightning_rnn.data.pack import pack
+from lightning_rnn.data.readers import table_rows as rows
+from lightning_rnn.data.readers.contents import Wanted
+from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.errors import DataError
+
+TEXT = st.text(st.sampled_from('ab ,\n"\u00e9'), min_size=1, max_size=4).map(
+    lambda text: f"x{text}x"
+)
+NUMBERS = st.one_of(st.none(), st.integers(-9, 9), st.floats(-1e3, 1e3).map(lambda x: round(x, 2)))
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(pack_module, "CHUNK_BYTES", 64)
+
+
+def assert_equal(found, expected):
+    """Compare two files' contents, values bit for bit."""
+    a, b = found.sequences, expected.sequences
+    assert a.lengths.tolist() == b.lengths.tolist()
+    assert b"".join(x.numpy().tobytes() for x in a.chunks()) == b"".join(
+        x.numpy().tobytes() for x in b.chunks()
+    )
+    for name in ("ids", "groups"):
+        mine, other = getattr(a, name), getattr(b, name)
+        assert (mine is None) == (other is None)
+        assert mine is None or mine.tolist() == other.tolist()
+    assert (found.labels is None) == (expected.labels is None)
+    assert found.labels is None or found.labels.tolist() == expected.labels.tolist()
+    assert found.feature_names == expected.feature_names
+
+
+def check(path, **options):
+    """Pack and compare; returns the folder."""
+    folder = path.with_name("packed")
+    pack(input=str(path), output=str(folder), **options)
+    reading = {
+        name: options[name] for name in ("group_column", "require_labels") if name in options
+    }
+    assert_equal(read_file(folder, Wanted(**reading)), read_file(path, Wanted(**options)))
+    return folder
+
+
+@st.composite
+def long_tables(draw):
+    """Rows of a few ids in any order, no (id, time) twice, the times all integers, all numbers, or texts."""
+    ids = draw(st.lists(TEXT, min_size=1, max_size=5, unique_by=str.strip))
+    time = draw(
+        st.sampled_from(
+            [
+                str,
+                lambda t: f"{t / 2}",
+                lambda t: f" 2020-01-{t:02} ",
+                lambda t: "x" if t == 5 else t,
+            ]
+        )
+    )
+    keys = st.tuples(st.integers(0, len(ids) - 1), st.integers(1, 12))
+    drawn = draw(st.lists(keys, min_size=1, max_size=40, unique=True))
+    labels, groups = (draw(st.lists(TEXT, min_size=len(ids), max_size=len(ids))) for _ in range(2))
+    cells = [
+        (ids[i], str(time(t)), labels[i], groups[i], draw(NUMBERS), draw(NUMBERS)) for i, t in drawn
+    ]
+    return pl.DataFrame(cells, schema={"id": pl.String, "t": pl.String, "label": pl.String, "g": pl.String,
+                                       "a": pl.Float64, "b": pl.Float64}, orient="row", strict=False)  # fmt: skip
+
+
+def csv_bytes(frame, blank):
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n" if blank else "\n")
+    for i, row in enumerate([frame.columns, *frame.iter_rows()]):
+        writer.writerow(["" if cell is None else cell for cell in row])
+        out.write("\n" * (blank and i % 3))
+    return out.getvalue().encode()
+
+
+@given(
+    frame=long_tables(),
+    blank=st.booleans(),
+    timed=st.booleans(),
+    chunk=st.sampled_from([7, 64, 500]),
+)
+@settings(max_examples=60, deadline=None)
+def test_long_csv(frame, blank, timed, chunk):
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_module, "CHUNK_BYTES", chunk)
+        path = Path(name) / "a.csv"
+        path.write_bytes(csv_bytes(frame, blank))
+        dropped = {} if timed else {"feature_columns": ["b", "a"]}
+        check(path, id_column="id", time_column="t" if timed else None, group_column="g", **dropped)
+
+
+@given(
+    st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, TEXT | st.none()), min_size=1, max_size=20),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_wide_csv(rows, blank):
+    frame = pl.DataFrame(rows, schema={"a": pl.Float64, "b": pl.Float64, "c": pl.Float64, "label": pl.String},
+                         orient="row", strict=False)  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.csv"
+        path.write_bytes(csv_bytes(frame, blank))
+        check(path, require_labels=None not in [row[-1] for row in rows])
+
+
+@pytest.mark.parametrize("long", [True, False])
+@pytest.mark.parametrize("row_group_size", [3, None])
+def test_parquet(tmp_path, long, row_group_size):
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.repeat(np.arange(12), 5))
+    frame = pl.DataFrame({
+        "id": ids, "t": rng.permutation(60) / 4, "label": ids % 3 + 0.0, "a": rng.normal(size=60),
+        "b": rng.random(60) < 0.5, "day": pl.Series(rng.permutation(60)).cast(pl.Date),
+    }).with_columns(a=pl.when(pl.col("a") > -1).then("a"))  # fmt: skip
+    path = tmp_path / "a.parquet"
+    frame.write_parquet(path, row_group_size=row_group_size)
+    if long:
+        check(path, id_column="id", time_column="t", feature_columns=["a", "b"])
+    else:
+        check(path, feature_columns=["a", "t"])
+
+
+def test_other_formats(tmp_path, files):
+    path = files / "JapaneseVowels_slice_TRAIN.ts"
+    pack(input=str(path), output=str(tmp_path / "packed"))
+    assert_equal(read_file(tmp_path / "packed"), read_file(path))
+    np.savez(tmp_path / "a.npz", X=np.ones((2, 3, 1)), y=[1, 2], ids=["u", "v"], groups=["g", "h"])
+    pack(input=str(tmp_path / "a.npz"), output=str(tmp_path / "b"), group_column="any")
+    grouped = Wanted(group_column="any")
+    assert_equal(read_file(tmp_path / "b", grouped), read_file(tmp_path / "a.npz", grouped))
+    pack(input=str(tmp_path / "b"), output=str(tmp_path / "c"), group_column="any")
+    assert_equal(read_file(tmp_path / "c", grouped), read_file(tmp_path / "b", grouped))
+
+
+def test_a_lost_quote_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_RECORD", 200)
+    path = tmp_path / "a.csv"
+    path.write_text('a,label\n1,x\n\n2,"y\n' + "3,z\n" * 10_000)
+    with pytest.raises(DataError, match=r"a\.csv: line 4: found a double quote without its pair"):
+        pack(input=str(path), output=str(tmp_path / "packed"))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_command_line(empty, run, run_ok, make_long, tiny):
+    make_long([f"s{i}" for i in range(40)]).write_csv("a.csv")
+    columns = ("--id_column", "id", "--time_column", "time", "--group_column", "group")
+    out = run_ok("pack", "--input", "a.csv", "--output", "made/packed/", *columns)
+    assert out == "40 sequences of 2 features written to made/packed/\n"
+    assert sorted(path.name for path in Path("made").iterdir()) == ["packed"]
+    data = ("--data", "FileDataModule", "--data.group_column", "group")
+    of_folder = run_ok("fit", *tiny, *data, "--data.train_path", "made/packed")
+    long = ("--data.id_column", "id", "--data.time_column", "time")
+    of_file = run_ok("fit", *tiny, *data, *long, "--data.train_path", "a.csv")
+    assert [s for s in of_folder.splitlines() if "epoch" in s] == [
+        s for s in of_file.splitlines() if "epoch" in s
+    ]
+    assert "40 predictions" in run_ok("predict", "--data.predict_path", "made/packed")
+
+
+def test_command_line_refusals(empty, run, run_ok):
+    Path("a.csv").write_text("a,b,label\n1,2,x\n3,4,y\n")
+    Path("bad.csv").write_text("a,b,label\n1,2,x\n3,z,y\n")
+    Path("other").mkdir()
+    before = sorted(Path().rglob("*"))
+    for args, code, message in (
+        (
+            ("--input", "bad.csv", "--output", "p"),
+            1,
+            "bad.csv: line 3, column 'b': found 'z', accepted are finite",
+        ),
+        (("--input", "no.csv", "--output", "p"), 1, "no.csv: no such file"),
+        (
+            ("--input", "a.csv", "--output", "other"),
+            2,
+            "--output: found 'other', accepted is a folder that",
+        ),
+        (
+            ("--input", "a.csv", "--output", "other", "--overwrite", "true"),
+            2,
+            "--output: found 'other'",
+        ),
+        (
+            ("--input", "a.csv", "--output", "a.csv", "--overwrite", "true"),
+            2,
+            "--output: found 'a.csv'",
+        ),
+        (("--input", "a.csv"), 2, "--output: found nothing, accepted is a value"),
+        (
+            ("--input", "a.csv", "--output", "p", "--overwrite", "7"),
+            2,
+            "--overwrite: found 7, accepted is bool",
+        ),
+        (("--input", "a.csv", "--output", "p", "--x", "7"), 2, "unrecognized arguments: --x 7"),
+    ):
+        result = run("pack", *args)
+        assert (result.code, result.out, result.err.count("\n")) == (code, "", 1), result
+        assert result.err.startswith(f"lightning_rnn: error: {message}"), result
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_overwriting_is_all_or_nothing(empty, run, run_ok):
+    Path("a.csv").write_text("a,b,label\n1,2,x\n3,4,y\n")
+    Path("bad.csv").write_text("a,b,label\n1,2,x\n3,z,y\n")
+    run_ok("pack", "--input", "a.csv", "--output", "p")
+    before = {path: path.read_bytes() for path in Path("p").iterdir()}
+    assert run("pack", "--input", "a.csv", "--output", "p").code == 2
+    assert run("pack", "--input", "bad.csv", "--output", "p", "--overwrite", "true").code == 1
+    assert {path: path.read_bytes() for path in Path("p").iterdir()} == before
+    Path("a.csv").write_text("a,b,label\n5,6,x\n")
+    run_ok("pack", "--input", "a.csv", "--output", "p", "--overwrite", "true")
+    assert read_file("p").sequences.values.tolist() == [[5], [6]]
+    assert sorted(path.name for path in Path().iterdir()) == ["a.csv", "bad.csv", "p"]
+
+
+def test_help_names_the_command(run):
+    assert "pack                Turn a file of any size" in run("--help").out
+    assert "--id_column" in run("pack", "--help").out

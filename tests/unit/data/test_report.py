@@ -1,0 +1,93 @@
+"""Reports on data sets: what is odd is found, what is not is left alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_rnn.data.base_module import Schema
+from lightning_rnn.data.report import length_histogram, overlaps, suspicions
+from lightning_rnn.data.sequences import Sequences
+
+TWO = Schema(2, ["no", "yes"], ["a", "b"])
+
+
+def make(n=50, seed=0, **columns):
+    values = torch.randn(2 * n, 2, generator=torch.Generator().manual_seed(seed))
+    return Sequences(values, torch.full((n,), 2), torch.arange(n) % 2, **columns)
+
+
+def test_nothing_is_odd_about_noise():
+    parts = {"train": make(), "val": make(seed=1)}
+    assert (
+        [line for name, part in parts.items() for line in suspicions(name, part, TWO)]
+        == overlaps(parts)
+        == []
+    )
+
+
+def test_what_is_odd():
+    part = make()
+    part.values[:, 1] = 3.0
+    part.values[2:4] = part.values[0:2]  # sequence 1 repeats 0, of another class
+    part.values[8:10] = part.values[4:6]  # sequence 4 repeats 2, of the same
+    part.labels[part.labels == 1] = 0
+    part.labels[:10] = torch.arange(10) % 2
+    assert suspicions("train", part, TWO) == [
+        "train: feature b is always 3",
+        "train: classes of fewer than 20 sequences: yes 5",
+        "train: 2 sequences repeat an earlier one, 1 of them labelled otherwise",
+    ]
+    part.values[:, 0] = torch.nan
+    assert "train: feature a has no value at all" in suspicions("train", part, TWO)
+
+
+def test_parts_that_share():
+    groups = np.array([f"g{i}" for i in range(50)], dtype=object)
+    train, val = (
+        make(groups=groups),
+        make(seed=1, groups=np.array([f"g{i + 48}" for i in range(50)], dtype=object)),
+    )
+    val.values[:6] = train.values[10:16]
+    assert overlaps({"train": train, "val": val, "test": make(seed=2)}) == [
+        "3 sequences of val are in train, too",
+        "2 groups are in both train and val (g48, g49)",
+    ]
+
+
+def test_histogram():
+    lines = length_histogram(torch.tensor([3, 3, 3, 4, 20]))
+    assert (
+        len(lines) == 6
+        and lines[0].split() == ["3-5", "#" * 40, "4"]
+        and lines[-1].split() == ["18-20", "#" * 10, "1"]
+    )
+    assert length_histogram(torch.tensor([7, 7])) == ["  7  " + "#" * 40 + "  2"]
+
+
+@pytest.mark.parametrize("task", ["sum_sign", "temporal_order"])
+def test_a_synthetic_data_set(empty, run_ok, task):
+    out = run_ok(
+        "inspect", "--data", "SyntheticDataModule", "--data.task", task, "--data.num_test", 200
+    )
+    assert "train: 1000 sequences; 10 steps; no missing values" in out
+    assert ("nothing suspicious" in out) == (
+        task == "sum_sign"
+    )  # one-hot symbols of ten steps recur
+    assert not list(empty.iterdir())
+
+
+def test_files(empty, run_ok, run, make_long):
+    make_long([f"s{i}" for i in range(40)]).write_csv("train.csv")
+    words = ("--data", "FileDataModule", "--data.train_path", "train.csv", "--data.id_column", "id",
+             "--data.time_column", "time", "--data.feature_columns", "['a', 'b']")  # fmt: skip
+    out = run_ok("inspect", *words, "--data.test_path", "train.csv")
+    assert (
+        "features: 2 a b" in out
+        and "train: 32 sequences; 3 to 5 steps" in out
+        and "down 16, up 16" in out
+    )
+    assert "- 32 sequences of test are in train, too" in out
+    result = run("inspect", *words, "--data.val_path", "nothing.csv")
+    assert result.code == 1 and "nothing.csv" in result.err
+    result = run("inspect")
+    assert result.code == 2 and "--data: found nothing" in result.err

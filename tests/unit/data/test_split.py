@@ -1,0 +1,163 @@
+"""Splits: disjoint, complete, repeatable, stratified, and never through a group."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.data.split import PARTS, split
+from lightning_rnn.errors import DataError
+
+SHARES = st.sampled_from((0.0, 0.1, 0.25, 0.4))
+
+
+def labelled(labels, groups=None):
+    groups = None if groups is None else np.array([f"g{g}" for g in groups], dtype=object)
+    return Sequences(np.zeros((len(labels), 1)), [1] * len(labels), labels, groups=groups)
+
+
+def divide(sequences, val=0.2, test=0.2, stratify=True, seed=0):
+    return split(sequences, val_fraction=val, test_fraction=test, stratify=stratify, seed=seed)
+
+
+def check_partition(parts, n):
+    assert tuple(parts) == PARTS
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(n))
+    assert all(rows.tolist() == sorted(rows.tolist()) for rows in parts.values())
+
+
+@given(
+    counts=st.lists(st.integers(4, 30), min_size=1, max_size=4),
+    val=SHARES,
+    test=SHARES,
+    stratify=st.booleans(),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=80, deadline=None)
+def test_rows_are_dealt_completely_and_in_proportion(counts, val, test, stratify, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    strata = counts if stratify else [len(labels)]
+    held_out = [
+        [max(1, int(share * n + 0.5)) if share else 0 for n in strata] for share in (val, test)
+    ]
+    try:
+        parts = divide(labelled(labels), val, test, stratify, seed)
+    except DataError as error:
+        assert str(error).startswith(
+            "the train part of the split "
+        )  # has nothing left of a class, by rounding or chance
+        assert not stratify or any(v + t >= n for v, t, n in zip(*held_out, strata, strict=True))
+        return
+    check_partition(parts, len(labels))
+    for name, expected in zip(("val", "test"), held_out, strict=True):
+        part = labels[parts[name].numpy()]
+        found = np.bincount(part, minlength=len(counts)).tolist() if stratify else [len(part)]
+        assert found == expected
+
+
+@given(
+    owners=st.lists(st.integers(0, 11), min_size=12, max_size=60),
+    val=SHARES,
+    test=SHARES,
+    stratify=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=80, deadline=None)
+def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
+    labels = np.random.default_rng(seed).integers(0, 2, len(owners))
+    try:
+        parts = divide(labelled(labels, owners), val, test, stratify, seed)
+    except DataError as error:
+        assert "of the split" in str(error)
+        assume(False)
+    check_partition(parts, len(owners))
+    of_part = [{owners[row] for row in rows} for rows in parts.values()]
+    assert sum(map(len, of_part)) == len(set(owners))
+    assert [len(rows) > 0 for rows in parts.values()] == [True, val > 0, test > 0]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_is_a_function_of_the_seed(grouped):
+    sequences = labelled([0, 1] * 50, np.arange(100) // 2 if grouped else None)
+    first, again, other = (divide(sequences, seed=seed) for seed in (7, 7, 8))
+    assert all(torch.equal(first[name], again[name]) for name in PARTS)
+    assert not any(torch.equal(first[name], other[name]) for name in PARTS)
+
+
+def test_stays_as_it_was():
+    """A split that changes between versions leaks training sequences into a stored model's test part."""
+    parts = divide(labelled([0, 1] * 10), seed=0)
+    assert {name: len(rows) for name, rows in parts.items()} == {"train": 12, "val": 4, "test": 4}
+    torch.manual_seed(123)  # whatever the global generator is at
+    assert divide(labelled([0, 1] * 10), seed=0)["val"].tolist() == parts["val"].tolist()
+
+
+def test_groups_keep_about_the_fractions_and_classes():
+    groups = np.repeat(np.arange(50), 4)  # of four sequences each
+    labels = np.repeat([0, 0, 0, 1, 1], 40)[np.random.default_rng(0).permutation(200)]
+    parts = divide(labelled(labels, groups))
+    for name, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+        assert len(parts[name]) / 200 == pytest.approx(share, abs=0.04)
+        assert labels[parts[name].numpy()].mean() == pytest.approx(0.4, abs=0.08)
+
+
+def test_without_stratification_classes_are_left_to_chance():
+    labels = [0] * 90 + [1] * 10
+    ones = {
+        sum(labels[row] for row in divide(labelled(labels), stratify=False, seed=s)["val"])
+        for s in range(20)
+    }
+    assert len(ones) > 2
+    assert {
+        sum(labels[row] for row in divide(labelled(labels), seed=s)["val"]) for s in range(20)
+    } == {2}
+
+
+def test_everything_trains_where_nothing_is_held_out():
+    parts = divide(labelled([0, 1, 1]), 0.0, 0.0)
+    assert {name: rows.tolist() for name, rows in parts.items()} == {
+        "train": [0, 1, 2],
+        "val": [],
+        "test": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "options", "message"),
+    [
+        (
+            [0, 1, 0, 1],
+            [0, 0, 0, 0],
+            {"test": 0.0},
+            "the val part of the split is empty: 0.2 of 4 sequences; accepted are fractions (and groups) that leave "
+            "every part at least one sequence",
+        ),
+        (
+            [0, 0, 0, 1, 1],
+            None,
+            {},
+            "the train part of the split has no sequence of class '1': too few sequences or groups of it; accepted "
+            "are fractions that leave every class in every part, or stratify false",
+        ),
+        (
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            np.arange(10),
+            {"test": 0.0},
+            "the val part of the split has no sequence of class '1': too few sequences or groups of it; accepted "
+            "are fractions that leave every class in every part, or stratify false",
+        ),
+    ],
+    ids=["one group", "two of a class for three parts", "one of a class for two parts"],
+)
+def test_refuses(labels, groups, options, message):
+    with pytest.raises(DataError) as caught:
+        divide(labelled(labels, groups), **options)
+    assert str(caught.value) == message
+
+
+def test_a_class_missing_from_training_is_refused_without_stratification_too():
+    with pytest.raises(DataError, match="the train part of the split has no sequence of class '0'"):
+        for seed in range(50):  # the only sequence of class 0 is held out sooner or later
+            divide(labelled([0] + [1] * 9), 0.3, 0.0, stratify=False, seed=seed)

@@ -1,0 +1,259 @@
+"""Temperature and threshold: against slow references, and through the program."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import sklearn.metrics as sk
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from lightning_rnn import SequenceClassifier
+from lightning_rnn.data.file_module import FileDataModule
+from lightning_rnn.data.synthetic_module import SyntheticDataModule
+from lightning_rnn.errors import OptionError
+from lightning_rnn.evaluation.calibration import (
+    Aim,
+    fit_decision,
+    fit_temperature,
+    fit_threshold,
+    too_few,
+)
+from lightning_rnn.evaluation.metrics import Outcome
+from lightning_rnn.models.decision import Decision
+
+CHECKPOINTS = Path("lightning_logs/version_0/checkpoints")
+BEST, LAST = CHECKPOINTS / "best.ckpt", CHECKPOINTS / "last.ckpt"
+VAL = ("--data.num_train", 64, "--data.num_val", 200, "--data.num_test", 300, "--data.seed", 5)
+METRICS = {
+    "accuracy": sk.accuracy_score,
+    "f1": lambda y, d: sk.f1_score(y, d, zero_division=0),
+    "youden": lambda y, d: sk.balanced_accuracy_score(y, d) * 2 - 1,
+    "precision": lambda y, d: sk.precision_score(y, d, zero_division=0),
+    "recall": sk.recall_score,
+}
+
+
+def sample(n, seed, scale=1.0, decimals=2):
+    """Logits that know something of the labels, ties among them, both classes there."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % 4 == 0).astype(int)
+    logits = np.round(scale * (rng.normal(size=n) + 1.5 * y - 1), decimals)
+    return torch.tensor(logits, dtype=torch.float32), torch.from_numpy(y)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 6])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 8.0])
+def test_temperature_is_that_of_the_lowest_loss(num_classes, scale):
+    generator = torch.Generator().manual_seed(num_classes)
+    y = torch.randint(num_classes, (300,), generator=generator)
+    logits = scale * (
+        torch.randn(300, num_classes, generator=generator) + torch.eye(num_classes)[y]
+    )
+    logits = logits[:, 1] - logits[:, 0] if num_classes == 2 else logits
+    counts = np.bincount(y)
+
+    def loss(log_temperature):  # Platt's softened labels, sequence by sequence
+        z = np.stack([np.zeros(300), logits.numpy()], 1) if num_classes == 2 else logits.numpy()
+        total = 0.0
+        for row, code in zip(z / np.exp(log_temperature), y.tolist(), strict=True):
+            log_p = row - row.max() - np.log(np.exp(row - row.max()).sum())
+            for k in range(num_classes):
+                own = (counts[code] + 1) / (counts[code] + 2)
+                total -= log_p[k] * (own if k == code else (1 - own) / (num_classes - 1))
+        return total
+
+    wanted = np.exp(
+        minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-9}).x
+    )
+    assert fit_temperature(logits, y) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_temperature_is_finite_where_all_are_right():
+    logits = torch.tensor([5.0, 6.0, -5.0, -7.0])
+    assert 0.1 < fit_temperature(logits, (logits > 0).long()) < 10
+
+
+@pytest.mark.parametrize("text", ["accuracy", "f1", "youden", "precision>=0.7", "recall >= .9"])
+@given(n=st.integers(12, 60), seed=st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+def test_thresholds_are_the_best_of_all(text, n, seed):
+    aim = Aim.parse(text)
+    logits, y = sample(n, seed, decimals=1)
+    scores = logits.sigmoid()
+    found = fit_threshold(scores, y, aim)
+    values = sorted({0.0, *scores.tolist()})
+    decisions = [(scores > torch.tensor(value)).numpy() for value in values]
+    decisions = [d for d in decisions if d.any() or aim.name == "accuracy"]
+    if aim.least:
+        decisions = [d for d in decisions if METRICS[aim.name](y, d) >= aim.least]
+    goal = METRICS[{"precision": "recall", "recall": "precision"}.get(aim.name, aim.name)]
+    if not decisions:
+        assert found is None
+        return
+    decided = (scores > found).numpy()
+    assert goal(y, decided) == pytest.approx(max(goal(y, d) for d in decisions))
+    assert not aim.least or METRICS[aim.name](y, decided) >= aim.least
+
+
+def test_of_equally_good_thresholds_the_nearest_to_one_half():
+    scores, y = torch.tensor([0.1, 0.2, 0.9]), torch.tensor([0, 0, 1])
+    assert float(fit_threshold(scores, y, Aim("f1", 0))) == pytest.approx(0.55)
+
+
+def test_adjacent_scores_are_told_apart():
+    low = torch.tensor(0.7)
+    scores = torch.stack([low, torch.nextafter(low, torch.tensor(1.0))])
+    threshold = fit_threshold(scores, torch.tensor([0, 1]), Aim("accuracy", 0))
+    assert (scores > threshold).tolist() == [False, True]
+
+
+def test_a_precision_out_of_reach_leaves_the_threshold():
+    logits, y = torch.tensor([3.0, 2.0, 1.0, -1.0] * 10), torch.tensor([0, 1, 0, 1] * 10)
+    decision = Decision()
+    text = fit_decision(
+        decision, Outcome(torch.arange(40), logits, y, None), Aim.parse("precision>=0.9")
+    )
+    assert float(decision.threshold) == 0.5 and "no threshold reaches precision>=0.9" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "F1", "precision", "precision>=2", "recall>=-1", "f1>=0.5", "precision>=0.9x"]
+)
+def test_other_aims_are_refused(text):
+    with pytest.raises(OptionError, match=r"--decide\.aim: found"):
+        Aim.parse(text)
+
+
+def test_what_is_enough():
+    assert too_few(torch.tensor([0] * 80 + [1] * 20), 2) is None
+    assert too_few(torch.tensor([0] * 81 + [1] * 19), 2) == (
+        "100 validation sequences, 19 of the rarest class; wanted are 100 and 20"
+    )
+    assert too_few(torch.tensor([0] * 49 + [1] * 50), 2) is not None
+    assert too_few(torch.tensor([0] * 80 + [1] * 20), 3) is not None
+
+
+# through the program
+
+
+def stored(path):
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return float(state["network.decision.temperature"]), float(state["network.decision.threshold"])
+
+
+def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, run_apart, tiny):
+    out = run_ok("fit", *tiny, *VAL, "--decide.aim", "recall>=0.95")
+    temperature, threshold = stored(BEST)
+    assert temperature != 1 and threshold != 0.5 and stored(LAST) == (1, 0.5)
+    found = re.search(
+        r"decision: temperature (\S+), threshold (\S+) \(precision \S+, recall (\S+) on", out
+    )
+    assert [float(found[1]), float(found[2])] == pytest.approx([temperature, threshold], rel=5e-3)
+    assert float(found[3]) >= 0.95
+    assert run_apart("predict", cwd=empty).code == 0
+    table = pl.read_csv("lightning_logs/version_0/predictions.csv")
+    p = table["probability"].to_numpy()
+    part = SyntheticDataModule(num_train=64, num_val=200, num_test=300, seed=5).part("test")
+    x = part.values.view(300, 10, 1)
+    model = SequenceClassifier.load_from_checkpoint(BEST)
+    logits = model(x, part.lengths).detach()
+    np.testing.assert_allclose(p, torch.sigmoid(logits / temperature), atol=1e-6)
+    np.testing.assert_allclose(p, model.predict_proba(x), atol=1e-6)
+    assert (
+        table["label"].to_list()
+        == np.where(p > np.float32(threshold), "positive", "negative").tolist()
+    )
+    out = run_ok("test")
+    found = json.loads(Path("lightning_logs/version_0/test_metrics.json").read_text())
+    y = part.labels.numpy()
+    assert found["test/accuracy"] == pytest.approx(sk.accuracy_score(y, p > np.float32(threshold)))
+    assert found["test/log_loss"] == pytest.approx(sk.log_loss(y, p.astype(float)), abs=1e-5)
+    uncalibrated = torch.sigmoid(logits.double()).numpy()
+    assert found["test/log_loss_uncalibrated"] == pytest.approx(
+        sk.log_loss(y, uncalibrated), abs=1e-5
+    )
+    assert found["test/accuracy_uncalibrated"] == pytest.approx(
+        sk.accuracy_score(y, uncalibrated > 0.5)
+    )
+    assert "uncalibrated" in out
+
+
+def test_too_little_validation_sets_nothing(trained, run_ok):
+    message = "decision: temperature 1, threshold 0.5: found 32 validation sequences"
+    assert message in Path("fit.txt").read_text() and stored(BEST) == (1, 0.5)
+    assert message in run_ok("validate", "--decide.aim", "f1")
+    last = LAST.read_bytes()
+    out = run_ok("validate", "--decide.aim", "f1", "--decide.when", "always")
+    assert "threshold" in out and "f1" in out and stored(BEST) != (1, 0.5)
+    assert LAST.read_bytes() == last
+    before = BEST.read_bytes()
+    run_ok("validate")
+    assert BEST.read_bytes() == before
+
+
+def test_without_validation(empty, run_ok, tiny):
+    out = run_ok("fit", *tiny, "--data.num_train", 32, "--data.num_val", 0)
+    assert "there is no validation part" in out and stored(BEST) == (1, 0.5)
+
+
+def test_never_and_nonsense(empty, run, run_ok, tiny):
+    assert "decision" not in run_ok("fit", *tiny, *VAL, "--decide.when", "never") and stored(
+        BEST
+    ) == (1, 0.5)
+    result = run("fit", *tiny, *VAL, "--decide.aim", "best")
+    assert result.code == 2 and "--decide.aim: found 'best', accepted is accuracy" in result.err
+
+
+def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, tiny):
+    run_ok("fit", *tiny, *VAL, "--model.schedule", "constant")
+    assert stored(BEST) != (1, 0.5)
+    weights = []
+    for name in (
+        "best",
+        "last",
+    ):  # the second of two epochs was the best: equal but for the decision
+        run_ok("fit", "--ckpt_path", CHECKPOINTS / f"{name}.ckpt", "--trainer.max_epochs", 3)
+        weights.append(torch.load(LAST, weights_only=True))
+    assert weights[1]["global_step"] == weights[0]["global_step"]
+    assert stored(LAST) == (1, 0.5)
+
+
+@pytest.mark.slow
+def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
+    """Trained on 300 sequences until it knows them by heart, and judged on 10,000 that it never saw."""
+    run_ok("fit", "--data.task", "adding", "--data.length", 20, "--data.num_train", 300, "--data.num_val", 500,
+           "--model.cell", "gru", "--model.hidden_size", 64, "--trainer.max_epochs", 60,
+           "--checkpoint.monitor", "val/accuracy")  # fmt: skip
+    run_ok("test", "--ckpt_path", BEST)
+    found = json.loads(Path("lightning_logs/version_0/test_metrics.json").read_text())
+    temperature, _ = stored(BEST)
+    assert temperature > 1.1
+    assert found["test/log_loss"] < found["test/log_loss_uncalibrated"]
+    model = SequenceClassifier.load_from_checkpoint(BEST)
+    part = SyntheticDataModule(task="adding", length=20, num_train=300, num_val=500).part("test")
+    logits = model(part.values.view(-1, 20, 2), part.lengths).detach().double()
+    before, after = logits.sigmoid(), model.network.decision.probabilities(logits)
+    assert sk.roc_auc_score(part.labels, after) == pytest.approx(
+        sk.roc_auc_score(part.labels, before), abs=1e-6
+    )
+    order = before.argsort()
+    assert bool((after[order].diff() >= 0).all())
+
+
+def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
+    paths = [files / f"JapaneseVowels_slice_{part}.ts" for part in ("TRAIN", "TEST")]
+    out = run_ok("fit", *tiny, "--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1],
+                 "--decide.aim", "f1", "--decide.when", "always")  # fmt: skip
+    assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).part("val")) > 0
+    temperature, threshold = stored(BEST)
+    assert (
+        temperature != 1
+        and threshold == 0.5
+        and "threshold" not in out.split("decision:")[1].split("\n")[0]
+    )

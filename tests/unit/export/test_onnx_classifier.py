@@ -1,0 +1,196 @@
+"""The runtime without the training stack."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_rnn import OnnxClassifier, SequenceClassifier
+from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.errors import DataError
+from lightning_rnn.export import onnx_classifier
+from lightning_rnn.export.onnx_export import export_onnx
+
+ROOT = Path(__file__).parents[3]
+VOWELS = ROOT / "tests/files/JapaneseVowels_slice_TEST.ts"
+
+
+def exported(folder, **options):
+    """A classifier and its file."""
+    torch.manual_seed(0)
+    model = SequenceClassifier(**{"input_size": 2, "hidden_size": 6} | options).eval()
+    with torch.no_grad():
+        model.network.preprocess.set_moments(
+            torch.full((model.schema.num_features,), 0.3),
+            torch.full((model.schema.num_features,), 1.7),
+        )
+    model.network.decision.set(1.4, 0.45 if model.network.num_classes == 2 else 0.5)
+    path = folder / "model.onnx"
+    schema = model.schema
+    export_onnx(
+        model.network, path, class_names=schema.class_names, feature_names=schema.feature_names
+    )
+    return model, path
+
+
+def ragged(n, num_features=2, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [rng.normal(size=(rng.integers(1, 40), num_features)) for _ in range(n)]
+    for row in rows:
+        row[rng.random(row.shape) < 0.2] = np.nan
+    rows[0][len(rows[0]) // 2 :] = np.nan  # an end without values
+    rows[1][:] = np.nan
+    return rows
+
+
+def test_it_predicts_what_the_checkpoint_predicts(tmp_path, monkeypatch):
+    for num_classes in (2, 3):
+        names = ["up", "down", "left"][:num_classes]
+        model, path = exported(
+            tmp_path, num_classes=num_classes, class_names=names, feature_names=["p", "q"]
+        )
+        classifier, rows = OnnxClassifier(path), ragged(60)
+        expected = model.predict_proba(rows)
+        np.testing.assert_allclose(classifier.predict_proba(rows), expected, rtol=0, atol=1e-5)
+        decided = expected > 0.45 if num_classes == 2 else expected.argmax(1)
+        assert classifier.predict(rows) == [names[int(code)] for code in decided]
+        monkeypatch.setattr(onnx_classifier, "BATCH_STEPS", 50)  # many batches
+        np.testing.assert_allclose(classifier.predict_proba(rows), expected, rtol=0, atol=1e-5)
+        block = np.stack([row[:1] for row in rows])
+        np.testing.assert_allclose(
+            classifier.predict_proba(block), model.predict_proba(block), rtol=0, atol=1e-5
+        )
+        assert (classifier.class_names, classifier.feature_names, classifier.num_features) == (
+            names,
+            ["p", "q"],
+            2,
+        )
+        assert classifier.temperature == pytest.approx(
+            1.4
+        ) and classifier.threshold == pytest.approx(0.45 if num_classes == 2 else 0.5)
+
+
+def test_one_feature_needs_no_axis(tmp_path):
+    model, path = exported(tmp_path, input_size=1)
+    rows = [np.arange(5.0), np.arange(2)]
+    np.testing.assert_allclose(
+        OnnxClassifier(path).predict_proba(rows), model.predict_proba(rows), rtol=0, atol=1e-5
+    )
+
+
+def test_what_cannot_be_used(tmp_path):
+    classifier = OnnxClassifier(exported(tmp_path)[1])
+    for x, message in (
+        ([], "x: found no sequence"),
+        (np.ones((3, 2)), r"x: found shape \(3, 2\), accepted is \(N, T, 2\) or a list"),
+        ([np.ones((3, 2)), np.ones((3, 1))], r"x\[1\]: found shape \(3, 1\), accepted is \(T, 2\)"),
+        ([np.ones((0, 2))], r"x\[0\]: found shape \(0, 2\)"),
+        ([np.ones(2)], r"x\[0\]: found shape \(2,\)"),
+        ([[[1.0, np.inf]]], r"x\[0\]: found an infinite value"),
+        ([[[1e300, 0.0]]], r"x\[0\]: found an infinite value"),
+        ([[["a", "b"]]], "accepted are numbers"),
+        (
+            [[[1, 2]], [[1, 2], [3]]],
+            r"^x\[1\]: found nested lists of different lengths, accepted is a table$",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            classifier.predict_proba(x)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    import onnx
+
+    model, path = exported(tmp_path)
+    (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:100])
+    foreign = onnx.load(path)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    schema = model.schema
+    export_onnx(
+        model.network, tmp_path / "step.onnx", class_names=schema.class_names, streaming=True
+    )
+    for name, message in (
+        ("none.onnx", "no such file"),
+        (".", "no such file"),
+        ("cut.onnx", "not a readable ONNX file"),
+        ("foreign.onnx", "an ONNX file of another program"),
+        ("step.onnx", "takes single steps"),
+    ):
+        with pytest.raises(DataError, match=message):
+            OnnxClassifier(tmp_path / name)
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "lightning", "polars", "sklearn", "onnx"):
+    sys.modules[name] = None
+import numpy as np
+from lightning_rnn import OnnxClassifier, StreamingClassifier
+from lightning_rnn.export import onnx_classifier, streaming
+stored = np.load("rows.npz")
+rows = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
+found = OnnxClassifier("model.onnx").predict_proba(rows)
+np.testing.assert_allclose(found, stored["expected"], rtol=0, atol=1e-5)
+stream = StreamingClassifier("step.onnx")
+found = stream.update(range(len(rows)), rows)
+np.testing.assert_allclose(found, stored["expected"], rtol=0, atol=1e-5)
+print(len(rows), "predicted")
+"""
+
+
+def place_example(folder):
+    """Put an exported model, the example file's sequences and PyTorch's predictions into a folder."""
+    rows = read_file(VOWELS).sequences
+    arrays = [rows.batch(torch.tensor([i])).x[0].numpy() for i in range(len(rows))]
+    model, path = exported(
+        folder, input_size=12, num_classes=9, cell="lstm", hidden_size=16, stem="conv"
+    )
+    export_onnx(
+        model.network,
+        path.with_name("step.onnx"),
+        class_names=model.schema.class_names,
+        streaming=True,
+    )
+    np.savez(folder / "rows.npz", *arrays, expected=model.predict_proba(arrays))
+    return len(arrays)
+
+
+def test_neither_torch_nor_lightning_is_imported(tmp_path, run_apart):
+    n = place_example(tmp_path)
+    result = run_apart("-c", WITHOUT_TORCH, cwd=tmp_path, module=None)
+    assert (result.code, result.err) == (0, "") and result.out == f"{n} predicted\n"
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_predicts_with_numpy_and_onnxruntime(tmp_path):
+    n = place_example(tmp_path)
+    copy = tmp_path / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(
+        ROOT / "lightning_rnn", copy / "lightning_rnn", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    quiet = {"check": True, "capture_output": True, "timeout": 280}
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, copy], **quiet)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "--constraint", ROOT / "constraints.txt", "numpy", "onnxruntime"], **quiet
+    )
+    subprocess.run([*pip, "--no-deps", wheel], **quiet)
+    missing = subprocess.run([python, "-c", "import torch"], cwd=tmp_path, capture_output=True)
+    assert missing.returncode != 0
+    done = subprocess.run(
+        [python, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{n} predicted\n")

@@ -1,0 +1,246 @@
+"""Exported files compute what PyTorch computes, or are not written."""
+
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from networks import network
+
+from lightning_rnn import SequenceClassifier, SequenceNetwork
+from lightning_rnn.errors import ExportError, OptionError
+from lightning_rnn.export import onnx_export as export_module
+from lightning_rnn.export import step_network as steps_module
+from lightning_rnn.export.onnx_export import PROVEN, TOLERANCE, TRACED, export_onnx
+from lightning_rnn.models import recurrent as cells_module
+
+BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
+CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
+WHOLE = list(product([False], CELLS, (1, 2), (False, True), POOLINGS, STEMS))
+STEPS = list(product([True], CELLS, (1, 2), [False], POOLINGS, STEMS))
+SAMPLE = [
+    *((False, cell, 2, True, "max", "conv") for cell in CELLS),
+    *((True, cell, 2, False, "mean", "conv") for cell in CELLS),
+]
+
+
+def check(path, streaming, cell, num_layers, bidirectional, pooling, stem, num_classes):
+    options = {
+        "cell": cell,
+        "num_layers": num_layers,
+        "bidirectional": bidirectional,
+        "pooling": pooling,
+        "stem": stem,
+    }
+    net = network(num_classes=num_classes, dropout=0.3, **options)
+    rows = export_onnx(net, path, class_names=["a", "b", "c"][:num_classes], streaming=streaming)
+    assert [row[:2] for row in rows] == list(PROVEN)
+    assert all(max(row.logits, row.probability) <= 1e-5 and row.labels == 0 for row in rows)
+    assert net.training  # as it was given
+
+
+@pytest.mark.parametrize(("number", "combination"), list(enumerate(SAMPLE)))
+def test_a_sample_of_networks(number, combination, tmp_path):
+    check(tmp_path / "model.onnx", *combination, num_classes=2 + number % 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("combination", WHOLE + STEPS)
+def test_every_network(combination, num_classes, tmp_path):
+    check(tmp_path / "model.onnx", *combination, num_classes=num_classes)
+
+
+def test_the_proof_leaves_the_traced_size_and_asks_enough():
+    assert TRACED not in PROVEN and len(PROVEN) >= 6 and TOLERANCE == 1e-5
+    assert TRACED[0] not in {batch for batch, _ in PROVEN}
+    assert sum(steps != TRACED[1] for _, steps in PROVEN) >= 6
+
+
+def ignores_padding(self, x, lengths):
+    return torch.cat([states.mean(1) for states in self.recurrent(x, lengths)], dim=1)
+
+
+def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
+    """Each defect is one that was met in exporters: a frozen axis, padding that counts, weights of another model."""
+    net, path = network(), tmp_path / "model.onnx"
+    path.write_bytes(b"the file before")
+    trace = export_module._trace
+
+    def traced_with(target, name, broken):
+        def broken_trace(*args):
+            with monkeypatch.context() as patch:
+                patch.setattr(target, name, broken)
+                return trace(*args)
+
+        return broken_trace
+
+    def other_weights(_, streaming):
+        return trace(network(cell="gru"), streaming)
+
+    def last_of_the_traced(x, lengths):
+        return (
+            x[:, TRACED[1] - 1] if torch.jit.is_tracing() else x[torch.arange(len(x)), lengths - 1]
+        )
+
+    for broken, found in (
+        (
+            traced_with(cells_module, "last_step", lambda x, lengths: x[:, -1]),
+            "not compute what PyTorch computes",
+        ),
+        (
+            traced_with(SequenceNetwork, "pool", ignores_padding),
+            "not compute what PyTorch computes",
+        ),
+        (traced_with(cells_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
+        (other_weights, "not compute what PyTorch computes"),
+    ):
+        monkeypatch.setattr(export_module, "_trace", broken)
+        with pytest.raises(ExportError, match=found):
+            export_onnx(net, path, class_names=["a", "b", "c"])
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_bytes() == b"the file before"
+
+
+def test_a_difference_of_one_weight_is_caught(tmp_path, monkeypatch):
+    net = network(cell="lstm")
+    trace = export_module._trace
+
+    def slightly_off(traced, streaming):
+        with torch.no_grad():
+            traced.head.weight[0, 0] += 2e-3
+            try:
+                return trace(traced, streaming)
+            finally:
+                traced.head.weight[0, 0] -= 2e-3
+
+    monkeypatch.setattr(export_module, "_trace", slightly_off)
+    for streaming in (False, True):
+        with pytest.raises(ExportError):
+            export_onnx(
+                net, tmp_path / "model.onnx", class_names=["a", "b", "c"], streaming=streaming
+            )
+
+
+def test_a_wrong_decision_is_caught(tmp_path, monkeypatch):
+    net = network(num_classes=2)
+    trace = export_module._trace
+
+    def other_threshold(traced, streaming):
+        traced.decision.threshold.fill_(0.5)
+        try:
+            return trace(traced, streaming)
+        finally:
+            traced.decision.threshold.fill_(0.45)
+
+    net.decision.set(1.0, 0.45)
+    torch.nn.init.zeros_(net.head.bias)
+    monkeypatch.setattr(export_module, "_trace", other_threshold)
+    with pytest.raises(ExportError):
+        export_onnx(net, tmp_path / "model.onnx", class_names=["a", "b"])
+
+
+def test_a_network_of_nan_is_refused(tmp_path):
+    net = network()
+    torch.nn.init.constant_(net.head.weight, torch.nan)
+    with pytest.raises(ExportError):
+        export_onnx(net, tmp_path / "model.onnx", class_names=["a", "b", "c"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_two_way_network_takes_no_steps(tmp_path):
+    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
+        export_onnx(
+            network(bidirectional=True),
+            tmp_path / "m.onnx",
+            class_names=["a", "b", "c"],
+            streaming=True,
+        )
+
+
+def test_the_stem_as_the_step_knows_it(tmp_path):
+    """`steps` has the convolutions' sizes in its constants."""
+    net = network(stem="conv")
+    sizes = {(c.kernel_size, c.stride, c.padding) for c in net.stem.convs}
+    assert sizes == {((9,), (2,), (4,))} and len(net.stem.convs) == 2
+    assert steps_module.SPAN == 9 + 2 * (9 + 2 * 3 - 1)
+
+
+# the command
+
+
+def test_export_writes_a_proven_file(trained, run_ok):
+    out = run_ok("export")
+    path = Path("lightning_logs/version_0/model.onnx")
+    assert len(
+        re.findall(r"^ +\d+ +\d+ +\S+e-\d+|^ +\d+ +\d+ +0.0e\+00", out, flags=re.MULTILINE)
+    ) == len(PROVEN)
+    assert str(path) in out and str(BEST) in out
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = onnxruntime.InferenceSession(path)
+    assert [(i.name, i.shape, i.type) for i in session.get_inputs()] == [
+        ("x", ["B", "T", 1], "tensor(float)"),
+        ("lengths", ["B"], "tensor(int64)"),
+    ]
+    assert [(o.name, o.shape, o.type) for o in session.get_outputs()] == [
+        ("probability", ["B"], "tensor(float)"),
+        ("label", ["B"], "tensor(int64)"),
+        ("logits", ["B"], "tensor(float)"),
+    ]
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["lightning_rnn"])
+    assert facts["class_names"] == ["negative", "positive"] and facts["num_features"] == 1
+    assert (facts["temperature"], facts["threshold"], facts["streaming"]) == (1.0, 0.5, False)
+
+
+def test_export_of_a_named_checkpoint(trained, run_ok):
+    run_ok("export", "--ckpt_path", BEST, "--output", "there/step.onnx", "--streaming", "true")
+    session = onnxruntime.InferenceSession("there/step.onnx")
+    model = SequenceClassifier.load_from_checkpoint(BEST).eval()
+    x = np.array([[0.4], [-1.0]], np.float32)
+    state = {i.name: np.zeros((2, *i.shape[1:]), np.int64 if "int" in i.type else np.float32)
+             for i in session.get_inputs()[1:]}  # fmt: skip
+    outputs = dict(
+        zip(
+            [o.name for o in session.get_outputs()],
+            session.run(None, {"x": x, **state}),
+            strict=True,
+        )
+    )
+    np.testing.assert_allclose(outputs["probability"], model.predict_proba(x[:, None]), atol=1e-6)
+    assert {f"next_{name}" for name in state} < set(outputs)
+
+
+def test_export_refuses(trained, run):
+    run("export")
+    for args, code, message in (
+        ((), 2, "model.onnx exists; accepted is another name, or --overwrite true"),
+        (("--output", "."), 2, "--output: . exists"),
+        (("--ckpt_path", "nowhere.ckpt"), 1, "nowhere.ckpt: found nothing"),
+        (("--streaming", "perhaps"), 2, "--streaming: found perhaps"),
+        (("--opset", "3"), 2, "opset"),
+    ):
+        result = run("export", *args)
+        assert (result.code, result.err.count("\n"), result.out) == (code, 1, ""), result
+        assert message in result.err
+    assert run("export", "--overwrite", "true").code == 0
+
+
+def test_export_without_a_run(empty, run):
+    result = run("export")
+    assert result.code == 1 and "no run with a checkpoint" in result.err
+    assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named(missing, trained, run, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, missing, None)
+    result = run("export")
+    assert result.code == 2
+    assert (
+        f"{missing} is not installed; pip install 'lightning_rnn[export]' brings it" in result.err
+    )

@@ -1,0 +1,162 @@
+"""Step by step gives what the whole sequence so far gives."""
+
+from itertools import product
+
+import networks
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn import StreamingClassifier
+from lightning_rnn.errors import DataError, OptionError
+from lightning_rnn.export.onnx_export import export_onnx
+
+COMBINATIONS = list(
+    product(
+        ("rnn", "lstm", "gru", "mingru"), (1, 2), ("last", "mean", "max"), ("none", "conv"), (2, 3)
+    )
+)
+
+
+def network(**options):
+    return networks.network(**options).eval()
+
+
+@torch.inference_mode()
+def whole(net, x):
+    """Return the probabilities after each step of one sequence (T, F), each from the whole sequence so far."""
+    steps = len(x)
+    logits = net(torch.from_numpy(x).expand(steps, -1, -1), torch.arange(1, steps + 1))
+    return net.decision.probabilities(logits).numpy()
+
+
+def values(rng, *shape):
+    return np.where(rng.random(shape) < 0.3, np.nan, rng.normal(size=shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("cell", "num_layers", "pooling", "stem", "num_classes"), COMBINATIONS)
+def test_streaming_equals_batch(cell, num_layers, pooling, stem, num_classes):
+    net = network(
+        cell=cell, num_layers=num_layers, pooling=pooling, stem=stem, num_classes=num_classes
+    )
+    x = values(np.random.default_rng(0), 3, 30, 2)
+    stream = StreamingClassifier(net)
+    found = np.stack([stream.update("abc", x[:, t]) for t in range(30)], axis=1)
+    for row, sequence in zip(found, x, strict=True):
+        np.testing.assert_allclose(row, whole(net, sequence), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["network", "file"])
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_sequences_come_and_go_in_any_order(kind, data, nets):
+    net, file = nets
+    stream = StreamingClassifier(net if kind == "network" else file)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    seen: dict[int, np.ndarray] = {}
+    for _ in range(data.draw(st.integers(1, 8))):
+        ids = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True))
+        steps = [values(rng, data.draw(st.integers(1, 9)), 2) for _ in ids]
+        found = stream.update(ids, steps)
+        for name, new, probability in zip(ids, steps, found, strict=True):
+            seen[name] = np.concatenate([seen[name], new]) if name in seen else new
+            np.testing.assert_allclose(probability, whole(net, seen[name])[-1], rtol=0, atol=1e-6)
+        gone = [name for name in ids if data.draw(st.booleans())]
+        stream.forget(gone)
+        for name in gone:
+            del seen[name]
+        assert len(stream) == len(seen)
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    net = network(cell="lstm", stem="conv", pooling="mean", num_layers=2)
+    file = tmp_path_factory.mktemp("step") / "step.onnx"
+    export_onnx(net, file, class_names=["a", "b", "c"], streaming=True)
+    return net, file
+
+
+@pytest.mark.parametrize(("cell", "pooling"), [("mingru", "max"), ("lstm", "mean")])
+def test_nothing_is_lost_over_thousands_of_steps(cell, pooling):
+    net = network(cell=cell, pooling=pooling)
+    x = values(np.random.default_rng(1), 3000, 2)
+    stream = StreamingClassifier(net)
+    size = None
+    for start in range(0, 3000, 500):
+        found = stream.update(["one"], [x[start : start + 500]])
+        with torch.inference_mode():
+            logits = net(torch.from_numpy(x[None, : start + 500]), torch.tensor([start + 500]))
+        np.testing.assert_allclose(
+            found, net.decision.probabilities(logits).numpy(), rtol=0, atol=1e-6
+        )
+        memory = sum(part.nbytes for part in stream._state)
+        assert size in (None, memory)  # constant
+        size = memory
+
+
+def test_what_cannot_be_taken_changes_nothing():
+    net = network()
+    stream = StreamingClassifier(net)
+    first = np.ones((1, 2), np.float32)
+    stream.update(["a"], first)
+    for ids, x, message in (
+        (["a", "a"], np.ones((2, 2)), "all different"),
+        (["a", "b"], np.ones((1, 2)), "found 2 for 1"),
+        ([], np.ones((0, 2)), "found 0"),
+        (["b", "a"], [[1.0, 2.0], [1.0, np.inf]], r"x\[1\]: found an infinite value"),
+        (["a"], np.ones((1, 3)), r"x\[0\]: found shape \(1, 3\)"),
+        (["a"], [np.ones((0, 2))], r"x\[0\]: found shape \(0, 2\)"),
+        (["a"], [["x", "y"]], "accepted are numbers"),
+        (
+            ["a"],
+            [[[1, 2], [3]]],
+            r"^x\[0\]: found nested lists of different lengths, accepted is a table$",
+        ),
+        (["a", "b"], [[1, 2], [1, [2]]], r"^x\[1\]: found nested lists of different lengths"),
+        (np.array([], dtype=str), np.ones((0, 2)), "found 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            stream.update(ids, x)
+    for unknown in (["z"], np.array(["z"])):
+        with pytest.raises(DataError, match=r"^ids: 'z' is not known$"):
+            stream.forget(unknown)
+    assert len(stream) == 1
+    np.testing.assert_allclose(
+        stream.update(["a"], first)[0], whole(net, np.ones((2, 2), np.float32))[-1], atol=1e-6
+    )
+
+
+def test_ids_may_be_an_array():
+    x = np.array([[0.3, 1.0], [-0.4, np.nan]], np.float32)
+    for ids in (np.array(["ward 3", "ward 7"]), np.arange(2)):
+        stream = StreamingClassifier(network())
+        expected = StreamingClassifier(network()).update(ids.tolist(), x)
+        np.testing.assert_array_equal(stream.update(ids, x), expected)
+        stream.forget(ids[:1])
+        np.testing.assert_array_equal(
+            stream.update(ids[:1].tolist(), x[:1]), expected[:1]
+        )  # begun anew
+        assert len(stream) == 2
+
+
+def test_two_way_models_are_refused():
+    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
+        StreamingClassifier(network(bidirectional=True))
+
+
+def test_a_file_of_whole_sequences_is_refused(tmp_path):
+    file = tmp_path / "model.onnx"
+    export_onnx(network(), file, class_names=["a", "b", "c"])
+    with pytest.raises(DataError, match="takes whole sequences"):
+        StreamingClassifier(file)
+
+
+def test_the_network_may_be_trained_on():
+    net = network().train()
+    stream = StreamingClassifier(net)
+    before = stream.update(["a"], np.ones((1, 2)))
+    torch.nn.init.zeros_(net.head.weight)
+    np.testing.assert_array_equal(before, stream.update(["b"], np.ones((1, 2))))
+    assert net.training

@@ -1,0 +1,100 @@
+"""Standardisation and missing values."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn.models.preprocess import Preprocess, fill_forward
+
+NAN = math.nan
+
+
+@st.composite
+def gappy(draw):
+    """(B, T, F) numbers with NaN among them, as nested lists."""
+    shape = [draw(st.integers(1, 4)), draw(st.integers(1, 8)), draw(st.integers(1, 3))]
+    cells = st.one_of(st.just(NAN), st.floats(-1e6, 1e6, width=32))
+    flat = draw(st.lists(cells, min_size=math.prod(shape), max_size=math.prod(shape)))
+    return torch.tensor(flat).view(shape)
+
+
+def slow_fill(x):
+    filled = x.clone()
+    for i in range(x.shape[0]):
+        for f in range(x.shape[2]):
+            last = 0.0
+            for t in range(x.shape[1]):
+                value = float(x[i, t, f])
+                last = last if math.isnan(value) else value
+                filled[i, t, f] = last
+    return filled
+
+
+@given(x=gappy())
+@settings(max_examples=100, deadline=None)
+def test_fill_forward_equals_slow_reference(x):
+    before = x.clone()
+    assert torch.equal(fill_forward(x), slow_fill(x))
+    assert torch.equal(x.nan_to_num(7.5), before.nan_to_num(7.5))  # not in place
+
+
+def test_fill_forward_by_hand():
+    x = torch.tensor([[NAN, 1.0], [2.0, NAN], [NAN, NAN], [3.0, 4.0]])[None]
+    assert fill_forward(x)[0].tolist() == [[0.0, 1.0], [2.0, 1.0], [2.0, 1.0], [3.0, 4.0]]
+
+
+@given(x=gappy(), other=gappy(), data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_later_steps_never_change_earlier_ones(x, other, data):
+    preprocess = Preprocess(x.shape[2])
+    preprocess.set_moments(torch.full((x.shape[2],), 3.0), torch.full((x.shape[2],), 2.0))
+    lengths = torch.full((len(x),), x.shape[1])
+    cut = data.draw(st.integers(0, x.shape[1]))
+    changed = x.clone()
+    changed[:, cut:] = float(other.flatten()[0])
+    assert torch.equal(preprocess(x, lengths)[:, :cut], preprocess(changed, lengths)[:, :cut])
+
+
+def test_takes_raw_values_and_leaves_zeros_behind_the_end():
+    preprocess = Preprocess(2)
+    mean, std = torch.tensor([10.0, -1.0]), torch.tensor([2.0, 0.5])
+    preprocess.set_moments(mean, std)
+    assert {name: buffer.tolist() for name, buffer in preprocess.named_buffers()} == {
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+    x = torch.tensor(
+        [[[12.0, -1.5], [NAN, 0.0], [NAN, NAN]], [[8.0, NAN], [NAN, 1e30], [math.inf, NAN]]]
+    )
+    expected = [[[1.0, -1.0], [1.0, 2.0], [1.0, 2.0]], [[-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
+    assert preprocess(x, torch.tensor([3, 1])).tolist() == expected
+
+
+def test_starts_with_mean_0_and_deviation_1():
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(Preprocess(4)(x, torch.tensor([3, 3])), x)
+
+
+def test_a_sequence_with_nothing_in_it_is_the_mean_throughout():
+    preprocess = Preprocess(2)
+    preprocess.set_moments(torch.tensor([5.0, 6.0]), torch.tensor([2.0, 3.0]))
+    x = torch.full((2, 3, 2), NAN)
+    x[1] = torch.tensor([5.0, 6.0])
+    out = preprocess(x, torch.tensor([3, 3]))
+    assert torch.equal(out[0], out[1])
+    assert out[0].abs().max() == 0
+
+
+def test_is_the_same_in_a_trace_made_without_gaps():
+    full, gaps = torch.randn(2, 5, 1), torch.randn(2, 5, 1)
+    gaps[0, 1], gaps[1, :3] = NAN, NAN
+    lengths = torch.tensor([5, 4])
+    preprocess = Preprocess(1)
+    with pytest.warns() as caught:
+        traced = torch.jit.trace(preprocess, (full, lengths))
+    assert all(issubclass(w.category, DeprecationWarning | torch.jit.TracerWarning) for w in caught)
+    assert torch.equal(traced(gaps, lengths), preprocess(gaps, lengths))
+    assert not traced(gaps, lengths).isnan().any()

@@ -1,0 +1,256 @@
+"""The scikit-learn estimator."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from lightning_rnn import RecurrentClassifier, SequenceClassifier, Sequences, StreamingClassifier
+from lightning_rnn.errors import DataError, OptionError
+
+STEPS = "columns are time steps, of which another sequence may have more or fewer, not features"
+UNMET = {
+    "check_classifiers_train": STEPS,  # its last demand; that it learns is tested below
+    "check_n_features_in": STEPS,
+    "check_n_features_in_after_fitting": STEPS,
+}
+QUICK = {"hidden_size": 8, "max_epochs": 3, "random_state": 0}
+
+
+@parametrize_with_checks(
+    [RecurrentClassifier(hidden_size=8, max_epochs=2, random_state=0)],
+    expected_failed_checks=lambda estimator: UNMET,
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def problem(n=90, steps=8, seed=0):
+    """Sequences whose class (of three) is where the second feature is high."""
+    rng = np.random.default_rng(seed)
+    y = np.array(["early", "late", "never"])[np.arange(n) % 3]
+    x = rng.normal(size=(n, steps, 2)).astype(np.float32)
+    x[y == "early", : steps // 2, 1] += 3
+    x[y == "late", steps // 2 :, 1] += 3
+    x[rng.random(x.shape) < 0.05] = np.nan
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    x, y = problem()
+    return RecurrentClassifier(
+        cell="gru", hidden_size=8, max_epochs=15, lr=0.03, random_state=0
+    ).fit(x, y)
+
+
+def test_it_learns(fitted):
+    x, y = problem(seed=1)
+    p = fitted.predict_proba(x)
+    assert p.shape == (90, 3) and p.dtype == np.float32
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert fitted.classes_.tolist() == ["early", "late", "never"] and fitted.n_features_in_ == 2
+    assert (fitted.predict(x) == y).mean() == fitted.score(x, y) > 0.9
+    np.testing.assert_array_equal(p, fitted.model_.predict_proba(x))
+
+
+def test_two_classes_have_two_columns():
+    x, y = problem()
+    y = y == "early"
+    model = RecurrentClassifier(**QUICK).fit(x, y)
+    p = model.predict_proba(x)
+    assert p.shape == (90, 2) and model.classes_.tolist() == [False, True]
+    np.testing.assert_array_equal(model.predict(x), p[:, 1] > 0.5)
+
+
+def test_every_form_of_x_says_the_same():
+    x, y = problem()
+    expected = RecurrentClassifier(**QUICK).fit(x, y).predict_proba(x)
+    swapped = RecurrentClassifier(**QUICK, axis_order="nft")
+    for model, form in (
+        (RecurrentClassifier(**QUICK), list(x)),
+        (swapped, x.transpose(0, 2, 1)),
+        (swapped, [part.T for part in x]),
+    ):
+        np.testing.assert_array_equal(clone(model).fit(form, y).predict_proba(form), expected)
+    flat = RecurrentClassifier(**QUICK).fit(x[:, :, 1], y).predict_proba(x[:, :, 1])
+    for form in (x[:, :, 1:], [part[:, 1] for part in x]):
+        np.testing.assert_array_equal(
+            RecurrentClassifier(**QUICK).fit(form, y).predict_proba(form), flat
+        )
+
+
+def test_lists_of_different_lengths():
+    x, y = problem()
+    rows = [row[: 4 + i % 5] for i, row in enumerate(x)]
+    model = RecurrentClassifier(**QUICK).fit(rows, y)
+    p = model.predict_proba(rows)
+    np.testing.assert_allclose(p[7], model.predict_proba(rows[7:8])[0], atol=1e-6)
+    assert cross_val_score(model, rows, y, cv=3).shape == (3,)
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_the_random_state():
+    x, y = problem()
+    torch.manual_seed(3)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    first, second = (
+        RecurrentClassifier(**QUICK, dropout=0.2).fit(x, y).predict_proba(x) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(before, torch.get_rng_state()) and threads == torch.get_num_threads()
+    other = RecurrentClassifier(**QUICK | {"random_state": 1}).fit(x, y).predict_proba(x)
+    assert not np.array_equal(first, other)
+
+
+def test_it_is_cloned_and_pickled(fitted):
+    x, _ = problem()
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict_proba(x), fitted.predict_proba(x))
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params() and not hasattr(copy, "model_")
+    with pytest.raises(NotFittedError):
+        copy.predict(x)
+
+
+def test_in_scikit_learns_tools():
+    x, y = problem(60)
+    rows = [row[: 5 + i % 4] for i, row in enumerate(x)]
+    search = GridSearchCV(RecurrentClassifier(**QUICK), {"cell": ["rnn", "mingru"]}, cv=2).fit(
+        rows, y
+    )
+    assert (
+        search.best_params_["cell"] in ("rnn", "mingru")
+        and np.isfinite(search.cv_results_["mean_test_score"]).all()
+    )
+    scaled = make_pipeline(
+        FunctionTransformer(lambda block: block * 2), RecurrentClassifier(**QUICK)
+    ).fit(x, y)
+    assert scaled.predict(x).shape == (60,)
+    calibrated = CalibratedClassifierCV(RecurrentClassifier(**QUICK), cv=2).fit(x, y)
+    np.testing.assert_allclose(calibrated.predict_proba(x).sum(1), 1, atol=1e-6)
+    groups = np.arange(60) // 6
+    out = cross_val_predict(RecurrentClassifier(**QUICK), rows, y, groups=groups, cv=GroupKFold(3), method="predict_proba")  # fmt: skip  # noqa: E501
+    assert out.shape == (60, 3) and np.isfinite(out).all()
+
+
+def test_class_weights():
+    x, y = problem()
+    weights = {"early": 4.0, "never": 0.5}
+    model = RecurrentClassifier(**QUICK, class_weight=weights).fit(x, y).model_
+    assert model.class_weight.tolist() == [4.0, 1.0, 0.5]
+    model = RecurrentClassifier(**QUICK, class_weight="balanced").fit(x[:50], y[:50]).model_
+    np.testing.assert_allclose(model.class_weight, 50 / 3 / np.array([17, 17, 16]), rtol=1e-6)
+
+
+def test_its_network_streams(fitted):
+    x, _ = problem(4)
+    stream = StreamingClassifier(fitted.model_.network)
+    found = [stream.update(range(4), x[:, t]) for t in range(x.shape[1])][-1]
+    expected = fitted.model_.network.decision.probabilities(
+        fitted.model_(torch.from_numpy(x), torch.full((4,), 8))
+    )
+    np.testing.assert_allclose(found, expected.detach(), atol=1e-6)
+
+
+def test_what_cannot_be_used():
+    x, y = problem(12)
+    for change, form, labels, error, message in (
+        ({}, x, ["a"] * 12, DataError, "^y: found one class, 'a'; accepted are two or more$"),
+        ({}, x, None, ValueError, "requires y"),
+        ({}, x, y[:5], ValueError, "inconsistent numbers of samples"),
+        ({}, x, np.linspace(0, 1, 12), ValueError, "Unknown label type"),
+        ({}, np.where(np.isnan(x), np.inf, x), y, ValueError, "infinity"),
+        ({}, [*x[:11], x[11, :, :1]], y, DataError, r"x\[11\]: found shape \(8, 1\)"),
+        (
+            {"axis_order": "tnf"},
+            x,
+            y,
+            OptionError,
+            "axis_order: found 'tnf', accepted is ntf or nft",
+        ),
+        (
+            {},
+            [*x[:11].tolist(), [[1, 2], [3]]],
+            y,
+            DataError,
+            r"^x\[11\]: found nested lists of different lengths",
+        ),
+        (
+            {"axis_order": "nft"},
+            [[[1, 2], [3]], *x[1:]],
+            y,
+            DataError,
+            r"^x\[0\]: found nested lists of different",
+        ),
+        (
+            {"class_weight": {"Early": 4, "late": 2, np.str_("nver"): 1}},
+            x,
+            y,
+            OptionError,
+            r"^class_weight: found \['Early', 'nver'\], accepted is any of \['early', 'late', 'never'\]$",
+        ),
+        ({"cell": "transformer"}, x, y, OptionError, "cell: found 'transformer'"),
+    ):
+        with pytest.raises(error, match=message):
+            RecurrentClassifier(**QUICK | change).fit(form, labels)
+    model = RecurrentClassifier(**QUICK).fit(x, y)
+    with pytest.raises(DataError, match="found 1 features, accepted are 2"):
+        model.predict(x[:, :, :1])
+
+
+def test_an_interrupt_is_one(monkeypatch):
+    """Lightning would leave with `sys.exit(1)`, which ends a notebook's kernel or a search."""
+
+    def interrupted(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequenceClassifier, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RecurrentClassifier(**QUICK).fit(*problem(12))
+
+
+SCRIPT = """
+import numpy as np
+from lightning_rnn import RecurrentClassifier
+x = np.random.default_rng(0).normal(size=(40, 6))
+RecurrentClassifier(max_epochs=2).fit(x, x.sum(1) > 0).predict(x)
+"""
+
+
+def test_it_says_and_writes_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_scikit_learn_is_named_where_it_is_missing(tmp_path):
+    script = (
+        "import sys; sys.modules['sklearn'] = None\nfrom lightning_rnn import RecurrentClassifier"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        "scikit-learn is not installed; pip install 'lightning_rnn[sklearn]' brings it"
+        in done.stderr
+    )
+
+
+def test_lengths_reach_the_network():
+    """A list's arrays are stored as they are, without padding."""
+    rows = [np.ones((n, 2)) for n in (3, 1, 2)]
+    arrays = RecurrentClassifier()._arrays(rows)
+    assert Sequences.from_arrays(arrays).lengths.tolist() == [3, 1, 2]

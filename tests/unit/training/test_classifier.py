@@ -1,0 +1,394 @@
+"""The classifier: settings, class weights, prediction, and training against a plain loop."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+
+from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModule
+from lightning_rnn.data.base_module import Schema
+from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.errors import DataError, NumericError, OptionError
+from lightning_rnn.training.schedules import learning_rate
+
+SMALL = {"num_train": 50, "num_val": 20, "num_test": 30, "batch_size": 16, "length": 5}
+
+
+def trainer(**options):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(accelerator="cpu", log_every_n_steps=1, **{"max_epochs": 1} | quiet | options)
+
+
+def model(seed=0, **options):
+    torch.manual_seed(seed)
+    return SequenceClassifier(**{"hidden_size": 4} | options)
+
+
+def batch_of(n, num_classes, length=5, features=1):
+    y = torch.arange(n) % num_classes
+    return SequenceBatch(
+        torch.randn(n, length, features), torch.full((n,), length), y, torch.arange(n)
+    )
+
+
+def test_the_seed_experiments_shapes():
+    data = SyntheticDataModule()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.x.shape == (32, 10, 1)
+    assert batch.y.shape == (32,)
+    logits = SequenceClassifier()(batch.x, batch.lengths)
+    assert logits.shape == (32,)
+    assert (logits.dtype, batch.y.dtype) == (torch.float32, torch.int64)
+
+
+def test_hyper_parameters_are_json():
+    options = {
+        "input_size": 3,
+        "num_classes": 3,
+        "class_names": ["a", "b", "c"],
+        "feature_names": ["x", "y", "z"],
+    }
+    options |= {
+        "class_weights": [1.0, 2.0, 0.5],
+        "cell": "gru",
+        "bidirectional": True,
+        "stem": "conv",
+    }
+    hparams = dict(SequenceClassifier(**options).hparams)
+    assert json.loads(json.dumps(hparams)) == hparams
+    assert {name: hparams[name] for name in options} == options
+    assert hparams["pos_weight"] is None
+    again = SequenceClassifier(**hparams)
+    assert dict(again.hparams) == hparams
+    assert again.schema == Schema(3, ["a", "b", "c"], ["x", "y", "z"])
+
+
+def test_class_names_are_codes_unless_given():
+    assert SequenceClassifier(num_classes=3).schema == Schema(1, ["0", "1", "2"], None)
+
+
+# loss
+
+
+@pytest.mark.parametrize("pos_weight", [None, 0.3, 4.0])
+def test_binary_loss_equals_torchs(pos_weight):
+    classifier, batch = model(pos_weight=pos_weight), batch_of(12, 2)
+    weight = None if pos_weight is None else torch.tensor(pos_weight)
+    expected = nn.BCEWithLogitsLoss(pos_weight=weight)(
+        classifier(batch.x, batch.lengths), batch.y.float()
+    )
+    torch.testing.assert_close(classifier.training_step(batch, 0), expected)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 3.0]])
+def test_loss_of_many_classes_equals_torchs(weights):
+    classifier, batch = model(class_weights=weights, num_classes=3), batch_of(13, 3)
+    weight = None if weights is None else torch.tensor(weights)
+    expected = nn.CrossEntropyLoss(weight, reduction="none")(
+        classifier(batch.x, batch.lengths), batch.y
+    ).mean()
+    torch.testing.assert_close(classifier.training_step(batch, 0), expected)
+
+
+def test_class_weights_of_two_classes_weigh_both():
+    classifier, batch = model(class_weights=[0.5, 2.0]), batch_of(9, 2)
+    losses = nn.BCEWithLogitsLoss(reduction="none")(
+        classifier(batch.x, batch.lengths), batch.y.float()
+    )
+    expected = (losses * torch.where(batch.y == 1, 2.0, 0.5)).mean()
+    torch.testing.assert_close(classifier.training_step(batch, 0), expected)
+
+
+def test_a_batch_without_labels_cannot_be_trained_on():
+    batch = batch_of(2, 2)._replace(y=None)
+    with pytest.raises(
+        DataError, match=r"^the sequences have no labels; accepted for training and evaluation are"
+    ):
+        model().training_step(batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_names": ["a"]}, "class_names: found ['a'], accepted is 2 names"),
+        ({"lr": 0.0}, "--model.lr: found 0.0, accepted is a number above 0, at most 1e30"),
+        ({"lr": math.inf}, "--model.lr: found inf, accepted is a number above 0, at most 1e30"),
+        ({"lr": math.nan}, "--model.lr: found nan, accepted is a number above 0, at most 1e30"),
+        ({"weight_decay": -1.0}, "--model.weight_decay: found -1.0, accepted is a number of at least 0"),
+        ({"optimizer": "sgd"}, "--model.optimizer: found 'sgd', accepted is adam or adamw"),
+        ({"schedule": "step"}, "--model.schedule: found 'step', accepted is a known schedule"),
+        ({"pos_weight": 0.0}, "--model.pos_weight: found 0.0, accepted is a finite number above 0"),
+        ({"pos_weight": 2.0, "num_classes": 3}, "--model.pos_weight: found 2.0, accepted is none with 3 classes"),
+        ({"pos_weight": 2.0, "class_weights": "balanced"}, "--model.pos_weight: found 2.0, accepted is none together "
+         "with class_weights"),
+        ({"class_weights": [1.0]}, "--model.class_weights: found [1.0], accepted is 2 numbers above 0"),
+        ({"class_weights": [1.0, 0.0]}, "--model.class_weights: found [1.0, 0.0], accepted is 2 numbers above 0"),
+        ({"class_weights": [1.0, math.nan]}, "--model.class_weights: found [1.0, nan], accepted is 2 numbers above 0"),
+        ({"num_classes": 1}, "num_classes: found 1, accepted is an integer of at least 2"),
+        ({"cell": "elman"}, "--model.cell: found 'elman', accepted is one of rnn, lstm, gru, mingru"),
+    ],
+)  # fmt: skip
+def test_option_errors(options, message):
+    with pytest.raises(OptionError) as caught:
+        SequenceClassifier(**options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("weights", ["inverse", (1.0, 2.0)])
+def test_class_weights_that_are_not_understood_are_refused(weights):
+    with pytest.raises(OptionError, match=r"^--model.class_weights: found "):
+        SequenceClassifier(class_weights=weights)
+
+
+def test_balanced_weights_need_data_that_counts_classes():
+    classifier = model(class_weights="balanced")
+    classifier._trainer = SimpleNamespace()  # without a data module
+    with pytest.raises(
+        OptionError,
+        match=r"^class_weights: found 'balanced', accepted is weights, as no data module",
+    ):
+        classifier.setup("fit")
+
+
+# prediction
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_predict_proba_equals_forward_on_each_sequence(num_classes, pooling):
+    classifier = model(
+        input_size=2, num_classes=num_classes, pooling=pooling, dropout=0.5, num_layers=2
+    )
+    classifier.network.preprocess.set_moments(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 0.5]))
+
+    def alone(array):
+        classifier.eval()
+        with torch.no_grad():
+            logits = classifier(torch.from_numpy(array)[None], torch.tensor([len(array)]))
+        p = logits.sigmoid() if num_classes == 2 else logits.softmax(1)
+        return p[0].numpy()
+
+    rng = np.random.default_rng(0)
+    block = rng.normal(size=(6, 5, 2)).astype(np.float32)
+    ragged = [rng.normal(size=(t, 2)).astype(np.float32) for t in (4, 1, 9, 2)]
+    ragged[2][3:5] = np.nan
+    trailing = np.concatenate([ragged[0], np.full((3, 2), np.nan, dtype=np.float32)])
+    for x, parts in (
+        (block, block),
+        (block[0], block[:1]),
+        (ragged, ragged),
+        ([trailing], ragged[:1]),
+    ):
+        expected = np.stack([alone(part) for part in parts])
+        classifier.train()
+        found = classifier.predict_proba(x)
+        assert classifier.training  # as it was
+        assert found.dtype == np.float32
+        assert found.shape == ((len(parts),) if num_classes == 2 else (len(parts), 3))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(torch.tensor(classifier.predict_proba(torch.from_numpy(block))),
+                       torch.tensor(classifier.predict_proba(block)))  # fmt: skip
+
+
+def test_predict_proba_of_a_list_of_one_dimensional_arrays():
+    classifier, series = model(), [np.arange(3.0), np.arange(7.0), [1, 2]]
+    columns = [np.asarray(s, dtype=float)[:, None] for s in series]
+    found = classifier.predict_proba(series)
+    np.testing.assert_array_equal(found, classifier.predict_proba(columns))
+    assert len(set(found.tolist())) == 3
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 3, 4)), "x: found 4 features, accepted are 2"),
+        ([np.zeros(3)], "x: found 1 features, accepted are 2"),
+        (np.zeros(3), "x: found shape (3,), accepted is (N, T, F), (T, F) or a list"),
+        ([], "x: found list, accepted is an array or a list with at least one array"),
+        ([[["a", "b"]]], "x[0]: found dtype <U1, accepted are numbers"),
+        (np.full((1, 1, 2), np.inf), "sequence 0, step 0, feature 0: found inf, accepted are finite float32 numbers, "
+         "or NaN for a missing value"),
+    ],
+)  # fmt: skip
+def test_predict_proba_refuses(x, message):
+    with pytest.raises(DataError) as caught:
+        model(input_size=2).predict_proba(x)
+    assert str(caught.value) == message
+
+
+# training
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "reference"),
+    [("adam", "cosine", torch.optim.Adam), ("adamw", "onecycle", torch.optim.AdamW)],
+)
+def test_fit_equals_a_plain_loop(optimizer, schedule, reference):
+    options = {"optimizer": optimizer, "schedule": schedule, "weight_decay": 0.1, "pos_weight": 2.0}
+    trained, plain, data = model(**options), model(**options), SyntheticDataModule(**SMALL)
+    run = trainer(max_epochs=2)
+    run.fit(trained, data)
+
+    plain.network.preprocess.set_moments(*data.part("train").moments())
+    optimizer = reference(plain.parameters(), lr=0.01, weight_decay=0.1)
+    loss_of, steps, sums = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0)), 0, []
+    for epoch in range(2):
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        sums = []
+        for batch in loader:
+            optimizer.param_groups[0]["lr"] = learning_rate(schedule, 0.01, steps, 8)
+            logits = plain(batch.x, batch.lengths)
+            loss = loss_of(logits, batch.y.float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps += 1
+            sums.append(
+                (len(batch.y), loss.item() * len(batch.y), ((logits > 0) == batch.y).sum().item())
+            )
+    assert run.global_step == steps == 8
+    torch.testing.assert_close(trained.state_dict(), plain.state_dict())
+    n, loss, correct = np.sum(sums, axis=0)
+    assert n == 50
+    assert run.callback_metrics["train/loss"].item() == pytest.approx(loss / n, abs=1e-6)
+    assert run.callback_metrics["train/accuracy"].item() == pytest.approx(correct / n)
+
+
+def test_validate_and_test_score_every_sequence():
+    classifier, data, run = model(), SyntheticDataModule(**SMALL), trainer(max_epochs=3)
+    run.fit(classifier, data)
+    val = {
+        name: value.item()
+        for name, value in run.callback_metrics.items()
+        if name.startswith("val/")
+    }
+    (test,) = run.test(classifier, data, verbose=False)
+    assert {name.removeprefix("val/") for name in val} == {"loss", "accuracy", "auroc", "f1"}
+    full = {"average_precision", "balanced_accuracy", "brier", "log_loss", "ece"}
+    assert {name.removeprefix("test/") for name in test} == {
+        "loss",
+        "accuracy",
+        "auroc",
+        "f1",
+    } | full
+    for prefix, metrics in (("val", val), ("test", test)):
+        part = data.part(prefix)
+        y, p = part.labels.numpy(), classifier.predict_proba(part.values.view(len(part), 5, 1))
+        assert metrics[f"{prefix}/accuracy"] == pytest.approx(sk.accuracy_score(y, p > 0.5))
+        assert metrics[f"{prefix}/auroc"] == pytest.approx(sk.roc_auc_score(y, p), abs=1e-6)
+        assert metrics[f"{prefix}/loss"] == pytest.approx(sk.log_loss(y, p.astype(float)), abs=1e-5)
+
+
+def test_predict_gives_index_probability_and_label():
+    classifier, data = model(num_classes=4, input_size=8), SyntheticDataModule(**SMALL | {"length": 12},
+                                                                               task="temporal_order")  # fmt: skip
+    (prediction,) = trainer().predict(classifier, data)
+    assert sorted(prediction.index.tolist()) == list(range(30))
+    part = data.part("test")
+    expected = classifier.predict_proba(part.values.view(30, 12, 8))[prediction.index.numpy()]
+    np.testing.assert_allclose(prediction.probability.numpy(), expected, rtol=1e-5, atol=1e-7)
+    assert prediction.label.tolist() == expected.argmax(1).tolist()
+
+
+def test_fit_without_a_validation_part():
+    run = trainer()
+    run.fit(model(), SyntheticDataModule(**SMALL | {"num_val": 0}))
+    assert run.global_step == 4
+    assert set(run.callback_metrics) == {"train/loss", "train/accuracy", "train/loss_step"}
+
+
+class Recorder(DummyLogger):
+    """Keeps what is logged, as (step, name) to value."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = {}
+
+    def log_metrics(self, metrics, step):
+        self.values |= {(step, name): value for name, value in metrics.items()}
+
+
+def test_logs_every_steps_rate_and_gradient_norm_and_every_epochs_means():
+    classifier, recorder = model(schedule="onecycle"), Recorder()
+    run = trainer(max_epochs=2, logger=recorder, gradient_clip_val=1e-4)
+    run.fit(classifier, SyntheticDataModule(**SMALL))
+    series = {name: [recorder.values[step, name] for step in range(8) if (step, name) in recorder.values]
+              for _, name in recorder.values}  # fmt: skip
+    assert series["train/lr"] == pytest.approx(
+        [learning_rate("onecycle", 0.01, step, 8) for step in range(8)]
+    )
+    assert len(series["train/loss_step"]) == len(series["train/grad_norm"]) == 8
+    assert min(series["train/grad_norm"]) > 1e-4  # before it was clipped
+    assert series["train/loss"][-1] == pytest.approx(run.callback_metrics["train/loss"].item())
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        assert [step for step, found in recorder.values if found == name] == [3, 7]
+
+
+@pytest.mark.parametrize(("algorithm", "limit"), [("norm", 0.01), ("value", 0.01), ("norm", 1e3)])
+def test_gradients_are_clipped_as_torch_clips_them(algorithm, limit):
+    """Adam's first moment is a tenth of the first gradient."""
+    trained, plain, data = model(), model(), SyntheticDataModule(**SMALL)
+    run = trainer(max_steps=1, gradient_clip_val=limit, gradient_clip_algorithm=algorithm)
+    run.fit(trained, data)
+    plain.network.preprocess.set_moments(*data.train_moments)
+    batch = next(iter(data.train_dataloader()))
+    nn.BCEWithLogitsLoss()(plain(batch.x, batch.lengths), batch.y.float()).backward()
+    if algorithm == "norm":
+        nn.utils.clip_grad_norm_(plain.parameters(), limit)
+    else:
+        nn.utils.clip_grad_value_(plain.parameters(), limit)
+    states = run.optimizers[0].state
+    for ours, theirs in zip(trained.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(states[ours]["exp_avg"], 0.1 * theirs.grad)
+
+
+def test_training_stops_at_a_loss_that_is_not_finite():
+    classifier, run = model(), trainer()
+    with torch.no_grad():
+        classifier.network.head.bias.fill_(math.nan)
+    with pytest.raises(NumericError) as caught:
+        run.fit(classifier, SyntheticDataModule(**SMALL))
+    found = "training stopped: step 0 has loss nan and gradient norm nan, at learning rate 0.01; the largest input of "
+    assert str(caught.value).startswith(found)
+    assert run.global_step == 0
+
+
+def test_balanced_weights_are_those_of_scikit_learn(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [5, 10, 25])
+    path = tmp_path / "x.npz"
+    np.savez(path, X=rng.normal(size=(40, 3)), y=y)
+    data = FileDataModule(train_path=str(path), val_path=str(path))
+    classifier = model(num_classes=3, class_weights="balanced")
+    assert classifier.class_weight.tolist() == [1.0] * 3
+    trainer().fit(classifier, data)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=y)
+    assert classifier.class_weight.tolist() == pytest.approx(expected.tolist())
+    torch.testing.assert_close(classifier.network.preprocess.mean, data.train_moments[0])
+
+
+def test_a_schedule_needs_an_end():
+    with pytest.raises(
+        OptionError,
+        match=r"^--model.schedule: found 'cosine', accepted is constant in a run without",
+    ):
+        trainer(max_epochs=-1).fit(model(), SyntheticDataModule(**SMALL))
+
+
+def test_data_of_another_width_is_refused():
+    with pytest.raises(DataError, match=r"^data: found 1 features, the model takes 2$"):
+        trainer().test(model(input_size=2), SyntheticDataModule(**SMALL), verbose=False)
