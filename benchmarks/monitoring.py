@@ -20,9 +20,9 @@ FIT = [
     str(HERE.parent / "configs" / "lstm.yaml"),
 ]
 COMMANDS = {
-    "without": [*FIT, "--trainer.logger", "false", "--decide.when", "never"],
+    "without": [*FIT, "--trainer.logger", "false", "--calibrate.when", "never"],
     "default": FIT,
-    "all": [*FIT, "--figures.every_n_epochs", "1", "--memory.every_n_epochs", "1"],
+    "all": [*FIT, "--figures.every_n_epochs", "1", "--gradient_flow.every_n_epochs", "1"],
 }
 
 

@@ -30,7 +30,7 @@ PAGES = {  # address, width and height, of which all of the page can be seen
 FIT = [
     "--figures.every_n_epochs",
     "5",
-    "--memory.every_n_epochs",
+    "--gradient_flow.every_n_epochs",
     "1",
     "--data.length",
     "20",

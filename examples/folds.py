@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
 from lightning_rnn import RecurrentClassifier
-from lightning_rnn.data.readers.contents import Wanted
+from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.data.readers.files import read_file
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--output", default="folds.csv")
     args = parser.parse_args()
     columns = {name: getattr(args, name) for name in ("id_column", "time_column", "group_column")}
-    contents = read_file(args.path, Wanted(**columns))
+    contents = read_file(args.path, ReadOptions(**columns))
     sequences, labels = contents.sequences, np.asarray(contents.labels, dtype=str)
     arrays = [sequences.batch(torch.tensor([i])).x[0].numpy() for i in range(len(sequences))]
     kind = StratifiedKFold if sequences.groups is None else StratifiedGroupKFold

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from lightning_rnn.evaluation.metrics import Outcome
+from lightning_rnn.evaluation.metrics import Evaluation
 
 
 def outcome(logits, y):
     logits, y = torch.as_tensor(logits, dtype=torch.float32), torch.as_tensor(y)
-    return Outcome(torch.arange(len(y)), logits, y, torch.arange(len(y)) + 0.5)
+    return Evaluation(torch.arange(len(y)), logits, y, torch.arange(len(y)) + 0.5)
 
 
 def random_outcome(num_classes, n, seed, scale=2.0):

@@ -18,7 +18,7 @@ from lightning_rnn.cli.launchers import launched_world, say, take_launched_world
 from lightning_rnn.cli.parser import COMMANDS, PROGRAM, Parser, Typed
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError
-from lightning_rnn.training.calibrate import Decide
+from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import (
     FROM_DATA,
     NoRunError,
@@ -29,7 +29,7 @@ from lightning_rnn.training.checkpoint_file import (
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints, RandomStates
 from lightning_rnn.training.classifier import SMALL, SequenceClassifier
 from lightning_rnn.training.earliness import Earliness
-from lightning_rnn.training.gradient_flow_probe import MemoryProbe
+from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import PredictionsFile, TestMetricsFile
 from lightning_rnn.training.tensorboard import Figures, Throughput
@@ -189,13 +189,13 @@ class CommandLine(LightningCLI):
         if command == "fit":
             parser.add_lightning_class_args(Checkpoints, "checkpoint")
             parser.add_lightning_class_args(Figures, "figures")
-            parser.add_lightning_class_args(MemoryProbe, "memory")
+            parser.add_lightning_class_args(GradientFlowProbe, "memory")
             for source, target in zip(
                 (num_features, num_classes, class_names, feature_names), FROM_DATA, strict=True
             ):
                 parser.link_arguments("data", f"model.{target}", source, "instantiate")
         if command in ("fit", "validate"):
-            parser.add_lightning_class_args(Decide, "decide")
+            parser.add_lightning_class_args(Calibrate, "decide")
         if command == "validate":
             parser.set_defaults({"decide.when": "never"})  # it judges, unless asked for more
         parser.add_lightning_class_args(self.trainer_class, "trainer")

@@ -2,15 +2,16 @@
 
 import hashlib
 from abc import abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler
-from lightning_rnn.data.sequences import SequenceBatch, Sequences
+from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
 
@@ -23,7 +24,8 @@ PARTS_OF_STAGE = {
 }
 
 
-class Schema(NamedTuple):
+@dataclass(frozen=True)
+class Schema:
     """What a model must know of its data.
 
     Attributes:
@@ -192,14 +194,6 @@ class SequenceDataModule(LightningDataModule):
     def train_epoch(self, epoch: int) -> Sequences:
         """Return the training sequences of an epoch."""
         return self._required("train")
-
-    def transfer_batch_to_device(
-        self, batch: SequenceBatch, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Leave a batch alone that is there already, as the walk through it to find out costs more."""
-        if batch.x.device == device and batch.index.device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings, hashes of the data and the loader's position, under the class's plain name."""

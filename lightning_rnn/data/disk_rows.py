@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_rnn.errors import DataError
 
 
-class StoredRows:
+class DiskRows:
     """(rows, F) numbers in a file, with as much of a tensor's interface as `Sequences` needs.
 
     Rows are read when asked for and then forgotten. A mapping would do the same with fewer lines, but its pages count
@@ -56,7 +56,7 @@ class StoredRows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Open again in another process, where a file has another number."""
-        return partial(StoredRows, **self._arguments), (self._path,)
+        return partial(DiskRows, **self._arguments), (self._path,)
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -1,13 +1,14 @@
 """The data module of a user's own files."""
 
 import os
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.data.readers.contents import FileContents, Wanted, sort_classes
+from lightning_rnn.data.readers.contents import FileContents, ReadOptions, sort_classes
 from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split
@@ -156,24 +157,23 @@ class FileDataModule(SequenceDataModule):
             self.settings["feature_columns"],
             ("label_column", "id_column", "time_column", "group_column"),
         )
-        wanted = Wanted(
+        wanted = ReadOptions(
             **{name: self.settings[name] for name in columns},
             feature_columns=chosen or feature_names,
         )
         return read_file(
-            path, wanted._replace(only_features=chosen is None, require_labels=require_labels)
+            path, replace(wanted, only_features=chosen is None, require_labels=require_labels)
         )
 
     def _encode(self, file: FileContents, option: str, labelled: bool = True) -> Sequences:
         """Return the sequences, those that are labelled with the codes of the labels."""
-        path, found, (width, names, _) = (
-            self.settings[option],
-            file.sequences.num_features,
-            self.schema,
-        )
-        if found != width:
+        path = self.settings[option]
+        found = file.sequences.num_features
+        expected = self.schema.num_features
+        names = self.schema.class_names
+        if found != expected:
             raise DataError(
-                f"{path}: found {found} features per step, accepted are {width} as in training"
+                f"{path}: expected {expected} features per step, as in training, got {found}"
             )
         if not labelled:
             return file.sequences

@@ -5,6 +5,7 @@ There are no worker processes: one gather from tensors in memory costs less than
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -221,7 +222,7 @@ class SequenceLoader:
                 self.position += 1
                 self.count += len(of_batch)
                 self._unhashed.append(of_batch)
-                yield batch._replace(index=of_batch)
+                yield replace(batch, index=of_batch)
             together = max(1, BLOCK // batch.x.numel()) if sequences.fixed_length else 1
 
     def state_dict(self) -> dict[str, Any]:

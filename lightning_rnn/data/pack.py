@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from lightning_rnn.data.disk_rows import StoredRows
+from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.arrays import CHECKED
-from lightning_rnn.data.readers.contents import FileContents, Wanted
+from lightning_rnn.data.readers.contents import FileContents, ReadOptions
 from lightning_rnn.data.readers.files import errors_of, reader_of
 from lightning_rnn.data.readers.table_rows import Rows, tables
 from lightning_rnn.data.readers.tables import (
@@ -76,7 +76,7 @@ def pack(
         output,
         f"a folder that is not there: {accepted}",
     )
-    wanted = Wanted(
+    wanted = ReadOptions(
         label_column,
         id_column,
         time_column,
@@ -94,7 +94,7 @@ def pack(
     print(f"{len(sequences)} sequences of {sequences.num_features} features written to {output}")
 
 
-def _parts(path: Path, wanted: Wanted, work: Path) -> Iterator[Part]:
+def _parts(path: Path, wanted: ReadOptions, work: Path) -> Iterator[Part]:
     """Yield the file's sequences some at a time, as `read_file` would return them."""
     with errors_of(path):
         reader = reader_of(path, wanted)
@@ -112,7 +112,9 @@ def _parts(path: Path, wanted: Wanted, work: Path) -> Iterator[Part]:
             (work / "buckets").unlink()
 
 
-def _from_buckets(file: BinaryIO, path: Path, wanted: Wanted, id_column: str) -> Iterator[Part]:
+def _from_buckets(
+    file: BinaryIO, path: Path, wanted: ReadOptions, id_column: str
+) -> Iterator[Part]:
     """Deal out the rows so that all of one id are in one bucket, and make sequences of one bucket after another."""
     import polars as pl
 
@@ -171,7 +173,7 @@ def _write(parts: Iterator[Part], work: Path) -> Sequences:
     }
     shape = (int(whole["lengths"].sum()), part.num_features)
     order = np.argsort(whole.pop("first"), kind="stable")
-    values = StoredRows(work / "rows", offset=0, shape=shape, dtype=np.float32)
+    values = DiskRows(work / "rows", offset=0, shape=shape, dtype=np.float32)
     sequences = Sequences(values, whole["lengths"], checked=True).select(torch.from_numpy(order))
     folder = work / "packed"
     folder.mkdir()

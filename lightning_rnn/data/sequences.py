@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rnn.data.disk_rows import StoredRows
+from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.errors import DataError, as_array
+from lightning_rnn.padding import Padding
 
 CHUNK_VALUES = (
     1 << 22
@@ -18,20 +20,40 @@ CHUNK_VALUES = (
 SAMPLE_BITS = 26  # log2 of the numbers that statistics are taken from, where there are more
 
 
-class SequenceBatch(NamedTuple):
-    """What a model sees. A NamedTuple, so that Lightning moves it between devices as it is.
+@dataclass(frozen=True)
+class SequenceBatch:
+    """A padded batch, the input of a model.
 
     Attributes:
-        x: (B, T, F) float32, zero after each sequence's end, NaN where a value is missing.
-        lengths: (B,) int64, time steps of each sequence, at least 1.
-        y: (B,) int64 class codes, or None.
-        index: (B,) int64, row of each sequence in its data set; -1 marks a row that only fills an empty rank.
+        x: (B, T, F) float32, zero after the end of each sequence, NaN where a value is missing.
+        padding: Number of steps of each sequence.
+        y: (B,) int64 class codes, or None for sequences without labels.
+        index: (B,) int64, row of each sequence in its data set; -1 marks a row that was added only
+            because its rank would otherwise have no batch.
     """
 
     x: Tensor
-    lengths: Tensor
+    padding: Padding
     y: Tensor | None
-    index: Tensor  # type: ignore[assignment]  # not the tuple's method, which nobody needs
+    index: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, number of steps of each sequence, at least 1."""
+        return self.padding.lengths
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.x)
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "SequenceBatch":
+        """Return the batch on a device; Lightning calls this to transfer it."""
+        return SequenceBatch(
+            x=self.x.to(device, non_blocking=non_blocking),
+            padding=self.padding.to(device, non_blocking=non_blocking),
+            y=None if self.y is None else self.y.to(device, non_blocking=non_blocking),
+            index=self.index.to(device, non_blocking=non_blocking),
+        )
 
 
 class Sequences:
@@ -41,7 +63,7 @@ class Sequences:
     missing value and stays.
 
     Attributes:
-        values: (sum of T_i, F) float32, in memory or, as `StoredRows`, in a file; steps of one sequence are adjacent.
+        values: (sum of T_i, F) float32, in memory or, as `DiskRows`, in a file; steps of one sequence are adjacent.
         offsets: (N,) int64, row of `values` at which each sequence begins.
         lengths: (N,) int64, time steps of each sequence.
         labels: (N,) int64 class codes, or None.
@@ -62,7 +84,7 @@ class Sequences:
         """Check and store.
 
         Args:
-            values: (sum of T_i, F) numbers, a tensor, `StoredRows` or anything NumPy takes.
+            values: (sum of T_i, F) numbers, a tensor, `DiskRows` or anything NumPy takes.
             lengths: (N,) integers, each at least 1.
             labels: (N,) integers, or None.
             groups: (N,) group of each sequence, or None.
@@ -73,8 +95,8 @@ class Sequences:
             DataError: No sequence; a wrong shape or dtype; a length below 1; lengths that do not add up to the
                 rows of `values`; an infinite value; labels, groups or ids of another number than the lengths.
         """
-        stored = isinstance(values, StoredRows)
-        self.values: Tensor | StoredRows = (
+        stored = isinstance(values, DiskRows)
+        self.values: Tensor | DiskRows = (
             values if stored else _as_tensor(values, "values", torch.float32)
         )
         self.lengths = _as_tensor(lengths, "lengths", torch.int64)
@@ -189,20 +211,26 @@ class Sequences:
         x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
         if shortest < width:
             x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
-        return SequenceBatch(x, lengths, y, index)
+        return SequenceBatch(x, Padding(lengths, is_full=shortest == width), y, index)
 
     def batches(self, indices: list[Tensor]) -> list[SequenceBatch]:
         """Assemble several batches, where all sequences are of one length by a single gather."""
         if not self.fixed_length:
             return [self.batch(index) for index in indices]
-        sizes = [len(index) for index in indices]
-        columns = (
-            None if c is None else torch.split(c, sizes) for c in self.batch(torch.cat(indices))
-        )
-        return [
-            SequenceBatch._make(parts)
-            for parts in zip(*(c or [None] * len(sizes) for c in columns), strict=True)
-        ]
+        merged = self.batch(torch.cat(indices))
+        batches = []
+        start = 0
+        for index in indices:
+            rows = slice(start, start + len(index))
+            start = rows.stop
+            batch = SequenceBatch(
+                x=merged.x[rows],
+                padding=Padding(merged.lengths[rows], is_full=True),
+                y=None if merged.y is None else merged.y[rows],
+                index=merged.index[rows],
+            )
+            batches.append(batch)
+        return batches
 
     @cached_property
     def fixed_length(self) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lightning_rnn.errors import check
-from lightning_rnn.evaluation.metrics import Outcome
+from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
 ACCEPTED = "accuracy, f1, youden, precision>=P or recall>=R with a number from 0 to 1"
@@ -49,7 +49,7 @@ def too_few(y: Tensor, num_classes: int) -> str | None:
     return f"{len(y)} validation sequences, {rarest} of the rarest class; wanted are {ENOUGH} and {ENOUGH_OF_EACH}"
 
 
-def fit_decision(decision: Decision, outcome: Outcome, aim: Aim | None) -> str:
+def fit_decision(decision: Decision, outcome: Evaluation, aim: Aim | None) -> str:
     """Set a decision's temperature and, for two classes, its threshold.
 
     Args:
@@ -62,8 +62,7 @@ def fit_decision(decision: Decision, outcome: Outcome, aim: Aim | None) -> str:
         What was set and what it reaches on these sequences, in words. A precision that no threshold reaches leaves
         the threshold at 0.5.
     """
-    logits, y = outcome.logits, outcome.y
-    assert y is not None
+    logits, y = outcome.logits, outcome.labels
     decision.set(fit_temperature(logits, y))
     text = f"temperature {float(decision.temperature):.3g}"
     if logits.ndim == 2 or aim is None:

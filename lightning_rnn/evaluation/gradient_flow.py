@@ -12,6 +12,7 @@ from lightning_rnn.models.losses import cross_entropies
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.models.padding import flip_sequences, last_step, valid_steps
 from lightning_rnn.models.recurrent import RecurrentLayer, RecurrentStack, State, side_by_side
+from lightning_rnn.padding import Padding
 
 FADED = 0.01  # share of the largest gradient below which a step counts as forgotten
 GATES = {
@@ -51,12 +52,13 @@ def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
     """
     assert batch.y is not None
     network = copy.deepcopy(network).double().eval()
-    x = network.preprocess(batch.x.double(), batch.lengths)  # (B, T, F)
-    inputs, lengths = (x, batch.lengths) if network.stem is None else network.stem(x, batch.lengths)
+    x = network.preprocess(batch.x.double(), batch.padding)  # (B, T, F)
+    inputs, padding = (x, batch.padding) if network.stem is None else network.stem(x, batch.padding)
+    lengths = padding.lengths
     stride = 1 if network.stem is None else 4
-    outputs, runs = unroll(network.recurrent, inputs, lengths)
+    outputs, runs = unroll(network.recurrent, inputs, padding)
     logits = network.head(
-        torch.cat([last_step(states, lengths) for states in outputs], dim=1)
+        torch.cat([last_step(states, padding) for states in outputs], dim=1)
     ).squeeze(1)
     loss = cross_entropies(logits, batch.y).sum()  # of each sequence alone: none sees another
     flat = [tensor for run in runs.values() for state in run.states for tensor in state]
@@ -84,10 +86,10 @@ def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
         zero after each sequence's end.
     """
     network = copy.deepcopy(network).double().eval()
-    x = network.preprocess(batch.x.double(), batch.lengths).requires_grad_()  # (B, T, F)
+    x = network.preprocess(batch.x.double(), batch.padding).requires_grad_()  # (B, T, F)
     network.preprocess.set_moments(torch.tensor(0.0), torch.tensor(1.0))  # is done
     with torch.backends.cudnn.flags(enabled=False):  # its layers cannot go back in evaluation mode
-        logits = network(x, batch.lengths)
+        logits = network(x, batch.padding)
         decided = (
             logits * network.decision.decide(logits).mul(2).sub(1)
             if logits.ndim == 1
@@ -114,14 +116,14 @@ class Run(NamedTuple):
 
 
 def unroll(
-    stack: RecurrentStack, x: Tensor, lengths: Tensor
+    stack: RecurrentStack, x: Tensor, padding: Padding
 ) -> tuple[list[Tensor], dict[str, Run]]:
     """Run all layers step by step, without dropout.
 
     Args:
         stack: The layers.
         x: (B, T, F).
-        lengths: (B,).
+        padding: Number of steps of each sequence.
 
     Returns:
         The top layer's outputs (B, T, H) of each direction, in the order in which it reads, and the runs by layer and
@@ -130,12 +132,12 @@ def unroll(
     runs: dict[str, Run] = {}
     outputs = [x]
     for i, forward in enumerate(stack.forward_layers):
-        x = side_by_side(outputs, lengths) if i > 0 else x
+        x = side_by_side(outputs, padding) if i > 0 else x
         outputs = []
         for name in ("", "_backward") if stack.backward_layers else ("",):
             layer = stack.backward_layers[i] if name else forward
             assert isinstance(layer, RecurrentLayer)
-            reads = flip_sequences(x, lengths) if name else x
+            reads = flip_sequences(x, padding) if name else x
             states = [layer.initial_state(reads)]
             for x_t in reads.unbind(1):
                 states.append(layer.step(x_t, states[-1]))
@@ -146,7 +148,7 @@ def unroll(
 
 def from_the_end(values: Tensor, lengths: Tensor) -> Tensor:
     """Return (T,), the mean of values (B, T) so many steps before each sequence's end, over those that long."""
-    values = flip_sequences(values[..., None], lengths)[..., 0]
+    values = flip_sequences(values[..., None], Padding(lengths))[..., 0]
     valid = valid_steps(lengths, values.shape[1])
     return values.masked_fill(~valid, 0.0).sum(0) / valid.sum(0)
 

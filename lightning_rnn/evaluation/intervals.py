@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, Outcome
+from lightning_rnn.evaluation.metrics import CALIBRATION_BINS
+from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
 
@@ -17,7 +18,7 @@ CHUNK = 1 << 21  # resamples times sequences held at once
 
 
 def intervals(
-    outcome: Outcome,
+    outcome: Evaluation,
     decision: Decision,
     groups: np.ndarray | None = None,
     *,
@@ -39,13 +40,12 @@ def intervals(
     Returns:
         (low, high) by the names of `evaluate`, without what the sample leaves undefined.
     """
-    assert outcome.y is not None
-    units, strata = _units(outcome.y.cpu(), groups)
+    units, strata = _units(outcome.labels.cpu(), groups)
     metrics = _Weighted(outcome.cpu(), decision)
     if resamples is None:
-        resamples = max(FEWEST, min(MOST, WORK // (len(outcome.y) * len(metrics.ranked))))
+        resamples = max(FEWEST, min(MOST, WORK // (len(outcome.labels) * len(metrics.ranked))))
     generator = np.random.default_rng(seed)
-    step = max(1, CHUNK // len(outcome.y))
+    step = max(1, CHUNK // len(outcome.labels))
     parts = [
         metrics(_draw(units, strata, min(step, resamples - start), generator))
         for start in range(0, resamples, step)
@@ -79,9 +79,8 @@ def _draw(units: Tensor, strata: Tensor, count: int, generator: np.random.Genera
 class _Weighted:
     """The metrics of `evaluate` for many vectors of weights at once."""
 
-    def __init__(self, outcome: Outcome, decision: Decision) -> None:
-        logits, y, loss = outcome.logits, outcome.y, outcome.loss
-        assert y is not None and loss is not None
+    def __init__(self, outcome: Evaluation, decision: Decision) -> None:
+        logits, y, loss = outcome.logits, outcome.labels, outcome.losses
         decision = copy.deepcopy(decision).cpu()
         table = decision.table(logits)  # (N, K)
         self.num_classes = table.shape[1]

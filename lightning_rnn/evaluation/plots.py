@@ -16,7 +16,8 @@ from torch import Tensor
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.evaluation.gradient_flow import FADED, Memory, horizon
-from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, Outcome
+from lightning_rnn.evaluation.metrics import CALIBRATION_BINS
+from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
 MOST_CURVES = 10  # classes with curves of their own
@@ -26,7 +27,7 @@ EXAMPLES = 6
 
 
 def evaluation_figures(
-    outcome: Outcome, decision: Decision, sequences: Sequences, class_names: list[str]
+    outcome: Evaluation, decision: Decision, sequences: Sequences, class_names: list[str]
 ) -> Iterator[tuple[str, Any]]:
     """Draw an evaluation.
 
@@ -41,9 +42,8 @@ def evaluation_figures(
         accuracy_by_length.
     """
     outcome, decision = outcome.cpu(), copy.deepcopy(decision).cpu()
-    assert outcome.y is not None
     table, before = (d.table(outcome.logits).numpy() for d in (decision, Decision()))
-    labels, decided = outcome.y.numpy(), decision.decide(outcome.logits).numpy()
+    labels, decided = outcome.labels.numpy(), decision.decide(outcome.logits).numpy()
     right, is_binary = decided == labels, outcome.logits.ndim == 1
     threshold = float(decision.threshold) if is_binary else None
     yield "roc", roc(table, labels, class_names, threshold)

@@ -47,9 +47,11 @@ class StepNetwork(nn.Module):
             for part in ("h", "c") if layer.cell == "lstm" else ("h",):
                 self.state[f"{part}{i}"] = ((network.recurrent.output_size,), torch.float32)
         self._pooled = (
-            -1 if network.pooling != "last" or "c0" not in self.state else -2
+            -1 if network.options.pooling != "last" or "c0" not in self.state else -2
         )  # in the memory
-        if network.pooling != "last":  # double: a sum over thousands of steps must lose nothing
+        if (
+            network.options.pooling != "last"
+        ):  # double: a sum over thousands of steps must lose nothing
             self.state["pooled"] = ((network.recurrent.output_size,), torch.float64)
 
     def initial_state(self, batch: int) -> list[Tensor]:
@@ -79,7 +81,7 @@ class StepNetwork(nn.Module):
                 last_values, memory[0], tuple(memory[1:]), steps
             )
         pooled = ahead[self._pooled]
-        if net.pooling == "mean":
+        if net.options.pooling == "mean":
             pooled = pooled / count[:, None]
         logits: Tensor = net.head(pooled.to(x.dtype))
         return (
@@ -97,9 +99,9 @@ class StepNetwork(nn.Module):
             width = 2 if layer.cell == "lstm" else 1
             after += layer.step(x, memory[len(after) : len(after) + width])  # type: ignore[operator]
             x = after[-width]
-        if self.network.pooling == "mean":
+        if self.network.options.pooling == "mean":
             after.append(memory[-1] + x)
-        elif self.network.pooling == "max":
+        elif self.network.options.pooling == "max":
             after.append(
                 torch.where(is_first[:, None], x.double(), torch.maximum(memory[-1], x.double()))
             )

@@ -5,36 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_rnn.padding import Padding
+
 
 def is_tracing() -> bool:
     """Tell whether the network is being written down for export, where nothing may depend on values."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch exports it without a type
 
 
-def can_ask(values: Tensor) -> bool:
-    """Tell whether Python may look at values: an accelerator would stop for the answer, a trace would freeze it."""
-    return values.is_cpu and not is_tracing()
-
-
 def valid_steps(lengths: Tensor, width: int) -> Tensor:
     """Return (B, T) bool, true inside each sequence."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
-
-
-def unless_full(lengths: Tensor, width: int) -> Tensor | None:
-    """Return the lengths; None where Python can tell that every sequence is as long as the batch is wide.
-
-    The operations below take this None for "every sequence is": what they then leave out costs as much as the cells of
-    a small network.
-    """
-    return None if can_ask(lengths) and int(lengths.min()) == width else lengths
-
-
-def longest_first(lengths: Tensor | None) -> Tensor | None:
-    """Return the order (B,) by descending length; None where all are alike or Python cannot ask."""
-    if lengths is None or not can_ask(lengths):
-        return None
-    return lengths.argsort(descending=True, stable=True)
 
 
 class OwnInverse(torch.autograd.Function):
@@ -53,20 +34,20 @@ class OwnInverse(torch.autograd.Function):
         return OwnInverse.apply(grad, rows), None  # type: ignore[no-untyped-call]  # torch's `apply` has no types
 
 
-def flip_sequences(x: Tensor, lengths: Tensor | None) -> Tensor:
+def flip_sequences(x: Tensor, padding: Padding) -> Tensor:
     """Reverse each sequence inside its length; what lies beyond stays where it is.
 
     Args:
         x: (B, T, H).
-        lengths: (B,), or None; see `unless_full`.
+        padding: Number of steps of each sequence.
 
     Returns:
         (B, T, H).
     """
-    if lengths is None:
+    if padding.is_full:
         return x.flip(1)
     steps = torch.arange(x.shape[1], device=x.device)
-    mirrored = lengths[:, None] - 1 - steps  # (B, T), negative beyond the end
+    mirrored = padding.lengths[:, None] - 1 - steps  # (B, T), negative beyond the end
     mirrored = torch.where(mirrored >= 0, mirrored, steps)
     if is_tracing():
         return x.gather(1, mirrored[..., None].expand_as(x))
@@ -75,8 +56,8 @@ def flip_sequences(x: Tensor, lengths: Tensor | None) -> Tensor:
     return flipped.view_as(x)
 
 
-def last_step(x: Tensor, lengths: Tensor | None) -> Tensor:
+def last_step(x: Tensor, padding: Padding) -> Tensor:
     """Return (B, H), each sequence's last step of (B, T, H)."""
-    if lengths is None:
+    if padding.is_full:
         return x[:, -1]
-    return x.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
+    return x.gather(1, (padding.lengths - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.models.padding import can_ask, valid_steps
+from lightning_rnn.models.padding import valid_steps
+from lightning_rnn.padding import Padding
 
 
 class Preprocess(nn.Module):
@@ -33,13 +34,13 @@ class Preprocess(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
-    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
         """Return (B, T, F), free of NaN and zero after each sequence's end, from raw (B, T, F)."""
         x = (x - self.mean) / self.std
-        if lengths is not None:
-            x = x.masked_fill(~valid_steps(lengths, x.shape[1])[..., None], 0.0)
+        if not padding.is_full:
+            x = x.masked_fill(~valid_steps(padding.lengths, x.shape[1])[..., None], 0.0)
         # a NaN anywhere makes the sum NaN
-        if not can_ask(x) or math.isnan(float(x.detach().sum())):
+        if not padding.is_readable or math.isnan(float(x.detach().sum())):
             x = fill_forward(x)
         return x
 

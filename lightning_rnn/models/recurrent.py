@@ -13,6 +13,7 @@ from lightning_rnn.models.cpu_kernels import (
 )
 from lightning_rnn.models.padding import flip_sequences, is_tracing, last_step
 from lightning_rnn.models.time_slices import Ends, Parts, assemble, cut
+from lightning_rnn.padding import Padding
 
 CellName = Literal["rnn", "lstm", "gru", "mingru"]
 State = tuple[Tensor, ...]  # (h,) or (h, c), each (B, H)
@@ -188,45 +189,45 @@ class RecurrentStack(nn.Module):
         )
         self.dropout = LockedDropout(dropout)
 
-    def forward(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
+    def forward(self, x: Tensor, padding: Padding) -> list[Tensor]:
         """Return the top layer's outputs (B, T, H) of each direction, in the order in which it reads.
 
         Args:
             x: (B, T, F).
-            lengths: (B,), on a CPU best in descending order, see `cut`; or None, see `unless_full`.
+            padding: On a CPU best in descending order of length, see `cut`.
         """
-        parts, outputs = self._run(x, lengths)
+        parts, outputs = self._run(x, padding)
         return [assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
 
-    def last(self, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
+    def last(self, x: Tensor, padding: Padding) -> list[Tensor]:
         """Return what `forward` has at each sequence's last step, (B, H) of each direction."""
-        parts, outputs = self._run(x, lengths)
-        if parts is None or lengths is None:
-            return [last_step(whole, lengths) for (whole,) in outputs]
-        return [Ends.apply(lengths, parts, *pieces) for pieces in outputs]  # type: ignore[no-untyped-call]  # torch's has no types
+        parts, outputs = self._run(x, padding)
+        if parts is None:
+            return [last_step(whole, padding) for (whole,) in outputs]
+        return [Ends.apply(padding.lengths, parts, *pieces) for pieces in outputs]  # type: ignore[no-untyped-call]  # torch's has no types
 
-    def _run(self, x: Tensor, lengths: Tensor | None) -> tuple[Parts | None, list[list[Tensor]]]:
+    def _run(self, x: Tensor, padding: Padding) -> tuple[Parts | None, list[list[Tensor]]]:
         """Return how the batch has been cut, and the top layer's outputs of each direction, part by part."""
-        parts = None if lengths is None else cut(lengths, x.shape[1], self.hidden_size)
+        parts = cut(padding, x.shape[1], self.hidden_size)
         outputs: list[list[Tensor]] = []
         for i, layer in enumerate(self.forward_layers):
             if i > 0:
                 below = [assemble(pieces, parts, x.shape[:2]) for pieces in outputs]
-                x = self.dropout(side_by_side(below, lengths))
+                x = self.dropout(side_by_side(below, padding))
             outputs = [_in_parts(layer, x, parts)]
             if self.backward_layers:
                 outputs.append(
-                    _in_parts(self.backward_layers[i], flip_sequences(x, lengths), parts)
+                    _in_parts(self.backward_layers[i], flip_sequences(x, padding), parts)
                 )
         return parts, outputs
 
 
-def side_by_side(outputs: list[Tensor], lengths: Tensor | None) -> Tensor:
+def side_by_side(outputs: list[Tensor], padding: Padding) -> Tensor:
     """Return (B, T, D H) in the order of time from outputs (B, T, H) of D directions in that of their reading."""
     if len(outputs) == 1:
         return outputs[0]
     forward, backward = outputs
-    return torch.cat([forward, flip_sequences(backward, lengths)], dim=2)
+    return torch.cat([forward, flip_sequences(backward, padding)], dim=2)
 
 
 def _in_parts(layer: nn.Module, x: Tensor, parts: Parts | None) -> list[Tensor]:

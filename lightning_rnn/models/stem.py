@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.models.padding import valid_steps
+from lightning_rnn.padding import Padding
 
 
 class MaskedBatchNorm(nn.Module):
@@ -98,12 +99,13 @@ class ConvStem(nn.Module):
         )
         self.norms = nn.ModuleList(MaskedBatchNorm(num_channels) for _ in self.convs)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, ceil(T / 4), C) and the lengths in it (B,), from (B, T, F), zero after each end."""
+    def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
+        """Return (B, ceil(T / 4), C) and its padding, from (B, T, F), zero after each end."""
         x = x.transpose(1, 2)  # (B, F, T)
+        lengths = padding.lengths
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
             lengths = (lengths + 1) // 2
             mask = valid_steps(lengths, x.shape[2])[:, None]  # (B, 1, T)
             x = norm(x, mask).relu().masked_fill(~mask, 0.0)
-        return x.transpose(1, 2), lengths
+        return x.transpose(1, 2), Padding(lengths, padding.is_full)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_rnn.models.padding import can_ask
+from lightning_rnn.padding import Padding
 
 Parts = list[
     tuple[int, int, int]
@@ -19,20 +19,20 @@ WORTH_CUTTING = (
 )  # values of a direction's states that a further part must spare: beginning one has its price
 
 
-def cut(lengths: Tensor, width: int, hidden_size: int) -> Parts | None:
+def cut(padding: Padding, width: int, hidden_size: int) -> Parts | None:
     """Cut a batch in descending order of length into parts without the sequences that have ended.
 
     Args:
-        lengths: (B,).
+        padding: Number of steps of each sequence.
         width: T.
         hidden_size: H.
 
     Returns:
         The parts; None where that spares little or Python cannot ask for lengths.
     """
-    if not can_ask(lengths):
+    if padding.is_full or not padding.is_readable:
         return None
-    known = lengths.tolist()
+    known = padding.lengths.tolist()
     if any(before < after for before, after in pairwise(known)):
         return None
 

@@ -8,13 +8,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.evaluation.calibration import Aim, fit_decision, too_few
-from lightning_rnn.evaluation.metrics import Outcome, gather_outcomes
+from lightning_rnn.evaluation.results import Evaluation, gather_evaluations
 from lightning_rnn.models.decision import Decision
+from lightning_rnn.models.losses import cross_entropies
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
 
 
-class Decide(Callback):
+class Calibrate(Callback):
     """Fits temperature and threshold on the validation part and stores them in the checkpoint."""
 
     def __init__(
@@ -64,9 +65,10 @@ class Decide(Callback):
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             for batch in data.val_dataloader():
                 batch = trainer.strategy.batch_to_device(batch, pl_module.device)
-                logits = network(batch.x, batch.lengths).float()
-                parts.append(Outcome(batch.index, logits, batch.y, None))
-        self._fit(trainer, gather_outcomes(parts), path, content)
+                logits = network(batch.x, batch.padding).float()
+                losses = cross_entropies(logits, batch.y)
+                parts.append(Evaluation(batch.index, logits, batch.y, losses))
+        self._fit(trainer, gather_evaluations(parts), path, content)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where `validate` has judged a checkpoint, fit and store."""
@@ -81,14 +83,15 @@ class Decide(Callback):
             torch.load(path, map_location="cpu", weights_only=True),
         )
 
-    def _fit(self, trainer: Trainer, outcome: Outcome, path: Path, content: dict[str, Any]) -> None:
+    def _fit(
+        self, trainer: Trainer, outcome: Evaluation, path: Path, content: dict[str, Any]
+    ) -> None:
         outcome, decision = outcome.cpu(), Decision()
-        assert outcome.y is not None
-        missing = too_few(outcome.y, decision.table(outcome.logits).shape[1])
+        missing = too_few(outcome.labels, decision.table(outcome.logits).shape[1])
         if missing is None or self.when == "always":
             text = fit_decision(decision, outcome, self.aim)
         else:
-            text = f"temperature 1, threshold 0.5: found {missing}, or --decide.when always"
+            text = f"temperature 1, threshold 0.5: found {missing}, or --calibrate.when always"
         if trainer.is_global_zero:  # a new file: last.ckpt may be another name of the old one
             content["state_dict"] |= {
                 f"network.decision.{k}": v for k, v in decision.state_dict().items()

@@ -1,7 +1,8 @@
 """The LightningModule: loss, metrics, optimiser and learning rate around a network."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,31 +14,19 @@ from lightning_rnn.data.loader import EvalSampler, SequenceLoader
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.distributed import gather_objects
 from lightning_rnn.errors import DataError, NumericError, check
-from lightning_rnn.evaluation.metrics import Outcome, evaluate, gather_outcomes
+from lightning_rnn.evaluation.metrics import evaluate
+from lightning_rnn.evaluation.results import Evaluation, Predictions, gather_evaluations
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import class_weight, cross_entropies
-from lightning_rnn.models.network import Pooling, SequenceNetwork, Stem
+from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
+from lightning_rnn.padding import Padding
 from lightning_rnn.training.schedules import Schedule, learning_rate
 
-ARCHITECTURE = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem")
+ARCHITECTURE = tuple(field.name for field in fields(NetworkOptions))
 COUNT_EVERY = 256  # steps after which the training metrics are brought up to date: looking stops an accelerator
 SMALL = 128  # hidden size up to which a second thread costs more than it brings, and far more on a busy machine
 FUSED_ON = ("cpu", "cuda")  # where Adam in one kernel is known to be right
-
-
-class Prediction(NamedTuple):
-    """What `predict_step` returns for a batch.
-
-    Attributes:
-        index: (B,) int64, row in the data set; -1 for a row that only fills an empty rank.
-        probability: (B,) of the second class, or (B, K).
-        label: (B,) int64, code of the decided class.
-    """
-
-    index: Tensor  # type: ignore[assignment]  # not the tuple's method, which nobody needs
-    probability: Tensor
-    label: Tensor
 
 
 class SequenceClassifier(LightningModule):
@@ -107,9 +96,7 @@ class SequenceClassifier(LightningModule):
             schedule in ("constant", "cosine", "onecycle"), "schedule", schedule, "a known schedule"
         )
         self.schema = Schema(input_size, names, feature_names)
-        self.network = SequenceNetwork(
-            input_size=input_size,
-            num_classes=num_classes,
+        options = NetworkOptions(
             cell=cell,
             hidden_size=hidden_size,
             num_layers=num_layers,
@@ -118,22 +105,25 @@ class SequenceClassifier(LightningModule):
             pooling=pooling,
             stem=stem,
         )
+        self.network = SequenceNetwork(
+            input_size=input_size, num_classes=num_classes, options=options
+        )
         self.lr, self.schedule = lr, schedule
         self.register_buffer("class_weight", class_weight(num_classes, pos_weight, class_weights))
         self._weighs = pos_weight is not None or class_weights is not None
-        self._evaluated: list[Outcome] = []
+        self._evaluated: list[Evaluation] = []
         self._train_sums = [0.0, 0.0, 0.0]  # loss, correct, count of the epoch so far,
         self._uncounted: list[
             tuple[Tensor, Tensor, Tensor]
         ] = []  # and logits, labels, loss of steps not yet in it
-        self.outcome: Outcome | None = (
+        self.outcome: Evaluation | None = (
             None  # of the last evaluation, on all ranks: callbacks look closer
         )
         self._norm: Tensor | None = None  # of the last step's gradients
         self.stored_metrics: dict[str, float] = {}  # the newest ones when the checkpoint was saved
         self.stored_step = 0  # optimiser steps by then
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
         """Return logits (B,) or (B, K) from raw values (B, T, F); see `SequenceNetwork.forward`."""
         logits: Tensor = self.network(x, lengths)
         return logits
@@ -209,7 +199,7 @@ class SequenceClassifier(LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence's weighted by its class."""
-        logits, y = self.network(batch.x, batch.lengths), self._labels(batch)
+        logits, y = self.network(batch.x, batch.padding), self._labels(batch)
         loss = (
             self._losses(logits, y).mean()
             if self._weighs
@@ -329,10 +319,10 @@ class SequenceClassifier(LightningModule):
         """Log the metrics of the test part."""
         self._log_metrics("test", full=True)
 
-    def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Prediction:
+    def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
         """Return index, probability and label code of each sequence."""
-        logits, decision = self(batch.x, batch.lengths), self.network.decision
-        return Prediction(batch.index, decision.probabilities(logits), decision.decide(logits))
+        logits, decision = self(batch.x, batch.padding), self.network.decision
+        return Predictions(batch.index, decision.probabilities(logits), decision.decide(logits))
 
     @torch.inference_mode()
     def predict_proba(self, x: Any) -> np.ndarray:
@@ -354,17 +344,16 @@ class SequenceClassifier(LightningModule):
             )
         training = self.training
         self.eval()
-        parts = []
+        rows, probabilities = [], []
         for batch in SequenceLoader(
             lambda _: sequences, EvalSampler(sequences.lengths, batch_size=1)
         ):
             logits = self(batch.x.to(self.class_weight), batch.lengths.to(self.device))
-            parts.append(
-                Outcome(batch.index, self.network.decision.probabilities(logits).cpu(), None, None)
-            )
+            rows.append(batch.index)
+            probabilities.append(self.network.decision.probabilities(logits).cpu())
         self.train(training)
-        order = torch.cat([part.index for part in parts]).argsort()
-        return torch.cat([part.logits for part in parts])[order].numpy()
+        order = torch.cat(rows).argsort()
+        return torch.cat(probabilities)[order].numpy()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what names code; add the newest metrics and the epoch's sums of all ranks."""
@@ -391,11 +380,11 @@ class SequenceClassifier(LightningModule):
         ).tolist()
 
     def _collect(self, batch: SequenceBatch) -> None:
-        logits, y = self(batch.x, batch.lengths).float(), self._labels(batch)
-        self._evaluated.append(Outcome(batch.index, logits, y, self._losses(logits, y)))
+        logits, y = self(batch.x, batch.padding).float(), self._labels(batch)
+        self._evaluated.append(Evaluation(batch.index, logits, y, self._losses(logits, y)))
 
     def _log_metrics(self, prefix: str, *, full: bool) -> None:
-        self.outcome = gather_outcomes(self._evaluated)
+        self.outcome = gather_evaluations(self._evaluated)
         metrics = evaluate(self.outcome, self.network.decision, full=full)
         if full and self.network.decision.is_fitted:
             before = evaluate(self.outcome, Decision(), full=full)

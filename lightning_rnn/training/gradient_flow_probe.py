@@ -7,7 +7,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_rnn.data.base_module import SequenceDataModule
-from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import check
 from lightning_rnn.evaluation.gradient_flow import Memory, attribute, probe
 from lightning_rnn.evaluation.plots import attribution, gradient_curves, gradient_heat_map, pixels
@@ -18,7 +17,7 @@ PROBED, SHOWN = 32, 4  # sequences probed, and drawn with what their steps add
 LONGEST = 2000  # steps up to which sequences are probed unasked
 
 
-class MemoryProbe(Callback):
+class GradientFlowProbe(Callback):
     """Shows how far back the network remembers; see `lightning_rnn.memory.probe`."""
 
     def __init__(self, *, every_n_epochs: int | None = None) -> None:
@@ -55,7 +54,7 @@ class MemoryProbe(Callback):
         batch = sequences.batch(torch.tensor(rows))
         if self.every_n_epochs is None and batch.x.shape[1] > LONGEST:
             return
-        batch = SequenceBatch(*(column.to(pl_module.device) for column in batch))  # type: ignore[union-attr]  # labelled, as it trains
+        batch = batch.to(pl_module.device)
         memory = probe(pl_module.network, batch)
         self.epochs.append(epoch)
         for name, curve in memory.gradients.items():
@@ -67,7 +66,7 @@ class MemoryProbe(Callback):
             {f"memory/{name}": value for name, value in numbers.items()}, step
         )  # type: ignore[union-attr]  # it has a writer
         if (self.every_n_epochs is not None or is_due(epoch, None, first=FIRST)) and can_draw():
-            shown = SequenceBatch._make(column[:SHOWN] for column in batch)  # type: ignore[index]  # labelled, as above
+            shown = sequences.batch(torch.tensor(rows[:SHOWN])).to(pl_module.device)
             drawn = attribution(attribute(pl_module.network, shown), sequences, rows[:SHOWN])
             self._draw(writer, memory, drawn, step)
 

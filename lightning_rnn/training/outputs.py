@@ -12,8 +12,8 @@ from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.intervals import intervals
-from lightning_rnn.evaluation.metrics import Outcome, gather_outcomes
-from lightning_rnn.training.classifier import Prediction, SequenceClassifier
+from lightning_rnn.evaluation.results import Predictions, gather_predictions
+from lightning_rnn.training.classifier import SequenceClassifier
 
 
 class TestMetricsFile(Callback):
@@ -81,7 +81,7 @@ class PredictionsFile(Callback):
             self.path = next(
                 free for n in count(2) if not (free := folder / f"predictions-{n}.csv").exists()
             )
-        self._parts: list[Outcome] = []
+        self._parts: list[Predictions] = []
 
     def on_predict_batch_end(
         self,
@@ -93,12 +93,12 @@ class PredictionsFile(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect a batch."""
-        assert isinstance(outputs, Prediction)
-        self._parts.append(Outcome(outputs.index, outputs.probability, outputs.label, None))
+        assert isinstance(outputs, Predictions)
+        self._parts.append(outputs)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather all ranks' predictions and write the file."""
-        outcome = gather_outcomes(self._parts)  # a collective call
+        outcome = gather_predictions(self._parts)  # a collective call
         self._parts = []
         if trainer.is_global_zero:
             data = trainer.datamodule  # type: ignore[attr-defined]
@@ -110,11 +110,10 @@ class PredictionsFile(Callback):
             self._write(outcome.cpu(), sequences.ids, pl_module.schema.class_names)
             print(f"{len(outcome.index)} predictions written to {self.path}")
 
-    def _write(self, outcome: Outcome, ids: np.ndarray | None, class_names: list[str]) -> None:
+    def _write(self, outcome: Predictions, ids: np.ndarray | None, class_names: list[str]) -> None:
         import polars
 
-        index, probability, labels, _ = outcome
-        assert labels is not None
+        index, probability, labels = outcome.index, outcome.probabilities, outcome.labels
         columns: dict[str, Any] = {
             "id": index.numpy() if ids is None else ids[index.numpy()].tolist()
         }

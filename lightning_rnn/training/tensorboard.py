@@ -113,9 +113,9 @@ class Figures(Callback):
             pl_module.network.decision,
             pl_module.schema.class_names,
         )
-        assert outcome is not None and outcome.y is not None
+        assert outcome is not None
         if writer is not None:
-            table, labels = decision.table(outcome.logits).cpu(), outcome.y.cpu()
+            table, labels = decision.table(outcome.logits).cpu(), outcome.labels.cpu()
             for k in shown_classes(labels.numpy(), len(names)):
                 tag = f"{part}/pr_curve" if len(names) == 2 else f"{part}/pr_curve/{names[k]}"
                 writer.add_pr_curve(tag, labels == k, table[:, k], step)

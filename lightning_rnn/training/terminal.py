@@ -36,7 +36,7 @@ class EpochLines(Callback):
             }
             sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
             lengths = torch.cat([part.lengths for part in parts.values()])
-            width, names, _ = data.schema
+            width, names = data.schema.num_features, data.schema.class_names
             print(
                 f"data: {sizes} sequences; steps: {span(lengths)}; features: {width}; classes: {', '.join(names)}"
             )

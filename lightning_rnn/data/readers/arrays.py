@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rnn.data.disk_rows import StoredRows
+from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.contents import (
     FileContents,
-    Wanted,
+    ReadOptions,
     choose_features,
     class_names,
     complete,
@@ -29,7 +29,7 @@ CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
 DEFLATE_LIMIT = 1032  # no deflate stream grows more than this when unpacked
 
 
-def read_npz(path: Path, wanted: Wanted) -> FileContents:
+def read_npz(path: Path, wanted: ReadOptions) -> FileContents:
     """`X` (N, T, F) or (N, T), or (sum of T_i, F) with `lengths`; optional `y`, `groups`, `ids`."""
     titles = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
     with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
@@ -73,7 +73,7 @@ def _unpack(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def read_npy(path: Path, wanted: Wanted) -> FileContents:
+def read_npy(path: Path, wanted: ReadOptions) -> FileContents:
     """Open the values, large ones to be read when needed, and what is beside them.
 
     `lengths`, `labels`, `groups` and `ids` are files `name_lengths.npy` beside `name.npy`, or in a folder
@@ -111,7 +111,10 @@ def is_checked(folder: Path) -> bool:
 
 
 def _from_arrays(
-    arrays: dict[str, np.ndarray], titles: dict[str, str], wanted: Wanted, checked: bool = False
+    arrays: dict[str, np.ndarray],
+    titles: dict[str, str],
+    wanted: ReadOptions,
+    checked: bool = False,
 ) -> FileContents:
     values, lengths = arrays["values"], arrays.get("lengths")
     if values.dtype.kind not in "biuf":
@@ -170,7 +173,7 @@ def _from_arrays(
 
 
 def _feature_names(
-    found: np.ndarray, num_features: int, wanted: Wanted
+    found: np.ndarray, num_features: int, wanted: ReadOptions
 ) -> tuple[list[str], list[int] | None]:
     """Return the names of the features to take, and their columns unless they are all, in order."""
     if found.shape != (num_features,) or found.dtype.kind != "U":
@@ -182,12 +185,12 @@ def _feature_names(
     return chosen, None if chosen == names else [names.index(name) for name in chosen]
 
 
-def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | StoredRows:
+def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | DiskRows:
     """Return the values, or what reads them from their file when needed."""
     # a copy of a mapping, made where the file has another order, has no file name
     if isinstance(values, np.memmap) and values.filename and values.nbytes > IN_MEMORY:
         path = Path(str(values.filename))
-        return StoredRows(
+        return DiskRows(
             path, offset=values.offset, shape=values.shape, dtype=values.dtype, columns=columns
         )
     return values if columns is None else values[:, columns]

@@ -6,7 +6,8 @@ Lines are counted from 1, as editors do; rows, sequences and steps from 0, as Nu
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ NUMBERS_ACCEPTED = (
 BOM = b"\xef\xbb\xbf"
 
 
-class FileContents(NamedTuple):
+@dataclass(frozen=True)
+class FileContents:
     """What a file holds.
 
     Attributes:
@@ -35,7 +37,8 @@ class FileContents(NamedTuple):
     feature_names: list[str] | None
 
 
-class Wanted(NamedTuple):
+@dataclass(frozen=True)
+class ReadOptions:
     """What to read of a file; a folder made by `pack` needs none of the columns but the features.
 
     Attributes:
@@ -130,7 +133,7 @@ def complete(names: Any, what: str, place: Callable[[int], str], required: bool 
     return None if len(missing) else names
 
 
-def choose_features(has: list[str], wanted: Wanted) -> list[str]:
+def choose_features(has: list[str], wanted: ReadOptions) -> list[str]:
     """Return the features to take of those that there are, in order; refuse a file that has others."""
     asked = has if wanted.feature_columns is None else wanted.feature_columns
     there, asks = set(has), Counter(asked)

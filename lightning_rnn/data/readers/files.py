@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from lightning_rnn.data.readers.arrays import read_npy, read_npz
-from lightning_rnn.data.readers.contents import FileContents, Wanted, reason
+from lightning_rnn.data.readers.contents import FileContents, ReadOptions, reason
 from lightning_rnn.data.readers.tables import read_table
 from lightning_rnn.data.readers.text import read_ts, read_tsv
 from lightning_rnn.errors import DataError
 
-DEFAULT = Wanted()
-READERS: dict[str, Callable[[Path, Wanted], FileContents]] = {
+DEFAULT = ReadOptions()
+READERS: dict[str, Callable[[Path, ReadOptions], FileContents]] = {
     ".ts": read_ts,
     ".tsv": read_tsv,
     ".npz": read_npz,
@@ -23,7 +23,7 @@ READERS: dict[str, Callable[[Path, Wanted], FileContents]] = {
 }
 
 
-def read_file(path: str | Path, wanted: Wanted = DEFAULT) -> FileContents:
+def read_file(path: str | Path, wanted: ReadOptions = DEFAULT) -> FileContents:
     """Read sequences and class names from one file; the extension, in any case, names the format.
 
     Args:
@@ -62,7 +62,7 @@ def errors_of(path: Path) -> Iterator[None]:
         ) from error
 
 
-def reader_of(path: Path, wanted: Wanted) -> Callable[[Path, Wanted], FileContents]:
+def reader_of(path: Path, wanted: ReadOptions) -> Callable[[Path, ReadOptions], FileContents]:
     """Return the reader of a file or folder.
 
     Raises:

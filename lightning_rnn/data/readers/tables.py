@@ -11,7 +11,7 @@ from lightning_rnn.data.readers.contents import (
     MISSING,
     NUMBERS_ACCEPTED,
     FileContents,
-    Wanted,
+    ReadOptions,
     choose_features,
     class_name,
     complete,
@@ -33,13 +33,13 @@ TIME_KINDS: tuple[str, ...] = (
 )  # what text is read as, if all of it can be
 
 
-def read_table(path: Path, wanted: Wanted) -> FileContents:
+def read_table(path: Path, wanted: ReadOptions) -> FileContents:
     """Read long form, one row a time step, where there is an id column; else wide form, one row a sequence."""
     return contents_of(next(tables(path)), wanted)[0]
 
 
 def contents_of(
-    rows: Rows, wanted: Wanted, time_kinds: tuple[str, ...] = TIME_KINDS
+    rows: Rows, wanted: ReadOptions, time_kinds: tuple[str, ...] = TIME_KINDS
 ) -> tuple[FileContents, np.ndarray]:
     """Make sequences of rows.
 
@@ -92,7 +92,7 @@ def contents_of(
     ), rows.numbers[at]
 
 
-def features_of(columns: list[str], wanted: Wanted) -> list[str]:
+def features_of(columns: list[str], wanted: ReadOptions) -> list[str]:
     """Return the features in order, once every column that was asked for is there, and no other."""
     roles = {
         "label_column": wanted.label_column if wanted.require_labels else None,

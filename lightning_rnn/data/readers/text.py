@@ -14,7 +14,7 @@ from lightning_rnn.data.readers.contents import (
     NUMBER,
     NUMBERS_ACCEPTED,
     FileContents,
-    Wanted,
+    ReadOptions,
     class_name,
     class_names,
     complete,
@@ -67,7 +67,7 @@ def _number(cell: str) -> float:
     return math.nan if cell in MISSING or cell.lower() == "nan" else math.inf
 
 
-def _from_lines(cases: list[_Case], wanted: Wanted) -> FileContents:
+def _from_lines(cases: list[_Case], wanted: ReadOptions) -> FileContents:
     if not cases:
         raise DataError("found no lines with values, accepted is at least one")
     rows = [case.row for case in cases]
@@ -79,7 +79,7 @@ def _from_lines(cases: list[_Case], wanted: Wanted) -> FileContents:
     return FileContents(sequences, labels, None)
 
 
-def read_tsv(path: Path, wanted: Wanted) -> FileContents:
+def read_tsv(path: Path, wanted: ReadOptions) -> FileContents:
     """UCR: no header, the label first, then the steps of one feature."""
     cases: list[_Case] = []
     for line, text in _lines(path):
@@ -97,7 +97,7 @@ def read_tsv(path: Path, wanted: Wanted) -> FileContents:
     return _from_lines(cases, wanted)
 
 
-def read_ts(path: Path, wanted: Wanted) -> FileContents:
+def read_ts(path: Path, wanted: ReadOptions) -> FileContents:
     """Sktime, aeon: a header, then a line a sequence: its channels and at last its label between colons."""
     lines = _lines(path, (b"#", b"%"))
     has_target, has_label, declared = _ts_header(lines)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data import sequences as sequences_module
-from lightning_rnn.data.disk_rows import StoredRows
+from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.loader import SequenceLoader, TrainSampler
 from lightning_rnn.data.readers import arrays as array_files
-from lightning_rnn.data.readers.contents import Wanted
+from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
@@ -29,7 +29,7 @@ def path(tmp_path_factory):
 
 def store(path, array, columns=None):
     path.write_bytes(bytes(OFFSET) + array.tobytes())
-    return StoredRows(path, offset=OFFSET, shape=array.shape, dtype=array.dtype, columns=columns)
+    return DiskRows(path, offset=OFFSET, shape=array.shape, dtype=array.dtype, columns=columns)
 
 
 @given(
@@ -124,7 +124,7 @@ def test_large_npy_files_are_not_in_memory(tmp_path, monkeypatch, dtype, order):
     monkeypatch.setattr(array_files, "IN_MEMORY", 0)
     large = read_file(tmp_path / "a.npy").sequences
     assert isinstance(small.values, torch.Tensor)
-    assert isinstance(large.values, StoredRows) == (order == "C")
+    assert isinstance(large.values, DiskRows) == (order == "C")
     assert torch.equal(large.batch(torch.arange(4)).x, small.batch(torch.arange(4)).x)
     assert torch.equal(small.batch(torch.arange(4)).x, torch.from_numpy(array.astype(np.float32)))
 
@@ -145,14 +145,14 @@ GOOD = {"values": VALUES, "lengths": [1, 3], "labels": ["x", "y"]}
 
 def test_a_folder_of_arrays_is_a_file(tmp_path):
     path = folder(tmp_path / "a", **GOOD, groups=["g", "h"], features=["u", "v"])
-    contents = read_file(path, Wanted(group_column="any"))
+    contents = read_file(path, ReadOptions(group_column="any"))
     assert contents.sequences.lengths.tolist() == [1, 3]
     assert contents.labels.tolist() == ["x", "y"]
     assert contents.feature_names == ["u", "v"]
     assert contents.sequences.groups.tolist() == ["g", "h"]
     assert contents.sequences.ids.tolist() == ["0", "1"]
     path = folder(tmp_path / "b", values=VALUES.reshape(2, 2, 2), labels=[1, 2])
-    block = read_file(path, Wanted(id_column="for others"))
+    block = read_file(path, ReadOptions(id_column="for others"))
     assert (block.sequences.lengths.tolist(), block.feature_names) == ([2, 2], None)
 
 
@@ -160,15 +160,15 @@ def test_a_folder_of_arrays_is_a_file(tmp_path):
 def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(array_files, "IN_MEMORY", limit)
     path = folder(tmp_path / "a", **GOOD, features=["u", "v"])
-    contents = read_file(path, Wanted(feature_columns=["v", "u"]))
+    contents = read_file(path, ReadOptions(feature_columns=["v", "u"]))
     assert contents.feature_names == ["v", "u"]
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
     with pytest.raises(
         DataError, match="a: features that differ: found no feature 'w', accepted are 'w'"
     ):
-        read_file(path, Wanted(feature_columns=["w"]))
+        read_file(path, ReadOptions(feature_columns=["w"]))
     with pytest.raises(DataError, match="found also 'u'"):
-        read_file(path, Wanted(feature_columns=["v"], only_features=True))
+        read_file(path, ReadOptions(feature_columns=["v"], only_features=True))
 
 
 @pytest.mark.parametrize(

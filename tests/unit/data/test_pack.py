@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import table_rows as rows
-from lightning_rnn.data.readers.contents import Wanted
+from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.errors import DataError
 
@@ -52,7 +52,7 @@ def check(path, **options):
     reading = {
         name: options[name] for name in ("group_column", "require_labels") if name in options
     }
-    assert_equal(read_file(folder, Wanted(**reading)), read_file(path, Wanted(**options)))
+    assert_equal(read_file(folder, ReadOptions(**reading)), read_file(path, ReadOptions(**options)))
     return folder
 
 
@@ -142,7 +142,7 @@ def test_other_formats(tmp_path, files):
     assert_equal(read_file(tmp_path / "packed"), read_file(path))
     np.savez(tmp_path / "a.npz", X=np.ones((2, 3, 1)), y=[1, 2], ids=["u", "v"], groups=["g", "h"])
     pack(input=str(tmp_path / "a.npz"), output=str(tmp_path / "b"), group_column="any")
-    grouped = Wanted(group_column="any")
+    grouped = ReadOptions(group_column="any")
     assert_equal(read_file(tmp_path / "b", grouped), read_file(tmp_path / "a.npz", grouped))
     pack(input=str(tmp_path / "b"), output=str(tmp_path / "c"), group_column="any")
     assert_equal(read_file(tmp_path / "c", grouped), read_file(tmp_path / "b", grouped))

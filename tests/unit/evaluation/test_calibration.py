@@ -24,7 +24,7 @@ from lightning_rnn.evaluation.calibration import (
     fit_threshold,
     too_few,
 )
-from lightning_rnn.evaluation.metrics import Outcome
+from lightning_rnn.evaluation.metrics import Evaluation
 from lightning_rnn.models.decision import Decision
 
 CHECKPOINTS = Path("lightning_logs/version_0/checkpoints")
@@ -117,7 +117,7 @@ def test_a_precision_out_of_reach_leaves_the_threshold():
     logits, y = torch.tensor([3.0, 2.0, 1.0, -1.0] * 10), torch.tensor([0, 1, 0, 1] * 10)
     decision = Decision()
     text = fit_decision(
-        decision, Outcome(torch.arange(40), logits, y, None), Aim.parse("precision>=0.9")
+        decision, Evaluation(torch.arange(40), logits, y, None), Aim.parse("precision>=0.9")
     )
     assert float(decision.threshold) == 0.5 and "no threshold reaches precision>=0.9" in text
 
@@ -148,7 +148,7 @@ def stored(path):
 
 
 def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, run_apart, tiny):
-    out = run_ok("fit", *tiny, *VAL, "--decide.aim", "recall>=0.95")
+    out = run_ok("fit", *tiny, *VAL, "--calibrate.aim", "recall>=0.95")
     temperature, threshold = stored(BEST)
     assert temperature != 1 and threshold != 0.5 and stored(LAST) == (1, 0.5)
     found = re.search(
@@ -187,9 +187,9 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
 def test_too_little_validation_sets_nothing(trained, run_ok):
     message = "decision: temperature 1, threshold 0.5: found 32 validation sequences"
     assert message in Path("fit.txt").read_text() and stored(BEST) == (1, 0.5)
-    assert message in run_ok("validate", "--decide.aim", "f1")
+    assert message in run_ok("validate", "--calibrate.aim", "f1")
     last = LAST.read_bytes()
-    out = run_ok("validate", "--decide.aim", "f1", "--decide.when", "always")
+    out = run_ok("validate", "--calibrate.aim", "f1", "--calibrate.when", "always")
     assert "threshold" in out and "f1" in out and stored(BEST) != (1, 0.5)
     assert LAST.read_bytes() == last
     before = BEST.read_bytes()
@@ -203,11 +203,11 @@ def test_without_validation(empty, run_ok, tiny):
 
 
 def test_never_and_nonsense(empty, run, run_ok, tiny):
-    assert "decision" not in run_ok("fit", *tiny, *VAL, "--decide.when", "never") and stored(
+    assert "decision" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never") and stored(
         BEST
     ) == (1, 0.5)
-    result = run("fit", *tiny, *VAL, "--decide.aim", "best")
-    assert result.code == 2 and "--decide.aim: found 'best', accepted is accuracy" in result.err
+    result = run("fit", *tiny, *VAL, "--calibrate.aim", "best")
+    assert result.code == 2 and "--calibrate.aim: found 'best', accepted is accuracy" in result.err
 
 
 def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, tiny):
@@ -249,7 +249,7 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
 def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
     paths = [files / f"JapaneseVowels_slice_{part}.ts" for part in ("TRAIN", "TEST")]
     out = run_ok("fit", *tiny, "--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1],
-                 "--decide.aim", "f1", "--decide.when", "always")  # fmt: skip
+                 "--calibrate.aim", "f1", "--calibrate.when", "always")  # fmt: skip
     assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).part("val")) > 0
     temperature, threshold = stored(BEST)
     assert (

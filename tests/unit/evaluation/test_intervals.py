@@ -6,7 +6,7 @@ import torch
 from helpers import outcome, random_outcome
 
 from lightning_rnn.evaluation.intervals import _draw, _units, _Weighted, intervals
-from lightning_rnn.evaluation.metrics import Outcome, evaluate
+from lightning_rnn.evaluation.metrics import Evaluation, evaluate
 from lightning_rnn.models.decision import Decision
 
 
@@ -34,7 +34,7 @@ def test_a_resample_equals_the_metrics_of_its_sequences(num_classes, groups):
     found = _Weighted(o, decision)(weights)
     for i, row in enumerate(weights.long()):
         drawn = torch.arange(60).repeat_interleave(row)
-        wanted = evaluate(Outcome._make(column[drawn] for column in o), decision, full=True)
+        wanted = evaluate(Evaluation._make(column[drawn] for column in o), decision, full=True)
         if len(o.y[drawn].unique()) == num_classes:
             compared += 1
             assert {k: v[i].item() for k, v in found.items()} == pytest.approx(

@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.evaluation import metrics
-from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, Outcome, evaluate, gather_outcomes
+from lightning_rnn.evaluation.metrics import (
+    CALIBRATION_BINS,
+    Evaluation,
+    evaluate,
+    gather_evaluations,
+)
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
 
@@ -161,35 +166,37 @@ def test_cross_entropies_equal_the_definition(num_classes, n, seed):
 @settings(max_examples=40, deadline=None)
 def test_gathering_restores_the_order_and_drops_fillers(n, size, fillers, seed):
     generator = torch.Generator().manual_seed(seed)
-    whole = Outcome(torch.arange(n), torch.randn(n, 3), torch.arange(n) % 3, torch.rand(n))
+    whole = Evaluation(torch.arange(n), torch.randn(n, 3), torch.arange(n) % 3, torch.rand(n))
     parts = [
-        Outcome._make(c[rows] for c in whole)
+        Evaluation._make(c[rows] for c in whole)
         for rows in torch.randperm(n, generator=generator).split(size)
     ]
-    filler = Outcome(
+    filler = Evaluation(
         torch.tensor([-1]), torch.full((1, 3), 99.0), torch.tensor([2]), torch.tensor([99.0])
     )
     for _ in range(fillers):
         parts.insert(int(torch.randint(len(parts) + 1, (), generator=generator)), filler)
-    for found, expected in zip(gather_outcomes(parts), whole, strict=True):
+    for found, expected in zip(gather_evaluations(parts), whole, strict=True):
         assert torch.equal(found, expected)
 
 
 def test_gathering_from_ranks_changes_no_number(monkeypatch):
     """Each rank's rows travel as one table of float64."""
     index = torch.tensor([2, 0, 2**53, 1])
-    whole = Outcome(
+    whole = Evaluation(
         index,
         torch.randn(4, 3).mul(1e-30),
         torch.tensor([2, 0, 1, 1]),
         torch.tensor([0.1, torch.nan, 0, 3]),
     )
-    ranks = [Outcome._make(column[rows] for column in whole) for rows in (slice(0, 3), slice(3, 4))]
+    ranks = [
+        Evaluation._make(column[rows] for column in whole) for rows in (slice(0, 3), slice(3, 4))
+    ]
     tables = []
     monkeypatch.setattr(metrics, "is_distributed", lambda: True)
     monkeypatch.setattr(metrics, "gather_all_tensors", lambda table: tables.append(table) or tables)
     for i, rank in enumerate(ranks):  # the second has what the first has sent
-        outcome = gather_outcomes([rank])
+        outcome = gather_evaluations([rank])
         assert len(outcome.index) == (3, 4)[i]
     for found, expected in zip(outcome, whole, strict=True):
         torch.testing.assert_close(found, expected[index.argsort()], rtol=0, atol=0, equal_nan=True)
@@ -197,6 +204,6 @@ def test_gathering_from_ranks_changes_no_number(monkeypatch):
 
 
 def test_gathering_without_labels():
-    parts = [Outcome(torch.tensor([i]), torch.tensor([float(i)]), None, None) for i in (1, 0)]
-    index, logits, y, loss = gather_outcomes(parts)
+    parts = [Evaluation(torch.tensor([i]), torch.tensor([float(i)]), None, None) for i in (1, 0)]
+    index, logits, y, loss = gather_evaluations(parts)
     assert (index.tolist(), logits.tolist(), y, loss) == ([0, 1], [0.0, 1.0], None, None)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
-from lightning_rnn.data.readers.contents import Wanted
+from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.data.readers.files import read_file
 
 RUN = Path("lightning_logs/version_0")
@@ -23,7 +23,7 @@ def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
     table = pl.read_csv(RUN / "earliness.csv")
     assert table["share_seen"].to_list() == [round(0.1 * k, 1) for k in range(1, 11)]
     model = SequenceClassifier.load_from_checkpoint(RUN / "checkpoints/best.ckpt")
-    wanted = Wanted(
+    wanted = ReadOptions(
         id_column="id", time_column="time", group_column="group", feature_columns=["a", "b"]
     )
     contents = read_file("test.csv", wanted)

@@ -20,7 +20,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.evaluation.gradient_flow import horizon
-from lightning_rnn.evaluation.metrics import Outcome
+from lightning_rnn.evaluation.metrics import Evaluation
 from lightning_rnn.evaluation.plots import _cumulated, evaluation_figures, pixels
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import tensorboard
@@ -39,7 +39,7 @@ EVALUATION = (
 MEMORY = {f"memory/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")}
 SMALL = ("--data.num_train", 64, "--data.num_val", 120, "--data.num_test", 64, "--data.min_length", 4,
          "--model.cell", "lstm")  # fmt: skip
-EACH = ("--figures.every_n_epochs", 1, "--memory.every_n_epochs", 1)
+EACH = ("--figures.every_n_epochs", 1, "--gradient_flow.every_n_epochs", 1)
 
 
 def events():
@@ -161,9 +161,11 @@ def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
 
 
 def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
-    run_ok("fit", *tiny, *SMALL, "--memory.every_n_epochs", 1, "--trainer.max_epochs", 2)
+    run_ok("fit", *tiny, *SMALL, "--gradient_flow.every_n_epochs", 1, "--trainer.max_epochs", 2)
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)
-    state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["callbacks"]["MemoryProbe"]
+    state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["callbacks"][
+        "GradientFlowProbe"
+    ]
     assert (
         state["epochs"] == [1, 2, 3]
         and [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
@@ -172,7 +174,7 @@ def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
     assert found == [horizon(curve) for curve in state["curves"]["layer0"]]
 
 
-@pytest.mark.parametrize("option", ["--figures.every_n_epochs", "--memory.every_n_epochs"])
+@pytest.mark.parametrize("option", ["--figures.every_n_epochs", "--gradient_flow.every_n_epochs"])
 def test_intervals_are_checked(empty, run, option):
     result = run("fit", option, 0)
     assert result.code == 2
@@ -232,7 +234,7 @@ def test_curves_equal_scikit_learns():
 def test_figures_say_the_truth(monkeypatch):
     """Texts in the axes against scikit-learn."""
     monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26, which is allowed, has none
-    o: Outcome = random_outcome(2, 70, 4)
+    o: Evaluation = random_outcome(2, 70, 4)
     drawn = dict(evaluation_figures(o, Decision(), sequences([5] * 70), ["no", "yes"]))
     y, p = o.y.numpy(), o.logits.double().sigmoid().numpy()
     labels = {

@@ -17,7 +17,7 @@ from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.readers import arrays as array_files
 from lightning_rnn.data.readers.contents import (
     FileContents,
-    Wanted,
+    ReadOptions,
     class_name,
     class_names,
     sort_classes,
@@ -40,7 +40,7 @@ def refused(tmp_path, capfd, monkeypatch):
             content.encode() if isinstance(content, str) else content
         )
         with pytest.raises(DataError) as caught:
-            read_file(path, Wanted(**options))
+            read_file(path, ReadOptions(**options))
         message = str(caught.value)
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
@@ -64,7 +64,7 @@ def accepted(tmp_path):
         content(path) if callable(content) else path.write_bytes(
             content.encode() if isinstance(content, str) else content
         )
-        return read_file(path, Wanted(**options))
+        return read_file(path, ReadOptions(**options))
 
     return read
 
@@ -539,7 +539,7 @@ def test_formats_agree(tmp_path):
     pl.DataFrame(long).write_csv(tmp_path / "long.csv")
     pl.DataFrame(long).write_parquet(tmp_path / "long.parquet")
     first, *others = [
-        read_file(path, Wanted(**(LONG if path.stem == "long" else {})))
+        read_file(path, ReadOptions(**(LONG if path.stem == "long" else {})))
         for path in sorted(tmp_path.iterdir())
         if path.stem != "a_labels"
     ]
@@ -626,7 +626,7 @@ def damaged(draw, good):
 
 def try_to_read(path, **options):
     try:
-        contents = read_file(path, Wanted(**options))
+        contents = read_file(path, ReadOptions(**options))
     except DataError as error:
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)

@@ -1,0 +1,51 @@
+"""Where the sequences of a padded batch end."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Lengths of the sequences of a padded batch (B, T, ...), and whether there is any padding at all.
+
+    Attributes:
+        lengths: (B,) int64, number of steps of each sequence, from 1 to T.
+        is_full: Whether every sequence is known to have T steps. Masks, gathers and reordering are then
+            skipped. False means "not known": the result is the same, only slower.
+    """
+
+    lengths: Tensor
+    is_full: bool = False
+
+    @classmethod
+    def of(cls, lengths: Tensor, width: int) -> "Padding":
+        """Describe a batch of which only the lengths are known.
+
+        Args:
+            lengths: (B,) int64.
+            width: T.
+
+        Example:
+            >>> Padding.of(torch.tensor([3, 3]), width=3).is_full
+            True
+            >>> Padding.of(torch.tensor([3, 1]), width=3).is_full
+            False
+        """
+        padding = cls(lengths)
+        if not padding.is_readable:
+            return padding
+        return cls(lengths, is_full=int(lengths.min()) == width)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether Python may read the lengths.
+
+        Reading them would stall an accelerator, and would be recorded as a constant in a traced graph.
+        """
+        return self.lengths.is_cpu and not torch.jit.is_tracing()
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Padding":
+        """Return the padding with its lengths on a device."""
+        return Padding(self.lengths.to(device, non_blocking=non_blocking), self.is_full)
