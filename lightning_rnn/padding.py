@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: part of a SequenceBatch, see there
 class Padding:
-    """Lengths of the sequences of a padded batch (B, T, ...), and whether there is any padding at all.
+    """Lengths of the sequences of a padded batch (B, T, ...), and whether any step is padding.
 
     Attributes:
         lengths: (B,) int64, number of steps of each sequence, from 1 to T.
-        is_full: Whether every sequence is known to have T steps. Masks, gathers and reordering are then
-            skipped. False means "not known": the result is the same, only slower.
+        is_full: Whether every sequence is known to have T steps. Masks, gathers and reordering are
+            then skipped. False means "not known": the result is the same, only slower.
     """
 
     lengths: Tensor

@@ -20,9 +20,12 @@ CHUNK_VALUES = (
 SAMPLE_BITS = 26  # log2 of the numbers that statistics are taken from, where there are more
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SequenceBatch:
     """A padded batch, the input of a model.
+
+    Treat it as immutable. It is not frozen because Lightning converts the precision of a batch
+    (`Trainer(precision="64-true")`) by setting the fields of a copy.
 
     Attributes:
         x: (B, T, F) float32, zero after the end of each sequence, NaN where a value is missing.

@@ -1,4 +1,14 @@
-"""Ctrl-C and SIGTERM end a run between two steps, with a checkpoint, on all ranks at once."""
+"""Ends a run cleanly after Ctrl-C or SIGTERM: between two steps, on all ranks, with a checkpoint.
+
+This module uses two private names of Lightning, because there is no public way to end the training
+loop between two steps, in the state in which it can be resumed exactly:
+
+* `Trainer._signal_connector.received_sigterm`, which the loop of a single process checks;
+* `TrainingEpochLoop._broadcast_sigterm_tensor`, which the loop of a distributed run calls before
+  each step. It follows signals to rank 0 only, and waits for all ranks at every step.
+
+`tests/runs/test_signals.py` fails if Lightning changes them.
+"""
 
 import shlex
 import signal
@@ -17,45 +27,44 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rnn.training.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PAUSE, MOST_STEPS = (
-    0.2,
-    64,
-)  # seconds from one question to all ranks to the next, and steps, at most
+SECONDS_BETWEEN_QUERIES = 0.2  # of all ranks for a signal
+MAX_STEPS_BETWEEN_QUERIES = 64
 
 
 class Interrupts(Callback):
-    """Stops after the current step and whatever belongs to it (validation at an epoch's end); a second Ctrl-C at once.
+    """Ends training after the current step when a signal arrives at any rank.
 
-    Lightning already looks between steps for a SIGTERM, and stops there with its loops in a state that can be
-    resumed. This callback makes SIGINT do the same, and lets any rank's signal count: Lightning asks rank 0 alone.
+    The validation that belongs to the step is finished, too. A second Ctrl-C ends the process at
+    once. A signal that is ignored when training starts, as SIGINT is under `nohup`, stays
+    ignored.
 
     Attributes:
         signum: The signal received, or 0.
     """
 
     def __init__(self) -> None:
-        """Set up."""
         self.signum = 0
-        self._handlers: dict[int, Any] = {}
-        self._asked: tuple[Any, torch.Tensor] | None = (
-            None  # whether any rank has a signal: the work, and its answer
-        )
-        self._group: Any = None  # of the ranks, for tensors in main memory
+        self._previous_handlers: dict[int, Any] = {}
+        self._queries: _SignalQueries | None = None
 
     @contextmanager
     def outside_training(self) -> Iterator[None]:
-        """End the program at once at a SIGTERM that comes before or after training."""
+        """Exit at once on a SIGTERM before or after training."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+
+        def exit_at_once(signum: int, frame: FrameType | None) -> None:
+            sys.exit(128 + signum)
+
+        previous = signal.signal(signal.SIGTERM, exit_at_once)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over from Lightning's handlers."""
+        """Install the signal handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
 
@@ -67,70 +76,106 @@ class Interrupts(Callback):
             if trainer.world_size == 1:
                 trainer._signal_connector.received_sigterm = True
             if trainer.is_global_zero:
+                name = signal.Signals(signum).name
                 print(
-                    f"\n{signal.Signals(signum).name}: stopping after this step; Ctrl-C stops at once",
-                    flush=True,
+                    f"\n{name}: stopping after this step; press Ctrl-C to stop at once", flush=True
                 )
 
-        self._handlers = {number: signal.signal(number, handle) for number in SIGNALS}
-        loop = trainer.fit_loop.epoch_loop
-        assert callable(
-            loop._broadcast_sigterm_tensor
-        )  # private: a test fails when Lightning changes it
-        loop._broadcast_sigterm_tensor = self._agree  # type: ignore[method-assign]  # there is no hook for it
-        self._asked = self._group = None
-        self._steps, self._every, self._asked_at = 0, 1, time.monotonic()
-        if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
-            self._group = torch.distributed.new_group(
-                backend="gloo"
-            )  # an answer on an accelerator would stop it
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._previous_handlers[number] = signal.signal(number, handle)
+        if trainer.world_size > 1:
+            self._queries = _SignalQueries()
+            loop = trainer.fit_loop.epoch_loop
+            loop._broadcast_sigterm_tensor = self._end_if_signalled  # type: ignore[method-assign]  # see above
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the handlers back."""
-        self._restore()
-        if self._asked is not None:  # all ranks have asked after the last step
-            self._asked[0].wait()
+        """Restore the signal handlers."""
+        self._restore_handlers()
+        if self._queries is not None:
+            self._queries.finish()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save, on all ranks together, and say how to continue."""
-        self._restore()
+        """Save a checkpoint, on all ranks together, and print how to continue."""
+        self._restore_handlers()
         if not isinstance(exception, SIGTERMException):
             return
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, Checkpoints) and callback.folder is not None:
-                callback.save_last(trainer)
-                if trainer.is_global_zero:
-                    path = shlex.quote(str(callback.folder / "last.ckpt"))
-                    print(f"stopped after step {trainer.global_step}; checkpoint: {path}")
-                    print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
+            if not isinstance(callback, Checkpoints) or callback.folder is None:
+                continue
+            callback.save_last(trainer)
+            if trainer.is_global_zero:
+                path = shlex.quote(str(callback.folder / "last.ckpt"))
+                print(f"stopped after step {trainer.global_step}; checkpoint: {path}")
+                print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
 
-    def _agree(self) -> None:
-        """Ask all ranks for signals, about every `PAUSE` seconds: a question costs as much as a small step.
+    def _end_if_signalled(self) -> None:
+        """Raise a SIGTERMException on all ranks before the same step if any rank has a signal."""
+        assert self._queries is not None
+        signum = self._queries.poll(self.signum)
+        if signum:  # that of all ranks, not one that has arrived at this rank since
+            self.signum = signum
+            raise SIGTERMException
 
-        The answer is taken when the next question is due, so that no rank waits for it. It holds the time since the
-        question before, too, from which all ranks find the same number of steps to the next.
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
+
+
+class _SignalQueries:
+    """Asks all ranks for signals from time to time, without waiting for the answer.
+
+    A query costs as much as a small step. Its answer is read when the next query is due. It
+    includes the seconds since the query before, from which all ranks compute the same number of
+    steps until the next one.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = None
+        if (
+            torch.distributed.get_backend() != "gloo"
+        ):  # reading an answer would stall an accelerator
+            self._group = torch.distributed.new_group(backend="gloo")
+        self._pending: tuple[Any, torch.Tensor] | None = None  # the collective call and its result
+        self._interval = 1  # steps between two queries
+        self._steps = 0  # since the last query
+        self._time = time.monotonic()  # of the last query
+
+    def poll(self, signum: int) -> int:
+        """Return the signal of any rank as of the last query, or 0; a collective call.
+
+        Args:
+            signum: Signal that this rank has received, or 0.
         """
         self._steps += 1
-        if self._steps < self._every:
-            return
-        if self._asked is not None:
-            work, answer = self._asked
+        if self._steps < self._interval:
+            return 0
+        found = 0
+        if self._pending is not None:
+            work, result = self._pending
             work.wait()
-            signum, seconds = answer.tolist()
-            if signum:  # not a signal that has come to this rank alone since then
-                self._asked, self.signum = None, int(signum)
-                raise SIGTERMException
-            self._every = min(MOST_STEPS, max(1, int(self._every * PAUSE / max(seconds, 1e-3))))
+            found = int(result[0])
+            self._adapt_interval(float(result[1]))
+        if found:
+            self._pending = None
+            return found
         now = time.monotonic()
-        question = torch.tensor([self.signum, now - self._asked_at], dtype=torch.float64)
-        work = torch.distributed.all_reduce(
-            question, torch.distributed.ReduceOp.MAX, self._group, async_op=True
-        )
-        self._asked, self._asked_at, self._steps = (work, question), now, 0
+        query = torch.tensor([signum, now - self._time], dtype=torch.float64)
+        maximum = torch.distributed.ReduceOp.MAX
+        work = torch.distributed.all_reduce(query, maximum, self._group, async_op=True)
+        self._pending = (work, query)
+        self._time = now
+        self._steps = 0
+        return 0
 
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+    def finish(self) -> None:
+        """Wait for the last query; every rank has made it."""
+        if self._pending is not None:
+            self._pending[0].wait()
+
+    def _adapt_interval(self, seconds: float) -> None:
+        steps = int(self._interval * SECONDS_BETWEEN_QUERIES / max(seconds, 1e-3))
+        self._interval = min(MAX_STEPS_BETWEEN_QUERIES, max(1, steps))

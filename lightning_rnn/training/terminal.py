@@ -1,4 +1,4 @@
-"""What the user reads while a run goes on."""
+"""What `fit` prints: the data, a line per epoch, and what to do next."""
 
 import shlex
 import time
@@ -12,90 +12,75 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
-from lightning_rnn.data.report import balance, missing, span
+from lightning_rnn.data.report import class_counts, length_range, missing_share
 from lightning_rnn.training.classifier import SequenceClassifier
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+READABLE_LIMIT = 1000  # metrics from here on are printed with three digits
 
 
 class EpochLines(Callback):
-    """Prints one line an epoch, above the progress bar where there is one, and at the end what to do next."""
+    """Prints the data and the model, then one line per epoch, above a progress bar if there is one."""
 
     def __init__(self) -> None:
-        """Set up."""
-        self._pending: str | None = None
+        self._epoch: str | None = None  # whose line is still to be printed
         self._start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what is trained on what, and start the clock."""
+        """Describe the data and the model."""
         self._start = time.monotonic()
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.is_global_zero and isinstance(data, SequenceDataModule):
-            parts = {
-                name: part for name in ("train", "val") if (part := data.part(name)) is not None
-            }
-            sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
-            lengths = torch.cat([part.lengths for part in parts.values()])
-            width, names = data.schema.num_features, data.schema.class_names
-            print(
-                f"data: {sizes} sequences; steps: {span(lengths)}; features: {width}; classes: {', '.join(names)}"
-            )
-            for name, part in parts.items():
-                print(f"      {name}: {balance(part, names)}; {missing(part)}")
-            print(
-                f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True
-            )
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        if not trainer.is_global_zero or not isinstance(data, SequenceDataModule):
+            return
+        _print_data(data)
+        num_parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        device = str(pl_module.device)
+        if device == "cpu":
+            device = f"cpu (threads: {torch.get_num_threads()})"
+        print(f"model: {num_parameters:,} parameters; device: {device}", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how much of the batches is padding, where lengths differ."""
+        """Print the share of padding, if the lengths differ."""
         sampler = getattr(trainer.train_dataloader, "sampler", None)
-        if (
-            trainer.is_global_zero
-            and isinstance(sampler, TrainSampler)
-            and (padding := sampler.padding())
-        ):
+        if not trainer.is_global_zero or not isinstance(sampler, TrainSampler):
+            return
+        padding = sampler.padding()
+        if padding > 0:
             _print_above_bar(trainer, f"padding: {padding:.1%} of the steps in training batches")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of the epoch before: only now are all its metrics there."""
+        """Print the line of the epoch before, all of whose metrics are known now."""
         self._print_epoch(trainer)
-        of_all = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        self._pending = f"epoch {trainer.current_epoch + 1}{of_all}"
+        total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        self._epoch = f"epoch {trainer.current_epoch + 1}{total}"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the last epoch's line and the next commands."""
+        """Print the line of the last epoch."""
         self._print_epoch(trainer)
         if trainer.is_global_zero:
-            print(
-                f"trained to step {trainer.global_step} in {time.monotonic() - self._start:.1f} s"
-            )
+            seconds = time.monotonic() - self._start
+            print(f"trained to step {trainer.global_step} in {seconds:.1f} s")
 
     def _print_epoch(self, trainer: Trainer) -> None:
-        if self._pending is None or not trainer.is_global_zero:
+        if self._epoch is None or not trainer.is_global_zero:
             return
-        metrics = trainer.callback_metrics
-        values = [(name, float(metrics[name])) for name in EPOCH_METRICS if name in metrics]
-        parts = [
-            f"{name} {value:{'.4f' if abs(value) < 1000 else '.3g'}}" for name, value in values
-        ]
-        line, self._pending = "  ".join([self._pending, *parts]), None
-        _print_above_bar(trainer, line)
-
-
-def _print_above_bar(trainer: Trainer, line: str) -> None:
-    bar = trainer.progress_bar_callback
-    bar.print(line) if isinstance(bar, TQDMProgressBar) else print(line, flush=True)
+        fields = [self._epoch, *_format_metrics(trainer.callback_metrics)]
+        self._epoch = None
+        _print_above_bar(trainer, "  ".join(fields))
 
 
 class NextCommands(Callback):
-    """Says at the end of `fit` where the run lies and what to type next."""
+    """Prints where the run folder is and which commands come next, at the end of `fit`."""
+
+    def __init__(self) -> None:
+        self._log_dir: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Ask all ranks for the run folder."""
-        self._log_dir = trainer.log_dir  # a collective call
+        """Determine the run folder; a collective call."""
+        self._log_dir = trainer.log_dir
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print the commands last; also where there was nothing left to train."""
+        """Print the commands, even if there was nothing left to train."""
         if stage != "fit" or self._log_dir is None or not trainer.is_global_zero:
             return
         folder = Path(self._log_dir)
@@ -105,55 +90,88 @@ class NextCommands(Callback):
             print("nothing was trained: there is no checkpoint")
             return
         content = torch.load(best, map_location="cpu", weights_only=True)
-        metrics = "  ".join(
-            f"{k} {content['metrics'][k]:.4f}" for k in EPOCH_METRICS if k in content["metrics"]
-        )
+        metrics = "  ".join(_format_metrics(content["metrics"]))
         print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}  {metrics}")
-        commands = [
-            f"python -m lightning_rnn {name} --ckpt_path {shlex.quote(str(best))}"
-            for name in _ready(trainer)
-        ]
+        path = shlex.quote(str(best))
+        commands = []
+        for name in _available_commands(trainer):
+            commands.append(f"python -m lightning_rnn {name} --ckpt_path {path}")
         if isinstance(trainer.logger, TensorBoardLogger):
             commands.append(f"tensorboard --logdir {shlex.quote(str(folder.parent))}")
         print("next: " + "\n      ".join(commands), flush=True)
 
 
-def _ready(trainer: Trainer) -> list[str]:
-    """Return the commands that need no other data than the run's settings name."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    settings = data.settings if isinstance(data, SequenceDataModule) else {}
-    tests = "test_path" not in settings or settings["test_path"] or settings["test_fraction"]
-    predicts = tests or settings["predict_path"]
-    return [
-        *(["test"] if tests else []),
-        *(["predict"] if predicts else []),
-        *([] if tests else ["validate"]),
-    ]
-
-
 class HyperParameters(Callback):
-    """Shows the settings with the metrics they led to in TensorBoard's HParams tab."""
+    """Logs settings and the metrics they led to for TensorBoard's HParams tab."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log with the last metrics of training and validation."""
-        if not isinstance(trainer.logger, TensorBoardLogger) or not isinstance(
-            pl_module, SequenceClassifier
-        ):
+        """Log the settings with the last metrics of training and validation."""
+        if not isinstance(pl_module, SequenceClassifier):
             return
-        settings: dict[str, Any] = {
-            k: v for k, v in pl_module.hparams.items() if not k.startswith("_")
-        }
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        settings: dict[str, Any] = {}
+        for name, value in pl_module.hparams.items():
+            if not name.startswith("_"):
+                settings[name] = value
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
         if isinstance(data, SequenceDataModule):
-            settings |= {f"data/{name}": value for name, value in data.settings.items()}
-        found = trainer.callback_metrics or pl_module.stored_metrics  # nothing was left to train
-        metrics = {
-            f"hp/{name.replace('/', '_')}": float(value)
-            for name, value in found.items()
-            if not name.endswith("_step")
-        }
+            for name, value in data.settings.items():
+                settings[f"data/{name}"] = value
+        metrics = {}
+        # nothing has been logged if there was nothing left to train
+        for name, value in (trainer.callback_metrics or pl_module.checkpoint_metrics).items():
+            if not name.endswith("_step"):
+                metrics[f"hp/{name.replace('/', '_')}"] = float(value)
         trainer.logger.log_hyperparams(settings, metrics, step=trainer.global_step)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log with the test metrics."""
+        """Log the settings with the test metrics."""
         self.on_fit_end(trainer, pl_module)
+
+
+def _print_data(data: SequenceDataModule) -> None:
+    splits = {}
+    for name in ("train", "val"):
+        sequences = data.split(name)
+        if sequences is not None:
+            splits[name] = sequences
+    sizes = ", ".join(f"{len(sequences)} {name}" for name, sequences in splits.items())
+    lengths = torch.cat([sequences.lengths for sequences in splits.values()])
+    print(
+        f"data: {sizes} sequences; steps: {length_range(lengths)}; "
+        f"features: {data.num_features}; classes: {', '.join(data.class_names)}"
+    )
+    for name, sequences in splits.items():
+        counts = class_counts(sequences, data.class_names)
+        print(f"      {name}: {counts}; {missing_share(sequences)}")
+
+
+def _format_metrics(metrics: Any) -> list[str]:
+    fields = []
+    for name in EPOCH_METRICS:
+        if name in metrics:
+            value = float(metrics[name])
+            digits = ".4f" if abs(value) < READABLE_LIMIT else ".3g"
+            fields.append(f"{name} {value:{digits}}")
+    return fields
+
+
+def _available_commands(trainer: Trainer) -> list[str]:
+    """Return the commands that need no data beyond those in the settings of the run."""
+    data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+    settings = data.settings if isinstance(data, SequenceDataModule) else {}
+    needs_files = "test_path" in settings
+    if not needs_files or settings["test_path"] or settings["test_fraction"]:
+        return ["test", "predict"]
+    if settings["predict_path"]:
+        return ["predict", "validate"]
+    return ["validate"]
+
+
+def _print_above_bar(trainer: Trainer, line: str) -> None:
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, TQDMProgressBar):
+        bar.print(line)
+    else:
+        print(line, flush=True)

@@ -1,0 +1,48 @@
+"""What a model takes from its training data: sizes, names, moments and class frequencies."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.errors import OptionError
+
+
+def schema_of(data: Any) -> Schema:
+    """Return the sizes and names that a data module knows.
+
+    Args:
+        data: A data module with the attributes `num_features` and `num_classes`, and optionally
+            `class_names` and `feature_names`; or None.
+
+    Raises:
+        OptionError: If the sizes are unknown.
+    """
+    num_features = getattr(data, "num_features", None)
+    num_classes = getattr(data, "num_classes", None)
+    if num_features is None or num_classes is None:
+        raise OptionError(
+            "pass input_size and num_classes to SequenceClassifier: there is no data module with the "
+            "attributes num_features and num_classes"
+        )
+    class_names = getattr(data, "class_names", None)
+    if class_names is None:
+        class_names = [str(code) for code in range(num_classes)]
+    return Schema(num_features, list(class_names), getattr(data, "feature_names", None))
+
+
+def balanced_class_weights(data: Any) -> Tensor:
+    """Return (K,) weights that are inversely proportional to the class frequencies.
+
+    Class k of n_k among N training sequences has weight N / (K n_k), as in scikit-learn.
+
+    Raises:
+        OptionError: If the data module does not count the classes.
+    """
+    if not isinstance(data, SequenceDataModule):
+        message = "balanced needs a data module that counts the classes; pass a list of weights"
+        raise OptionError(message, name="class_weights")
+    counts: Tensor = data.train_class_counts.float()
+    weights: Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
+    return weights.to(torch.float32)

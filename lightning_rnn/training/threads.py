@@ -1,0 +1,109 @@
+"""How many CPU threads a run uses.
+
+A second thread helps a large network and slows down a small one. While OpenMP's threads wait for
+each other they keep their cores busy, so on a machine whose cores are in use more threads make
+any network several times slower. The number of threads changes the order of sums and so the last
+digits.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+WORK_PER_THREAD = 1 << 17  # multiplications in a time step's recurrent product that occupy a thread
+SAMPLE_SECONDS = 0.05  # time over which the use of the cores is measured
+
+
+def choose_num_threads(hidden_size: int, batch_size: int) -> int:
+    """Choose the number of threads for training on the CPU.
+
+    The environment variable `OMP_NUM_THREADS` overrules the choice.
+
+    Args:
+        hidden_size: Width H of the recurrent state.
+        batch_size: Number of sequences B in a batch.
+
+    Returns:
+        One thread for every 2^17 multiplications of a product (B, H) x (H, H), at most as many as
+        there are free cores, at least 1.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    useful = batch_size * hidden_size**2 // WORK_PER_THREAD
+    if useful <= 1:
+        return 1
+    return max(1, min(useful, num_free_cores()))
+
+
+class ThreadChoice(Callback):
+    """Chooses the number of threads for training on the CPU, and restores it afterwards.
+
+    A resumed run continues with the number of its checkpoint, since the number changes rounding.
+    """
+
+    def __init__(self) -> None:
+        self._num_threads_before: int | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Set the number of threads."""
+        if stage != "fit" or trainer.strategy.root_device.type != "cpu":
+            return
+        self._num_threads_before = torch.get_num_threads()
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        batch_size = getattr(data, "batch_size", None) or 1
+        torch.set_num_threads(choose_num_threads(pl_module.hparams["hidden_size"], batch_size))
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the number of threads."""
+        checkpoint["num_threads"] = torch.get_num_threads()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Continue with the stored number of threads, unless `OMP_NUM_THREADS` is set."""
+        stored = checkpoint.get("num_threads")
+        if self._num_threads_before is None or stored in (None, torch.get_num_threads()):
+            return
+        if "OMP_NUM_THREADS" in os.environ:
+            rank_zero_warn(
+                f"the checkpoint was trained with {stored} threads, OMP_NUM_THREADS asks for "
+                f"{torch.get_num_threads()}: sums are rounded differently from here on"
+            )
+            return
+        torch.set_num_threads(stored)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Restore the number of threads."""
+        if self._num_threads_before is not None:
+            torch.set_num_threads(self._num_threads_before)
+            self._num_threads_before = None
+
+
+def num_free_cores() -> int:
+    """Return how many of this process's cores are idle now, itself not counted as a user.
+
+    Where the operating system does not tell (it does on Linux), the load average is used.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not Path("/proc/stat").exists():
+        return round((num_cores or 1) - os.getloadavg()[0])
+    idle_before = _idle_seconds()
+    start = time.monotonic()
+    time.sleep(SAMPLE_SECONDS)
+    elapsed = time.monotonic() - start
+    idle_cores = (_idle_seconds() - idle_before) / elapsed
+    return min(num_cores or 1, round(idle_cores))
+
+
+def _idle_seconds() -> float:
+    """Return the seconds that all cores together have been idle since the machine started."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    idle = int(fields[4]) + int(fields[5])  # idle, and waiting for input or output
+    return idle / os.sysconf("SC_CLK_TCK")
