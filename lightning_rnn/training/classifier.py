@@ -209,20 +209,10 @@ class SequenceClassifier(LightningModule):
         """Reset the decision: calibrated values belong to the weights of another training."""
         self.network.decision.set()
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Check the type of a batch.
-
-        Raises:
-            DataError: If a loader yields something else than a `SequenceBatch`.
-        """
-        if not isinstance(batch, SequenceBatch):
-            raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
-        return batch
-
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence weighted by its class."""
-        logits = self.network(batch.x, batch.padding)
         labels = _labels_of(batch)
+        logits = self.network(batch.x, batch.padding)
         if self._is_weighted:
             loss = self._losses(logits, labels).mean()
         else:
@@ -313,8 +303,8 @@ class SequenceClassifier(LightningModule):
             return False
 
     def _evaluate_batch(self, batch: SequenceBatch) -> Evaluation:
-        logits = self(batch.x, batch.padding).float()
         labels = _labels_of(batch)
+        logits = self(batch.x, batch.padding).float()
         return Evaluation(batch.index, logits, labels, self._losses(logits, labels))
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -327,6 +317,9 @@ class SequenceClassifier(LightningModule):
 
 
 def _labels_of(batch: SequenceBatch) -> Tensor:
+    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
+    if not isinstance(batch, SequenceBatch):
+        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
     if batch.y is None:
         raise DataError("expected labelled sequences for training and evaluation, got none")
     return batch.y
