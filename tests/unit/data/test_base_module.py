@@ -137,27 +137,27 @@ def test_num_features_widens_the_tasks_that_allow_it():
 def test_no_validation_part():
     data = SyntheticDataModule(num_val=0)
     assert data.val_dataloader() == []
-    with pytest.raises(DataError, match=r"^there is no val part: --data.num_val is 0$"):
+    with pytest.raises(DataError, match=r"^there is no val part: num_val is 0$"):
         data._eval_loader("val")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "sorting"}, f"--data.task: found 'sorting', accepted is one of {', '.join(TASKS)}"),
-        ({"length": 0}, "--data.length: found 0, accepted is at least 1 for task sum_sign"),
-        ({"task": "adding", "length": 1}, "--data.length: found 1, accepted is at least 2 for task adding"),
-        ({"task": "temporal_order", "length": 9}, "--data.length: found 9, accepted is at least 10 for task "
-         "temporal_order"),
-        ({"min_length": 11}, "--data.min_length: found 11, accepted is from 1 to the length, 10"),
-        ({"min_length": 0}, "--data.min_length: found 0, accepted is from 1 to the length, 10"),
-        ({"num_features": 0}, "--data.num_features: found 0, accepted is an integer of at least 1"),
-        ({"task": "parity", "num_features": 2}, "--data.num_features: found 2, accepted is 1 for task parity"),
-        ({"num_train": 0}, "--data.num_train: found 0, accepted is an integer of at least 1"),
-        ({"num_val": -1}, "--data.num_val: found -1, accepted is an integer of at least 0"),
-        ({"num_test": 0}, "--data.num_test: found 0, accepted is an integer of at least 1"),
-        ({"batch_size": 0}, "--data.batch_size: found 0, accepted is an integer of at least 1"),
-        ({"seed": -1}, "--data.seed: found -1, accepted is an integer of at least 0"),
+        ({"task": "sorting"}, f"task: expected one of {', '.join(TASKS)}, got 'sorting'"),
+        ({"length": 0}, "length: expected at least 1 for task sum_sign, got 0"),
+        ({"task": "adding", "length": 1}, "length: expected at least 2 for task adding, got 1"),
+        ({"task": "temporal_order", "length": 9}, "length: expected at least 10 for task "
+         "temporal_order, got 9"),
+        ({"min_length": 11}, "min_length: expected from 1 to the length, 10, got 11"),
+        ({"min_length": 0}, "min_length: expected from 1 to the length, 10, got 0"),
+        ({"num_features": 0}, "num_features: expected an integer of at least 1, got 0"),
+        ({"task": "parity", "num_features": 2}, "num_features: expected 1 for task parity, got 2"),
+        ({"num_train": 0}, "num_train: expected an integer of at least 1, got 0"),
+        ({"num_val": -1}, "num_val: expected an integer of at least 0, got -1"),
+        ({"num_test": 0}, "num_test: expected an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
     ],
 )  # fmt: skip
 def test_synthetic_option_errors(options, message):
@@ -350,7 +350,7 @@ def test_another_width_is_refused(option):
     data = FileDataModule(**ITALY, **{option: VOWELS["train_path"]})
     with pytest.raises(DataError) as caught:
         data.part(option.removesuffix("_path"))
-    found = f"{VOWELS['train_path']}: found 12 features per step, accepted are 1 as in training"
+    found = f"{VOWELS['train_path']}: expected 1 features per step, as in training, got 12"
     assert str(caught.value) == found
 
 
@@ -391,12 +391,12 @@ def test_a_split_without_training_names_the_file():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_fraction": 1.0}, "--data.val_fraction: found 1.0, accepted is a number from 0 to below 1"),
-        ({"test_fraction": -0.1}, "--data.test_fraction: found -0.1, accepted is a number from 0 to below 1"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "--data.val_fraction and --data.test_fraction: found 1.0, "
-         "accepted is a sum below 1"),
-        ({"batch_size": 0}, "--data.batch_size: found 0, accepted is an integer of at least 1"),
-        ({"seed": -1}, "--data.seed: found -1, accepted is an integer of at least 0"),
+        ({"val_fraction": 1.0}, "val_fraction: expected a number from 0 to below 1, got 1.0"),
+        ({"test_fraction": -0.1}, "test_fraction: expected a number from 0 to below 1, got -0.1"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction: expected a sum below 1, "
+         "got 1.0"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
     ],
 )  # fmt: skip
 def test_file_option_errors(options, message):
@@ -407,14 +407,14 @@ def test_file_option_errors(options, message):
 
 def test_a_missing_file_or_part_is_named():
     with pytest.raises(
-        OptionError, match=r"^--data.train_path: found nothing, accepted is a file$"
+        OptionError, match=r"^train_path: found nothing, accepted is a file$"
     ):
         FileDataModule().setup("fit")
-    with pytest.raises(DataError, match=r"^there is no test part: --data.test_path is not given and "
-                                        r"--data.test_fraction is 0$"):  # fmt: skip
+    with pytest.raises(DataError, match=r"^there is no test part: test_path is not given and "
+                                        r"test_fraction is 0$"):  # fmt: skip
         FileDataModule(**ITALY).test_dataloader()
     with pytest.raises(
-        DataError, match=r"^there is no predict part: --data.predict_path is not given$"
+        DataError, match=r"^there is no predict part: predict_path is not given$"
     ):
         FileDataModule(**ITALY).predict_dataloader()
 
