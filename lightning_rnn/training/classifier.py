@@ -346,7 +346,7 @@ class SequenceClassifier(LightningModule):
         self.eval()
         rows, probabilities = [], []
         for batch in SequenceLoader(
-            lambda _: sequences, EvalSampler(sequences.lengths, batch_size=1)
+            sequences, EvalSampler(sequences.lengths, batch_size=1)
         ):
             logits = self(batch.x.to(self.class_weight), batch.lengths.to(self.device))
             rows.append(batch.index)

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
-from lightning_rnn.data.report import balance, missing, span
+from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.classifier import SequenceClassifier
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -32,23 +32,23 @@ class EpochLines(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and isinstance(data, SequenceDataModule):
             parts = {
-                name: part for name in ("train", "val") if (part := data.part(name)) is not None
+                name: part for name in ("train", "val") if (part := data.split(name)) is not None
             }
             sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
             lengths = torch.cat([part.lengths for part in parts.values()])
             width, names = data.schema.num_features, data.schema.class_names
             print(
-                f"data: {sizes} sequences; steps: {span(lengths)}; features: {width}; classes: {', '.join(names)}"
+                f"data: {sizes} sequences; steps: {length_range(lengths)}; features: {width}; classes: {', '.join(names)}"
             )
             for name, part in parts.items():
-                print(f"      {name}: {balance(part, names)}; {missing(part)}")
+                print(f"      {name}: {class_counts(part, names)}; {missing_values(part)}")
             print(
                 f"model: {sum(p.numel() for p in pl_module.parameters()):,} parameters", flush=True
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how much of the batches is padding, where lengths differ."""
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
         if (
             trainer.is_global_zero
             and isinstance(sampler, TrainSampler)

@@ -212,12 +212,12 @@ def test_a_rank_reads_its_own_batches_and_no_more(tmp_path, monkeypatch):
         return preadv(file, buffers, at)
 
     monkeypatch.setattr(os, "preadv", record)
-    part = FileDataModule(train_path=str(path), val_fraction=0.2).part("train")
+    part = FileDataModule(train_path=str(path), val_fraction=0.2).split("train")
     assert read == []
     seen = []
     for rank in (0, 1):
         sampler = TrainSampler(part.lengths, batch_size=8, seed=0, rank=rank, world_size=2)
-        index = torch.cat([batch.index for batch in SequenceLoader(lambda _: part, sampler)])
+        index = torch.cat([batch.index for batch in SequenceLoader(part, sampler)])
         assert len(index) == 16
         assert read == (part.offsets[index, None] + torch.arange(5)).view(-1).tolist()
         seen += read

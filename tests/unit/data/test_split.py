@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import PARTS, split
+from lightning_rnn.data.split import SPLITS, split_rows
 from lightning_rnn.errors import DataError
 
 SHARES = st.sampled_from((0.0, 0.1, 0.25, 0.4))
@@ -19,11 +19,11 @@ def labelled(labels, groups=None):
 
 
 def divide(sequences, val=0.2, test=0.2, stratify=True, seed=0):
-    return split(sequences, val_fraction=val, test_fraction=test, stratify=stratify, seed=seed)
+    return split_rows(sequences, val_fraction=val, test_fraction=test, stratify=stratify, seed=seed)
 
 
 def check_partition(parts, n):
-    assert tuple(parts) == PARTS
+    assert tuple(parts) == SPLITS
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(n))
     assert all(rows.tolist() == sorted(rows.tolist()) for rows in parts.values())
 
@@ -82,8 +82,8 @@ def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
 def test_is_a_function_of_the_seed(grouped):
     sequences = labelled([0, 1] * 50, np.arange(100) // 2 if grouped else None)
     first, again, other = (divide(sequences, seed=seed) for seed in (7, 7, 8))
-    assert all(torch.equal(first[name], again[name]) for name in PARTS)
-    assert not any(torch.equal(first[name], other[name]) for name in PARTS)
+    assert all(torch.equal(first[name], again[name]) for name in SPLITS)
+    assert not any(torch.equal(first[name], other[name]) for name in SPLITS)
 
 
 def test_stays_as_it_was():
