@@ -31,8 +31,8 @@ SMALL = {"num_train": 20, "num_val": 12, "num_test": 30}
 SPLITS = ("train", "val", "test")
 
 
-def prints(data, parts=SPLITS):
-    return [data.split(name).fingerprint() for name in parts]
+def prints(data):
+    return [data.split(name).fingerprint() for name in SPLITS]
 
 
 # synthetic
@@ -137,7 +137,7 @@ def test_num_features_widens_the_tasks_that_allow_it():
 def test_no_validation_part():
     data = SyntheticDataModule(num_val=0)
     assert data.val_dataloader() == []
-    with pytest.raises(DataError, match=r"^there is no val part: num_val is 0$"):
+    with pytest.raises(DataError, match=r"^val data: expected sequences, got none: num_val is 0$"):
         data._eval_loader("val")
 
 
@@ -149,8 +149,8 @@ def test_no_validation_part():
         ({"task": "adding", "length": 1}, "length: expected at least 2 for task adding, got 1"),
         ({"task": "temporal_order", "length": 9}, "length: expected at least 10 for task "
          "temporal_order, got 9"),
-        ({"min_length": 11}, "min_length: expected from 1 to the length, 10, got 11"),
-        ({"min_length": 0}, "min_length: expected from 1 to the length, 10, got 0"),
+        ({"min_length": 11}, "min_length: expected at least 1 and at most the length, 10, got 11"),
+        ({"min_length": 0}, "min_length: expected at least 1 and at most the length, 10, got 0"),
         ({"num_features": 0}, "num_features: expected an integer of at least 1, got 0"),
         ({"task": "parity", "num_features": 2}, "num_features: expected 1 for task parity, got 2"),
         ({"num_train": 0}, "num_train: expected an integer of at least 1, got 0"),
@@ -187,7 +187,7 @@ def test_only_a_fit_on_other_data_is_refused(part):
         if fn == "fit":
             named = "train" if "seed" in options else part
             with pytest.raises(
-                DataError, match=f"^the {named} sequences are not those of the checkpoint; accepted"
+                DataError, match=f"^{named} data: expected the sequences that the checkpoint was trained with, got "
             ):
                 data.load_state_dict(stored)
         else:
@@ -333,8 +333,8 @@ def test_prediction_needs_no_labels(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("1\t0.5\n3\t0.5\n", "sequence '1' has label '3', unseen in training; accepted are 1, 2"),
-        ("0\t0.5\n1\t0.5\n", "sequence '0' has label '0', unseen in training; accepted are 1, 2"),
+        ("1\t0.5\n3\t0.5\n", "sequence '1': expected a label seen in training (1, 2), got '3'"),
+        ("0\t0.5\n1\t0.5\n", "sequence '0': expected a label seen in training (1, 2), got '0'"),
     ],
 )
 def test_unseen_label_is_refused(tmp_path, content, message):
@@ -359,7 +359,7 @@ def test_one_class_only_is_refused(tmp_path):
     path.write_text("1\t0.5\n1.0\t0.25\n")
     with pytest.raises(DataError) as caught:
         FileDataModule(train_path=str(path)).setup("fit")
-    assert str(caught.value) == f"{path}: found one class only, '1'; accepted are two or more"
+    assert str(caught.value) == f"{path}: expected at least two classes, got only '1'"
 
 
 @pytest.mark.parametrize(("options", "positive"), [(GUN, "9"), (VOWELS, "1")])
@@ -368,7 +368,8 @@ def test_positive_class_must_be_one_of_two(options, positive):
         FileDataModule(**options, positive_class=positive).read_schema()
     classes = "1, 2" if options is GUN else "1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert str(caught.value) == (
-        f"{options['train_path']}: found classes {classes}; --data.positive_class '{positive}' names one of two classes"
+        f"{options['train_path']}: expected two classes, one of them the positive_class "
+        f"'{positive}', got {classes}"
     )
 
 
@@ -378,14 +379,14 @@ def test_a_split_that_cannot_be_names_the_file_and_the_class(tmp_path):
     with pytest.raises(DataError) as caught:
         FileDataModule(train_path=str(path)).split("train")
     assert str(caught.value).startswith(
-        f"{path}: the train part of the split has no sequence of class 'sick': "
+        f"{path}: train split: expected every class, got no sequence of class 'sick': "
     )
 
 
 def test_a_split_without_training_names_the_file():
     with pytest.raises(DataError) as caught:
         FileDataModule(**VOWELS, val_fraction=0.5, test_fraction=0.45).split("train")
-    assert str(caught.value).startswith(f"{VOWELS['train_path']}: the train part of the split ")
+    assert str(caught.value).startswith(f"{VOWELS['train_path']}: train split: expected ")
 
 
 @pytest.mark.parametrize(
@@ -407,14 +408,14 @@ def test_file_option_errors(options, message):
 
 def test_a_missing_file_or_part_is_named():
     with pytest.raises(
-        OptionError, match=r"^train_path: found nothing, accepted is a file$"
+        OptionError, match=r"^train_path: expected a file, got None$"
     ):
         FileDataModule().setup("fit")
-    with pytest.raises(DataError, match=r"^there is no test part: test_path is not given and "
-                                        r"test_fraction is 0$"):  # fmt: skip
+    with pytest.raises(DataError, match=r"^test data: expected sequences, got none: test_path is not "
+                                        r"given and test_fraction is 0$"):  # fmt: skip
         FileDataModule(**ITALY).test_dataloader()
     with pytest.raises(
-        DataError, match=r"^there is no predict part: predict_path is not given$"
+        DataError, match=r"^predict data: expected sequences, got none: predict_path is not given and "
     ):
         FileDataModule(**ITALY).predict_dataloader()
 

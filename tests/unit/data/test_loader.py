@@ -187,7 +187,6 @@ def test_evaluation_puts_like_lengths_together():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "MAX_EVAL_STEPS", 1)
         sampler = EvalSampler(lengths, batch_size=2)
-    sampler.set_epoch(4)
     assert [batch.tolist() for batch in sampler.batches(0)] == [[1, 3], [4, 2], [0, 5]]
 
 
@@ -210,9 +209,8 @@ def numbered(n, epoch=0):
 
 
 def loader(n=10, batch_size=3):
-    return SequenceLoader(
-        lambda epoch: numbered(n, epoch), TrainSampler(torch.ones(n), batch_size=batch_size, seed=5)
-    )
+    sampler = TrainSampler(torch.ones(n), batch_size=batch_size, seed=5)
+    return SequenceLoader(numbered(n), sampler, lambda epoch: numbered(n, epoch))
 
 
 def content(batches):
@@ -299,8 +297,8 @@ def test_a_position_in_an_epoch_of_other_batches_is_refused():
     with pytest.raises(DataError) as caught:
         loader(n=10, batch_size=5).load_state_dict(first.state_dict())
     assert str(caught.value) == (
-        "the checkpoint is inside an epoch of 4 batches on each rank, this run has 2; accepted is the same batch size "
-        "and number of processes"
+        "batch size and number of processes: expected those of the checkpoint, which was saved "
+        "within an epoch of 4 batches per rank, got 2 batches"
     )
     first = loader(n=10, batch_size=3)
     list(first)
