@@ -39,7 +39,7 @@ def trained(cell: str, length: int) -> tuple[torch.Tensor, int, float]:
         path = Path("lightning_logs/version_0/checkpoints/best.ckpt")
         accuracy = torch.load(path, weights_only=True)["metrics"]["val/accuracy"]
         network = SequenceClassifier.load_from_checkpoint(path, map_location="cpu").network
-    part = SyntheticDataModule(task="delayed_recall", length=length).part("val")
+    part = SyntheticDataModule(task="delayed_recall", length=length).split("val")
     assert part is not None
     memory = probe(network, part.batch(torch.arange(64)))
     return memory.gradients["layer0"], memory.horizons()["layer0"], accuracy

@@ -44,15 +44,13 @@ class _ArraysDataModule(SequenceDataModule):
     def __init__(
         self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int
     ) -> None:
-        super().__init__(
-            {"batch_size": batch_size, "seed": seed, "buckets": False, "on_device": None}
-        )
+        super().__init__(batch_size=batch_size, seed=seed)
         self._sequences, self._class_names = sequences, class_names
 
     def read_schema(self) -> Schema:
         return Schema(self._sequences.num_features, self._class_names, None)
 
-    def load_part(self, name: str) -> Sequences | None:
+    def load_split(self, name: str) -> Sequences | None:
         return self._sequences if name == "train" else None
 
 

@@ -1,7 +1,9 @@
-"""The command `export`."""
+"""The commands `export` and `inspect`."""
 
 from pathlib import Path
 
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx, table
 from lightning_rnn.training.checkpoint_file import StoredRun, newest_run
@@ -45,3 +47,15 @@ def export(
     )
     print(table(rows))
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def inspect(*, data: SequenceDataModule) -> None:
+    """Print a description of a data set.
+
+    Args:
+        data: FileDataModule or SyntheticDataModule, with its arguments as --data.train_path etc.
+
+    Raises:
+        DataError: If a split cannot be read.
+    """
+    print(describe(data))

@@ -24,7 +24,7 @@ EXTRA_COMMANDS = {  # those that are no method of the Trainer: what they do, and
         "Turn a file of any size into a folder that is trained on without being in memory.",
         "data.pack",
     ),
-    "inspect": ("Report on a data set without training.", "data.report"),
+    "inspect": ("Report on a data set without training.", "cli.commands"),
     "export": ("Write a checkpoint to an ONNX file, proven to compute the same.", "cli.commands"),
 }
 

@@ -1,4 +1,4 @@
-"""The data modules: what the trainer asks for batches and the model for sizes, names and statistics."""
+"""Base class of the data modules, which give a Trainer its batches and a model its sizes and names."""
 
 import hashlib
 from abc import abstractmethod
@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lightning_rnn.data.device_cache import DeviceCache
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
 
-FREE_FOR_ONE = 4  # a part is kept on an accelerator whose free memory is so many times its size
-PARTS_OF_STAGE = {
+SPLITS_OF_STAGE = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
@@ -26,243 +26,304 @@ PARTS_OF_STAGE = {
 
 @dataclass(frozen=True)
 class Schema:
-    """What a model must know of its data.
+    """Sizes and names that a model takes from its data.
 
     Attributes:
         num_features: F.
         class_names: K names in the order of the codes; of two classes the second is the positive one.
-        feature_names: F names, or None where the files have none.
+        feature_names: F names, or None if the features have no names.
     """
 
     num_features: int
     class_names: list[str]
-    feature_names: list[str] | None
+    feature_names: list[str] | None = None
 
 
 class SequenceDataModule(LightningDataModule):
-    """Loads the parts that a stage needs, proves them equal on all ranks, and makes the loaders.
+    """Base class of data modules of labelled sequences.
 
-    A subclass says what its parts are (`load_part`) and what they look like (`read_schema`).
+    A subclass implements `read_schema` and `load_split`. This class loads each split once, checks
+    that all ranks have the same data, and creates the loaders.
+
+    Args:
+        batch_size: Number of sequences per training batch of one process; None for an eighth of the
+            training sequences, from 8 to 64.
+        buckets: Whether training batches contain sequences of similar length, to reduce padding.
+        on_device: Whether the sequences are stored on the accelerator; None to store them there if
+            they need at most a quarter of the free memory of the GPU.
+        seed: Seed of the order of the training sequences, and of whatever a subclass draws.
 
     Attributes:
-        pinned: Settings that a checkpoint's evaluation must share with its training.
-        settings: The constructor's arguments, JSON values.
+        settings: Arguments of the constructor as JSON values. A checkpoint stores them.
+        identity_settings: Names of the settings that must be the same in training and evaluation.
+
+    Raises:
+        OptionError: If `batch_size` or `seed` is out of range.
+
+    Example:
+        Arrays in memory, without a file:
+
+        >>> class Waves(SequenceDataModule):
+        ...     def read_schema(self):
+        ...         return Schema(num_features=1, class_names=["slow", "fast"])
+        ...
+        ...     def load_split(self, name):
+        ...         phase = torch.linspace(0, 6, 50).outer(torch.tensor([1.0, 3.0]))  # (T, N)
+        ...         return Sequences.from_arrays(phase.sin().T[:, :, None], labels=[0, 1])
+        >>> data = Waves(batch_size=2)
+        >>> data.num_features, data.class_names, len(data.split("train"))
+        (1, ['slow', 'fast'], 2)
+        >>> next(iter(data.train_dataloader())).x.shape
+        torch.Size([2, 50, 1])
     """
 
-    pinned: ClassVar[frozenset[str]] = frozenset({"seed"})
+    identity_settings: ClassVar[frozenset[str]] = frozenset({"seed"})
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        """Store the settings.
-
-        Args:
-            settings: The subclass's `locals()`.
-
-        Raises:
-            OptionError: A seed below 0 or a batch size below 1.
-        """
+    def __init__(
+        self,
+        *,
+        batch_size: int | None = None,
+        buckets: bool = False,
+        on_device: bool | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.settings = {k: v for k, v in settings.items() if k not in ("self", "__class__")}
-        self._parts: dict[str, Sequences | None] = {}
+        check(seed >= 0, "seed", seed, "an integer of at least 0")
+        self.settings: dict[str, Any] = {"buckets": buckets, "on_device": on_device, "seed": seed}
+        if batch_size is None:
+            self.settings["batch_size"] = None
+        else:
+            self.batch_size = batch_size
+        self._splits: dict[str, Sequences | None] = {}
+        self._device_cache = DeviceCache(on_device)
         self._schema: Schema | None = None
         self._train_loader: SequenceLoader | None = None
-        self._placed: dict[
-            str, tuple[Sequences, Sequences]
-        ] = {}  # what `_place` was given, and what it made of it
         self._loader_state: dict[str, Any] | None = None
-        seed, batch_size = self.settings["seed"], self.settings["batch_size"]
-        check(seed >= 0, "seed", seed, "an integer of at least 0")
-        check(
-            batch_size is None or batch_size >= 1,
-            "batch_size",
-            batch_size,
-            "an integer of at least 1",
-        )
+        self._limit_val_batches: int | float | None = None
 
     @abstractmethod
     def read_schema(self) -> Schema:
         """Return the schema of the training data."""
 
     @abstractmethod
-    def load_part(self, name: str) -> Sequences | None:
-        """Return the part (`train`, `val`, `test` or `predict`), or None where there is none."""
+    def load_split(self, name: str) -> Sequences | None:
+        """Return the split `train`, `val`, `test` or `predict`, or None if there is none."""
+
+    def missing_hint(self, name: str) -> str:
+        """Return the reason why there is no split of this name, for the error message."""
+        return "load_split returned None"
+
+    def train_epoch(self, epoch: int) -> Sequences:
+        """Return the training sequences of an epoch; by default the same in each."""
+        return self._required("train")
 
     @property
     def schema(self) -> Schema:
-        """The schema: the trained model's where there is one, else that of the training data."""
+        """Schema of the model that is evaluated, or else of the training data."""
         if self._schema is None:
             self._schema = self.read_schema()
         return self._schema
 
-    def part(self, name: str) -> Sequences | None:
-        """Return a part, loaded once."""
-        if name not in self._parts:
-            self._parts[name] = self.load_part(name)
-        return self._parts[name]
+    @property
+    def num_features(self) -> int:
+        """Number of features per step, F."""
+        return self.schema.num_features
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.schema.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the K classes in the order of their codes."""
+        return self.schema.class_names
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the F features, or None."""
+        return self.schema.feature_names
+
+    def split(self, name: str) -> Sequences | None:
+        """Return the split `train`, `val`, `test` or `predict`, or None; it is loaded once."""
+        if name not in self._splits:
+            self._splits[name] = self.load_split(name)
+        return self._splits[name]
 
     @cached_property
     def train_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (F,) of the training part."""
+        """Mean and standard deviation of the training sequences, (F,) each."""
         return self._required("train").moments()
 
     @cached_property
     def train_class_counts(self) -> Tensor:
-        """(K,) training sequences of each class."""
-        labels = self._required("train").labels
-        assert labels is not None
-        return labels.bincount(minlength=len(self.schema.class_names))
+        """Number of training sequences of each class, (K,) int64."""
+        return self._required("train").required_labels.bincount(minlength=self.num_classes)
 
     @property
     def batch_size(self) -> int:
-        """Sequences in a training batch of one rank; unless set, an eighth of the part, from 8 to 64."""
-        size = self.settings["batch_size"]
-        if size is None:
-            size = 1 << max(3, min(6, (len(self._required("train")) // 8).bit_length() - 1))
-        return int(size)
+        """Number of sequences per training batch of one process.
+
+        If None was given: the largest power of two up to an eighth of the training sequences, but
+        at least 8 and at most 64. Loaders that are created after a change have the new size.
+        """
+        size: int | None = self.settings["batch_size"]
+        if size is not None:
+            return size
+        eighth = len(self._required("train")) // 8
+        exponent = eighth.bit_length() - 1
+        return 1 << min(max(exponent, 3), 6)
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        check(size >= 1, "batch_size", size, "an integer of at least 1")
+        self.settings["batch_size"] = size
 
     def load(self, stage: str, schema: Schema | None) -> list[Sequences]:
-        """Load a stage's parts.
+        """Load the splits of a stage.
 
         Args:
             stage: fit, validate, test or predict.
-            schema: What the trained model takes, or None to ask the training data.
+            schema: Schema of the trained model, or None to read it from the training data.
 
         Returns:
-            The parts; in fit without the validation part, where there is none.
+            The splits; for fit without validation data only the training split.
 
         Raises:
-            DataError: A part is missing or unusable, or does not fit the model.
+            DataError: If a split is missing, cannot be read, or does not fit the model.
         """
         if self._schema is None:
             self._schema = schema
-        first, *others = PARTS_OF_STAGE[stage]
-        parts = [
-            self._required(first),
-            *(part for part in map(self.part, others) if part is not None),
-        ]
-        for part in parts:
-            if part.num_features != self.schema.num_features:
-                raise DataError(
-                    f"data: found {part.num_features} features, the model takes {self.schema.num_features}"
-                )
-        return parts
+        first, *others = SPLITS_OF_STAGE[stage]
+        splits = [self._required(first)]
+        for name in others:
+            sequences = self.split(name)
+            if sequences is not None:
+                splits.append(sequences)
+        for sequences in splits:
+            if sequences.num_features != self.num_features:
+                message = f"expected {self.num_features} features, got {sequences.num_features}"
+                raise DataError(f"data: {message}")
+        return splits
 
     def setup(self, stage: str) -> None:
-        """Load the stage's parts and compare them between the ranks.
+        """Load the splits of a stage; Lightning calls this on every rank.
 
         Raises:
-            DataError: A part is missing or unusable, does not fit the model, or differs between ranks.
+            DataError: If a split is missing, cannot be read, does not fit the model, or differs
+                between ranks.
         """
-        model = self.trainer.lightning_module if self.trainer is not None else None
-        known = getattr(model, "schema", None)
-        if self.trainer is not None and stage == "fit" and self.part("val") is None:
-            self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list
-        parts = self.load(stage, known if stage != "fit" and isinstance(known, Schema) else None)
+        schema = None
+        if self.trainer is not None and stage != "fit":
+            schema = getattr(self.trainer.lightning_module, "schema", None)
+        splits = self.load(stage, schema if isinstance(schema, Schema) else None)
+        if self.trainer is not None and stage == "fit" and self.split("val") is None:
+            self._limit_val_batches = self.trainer.limit_val_batches
+            self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
         if is_distributed():
-            random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
-            _compare_ranks(random_state + "".join(part.fingerprint() for part in parts))
+            _compare_ranks(splits)
+
+    def teardown(self, stage: str) -> None:
+        """Restore what `setup` changed in the Trainer."""
+        if self.trainer is not None and self._limit_val_batches is not None:
+            self.trainer.limit_val_batches = self._limit_val_batches
+            self._limit_val_batches = None
 
     def train_dataloader(self) -> SequenceLoader:
         """Return the loader of shuffled training batches."""
-        part = self._required("train")
+        sequences = self._required("train")
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
         sampler = TrainSampler(
-            part.lengths,
+            sequences.lengths,
             batch_size=self.batch_size,
             seed=self.settings["seed"],
-            fixed=getattr(self.trainer, "overfit_batches", 0) > 0,
+            same_every_epoch=overfits,
             buckets=self.settings["buckets"],
-            **self._rank_and_world(),
+            **self._rank_and_world_size(),
         )
-        self._train_loader = SequenceLoader(
-            lambda epoch: self._place("train", self.train_epoch(epoch)), sampler
-        )
+
+        def sequences_of(epoch: int) -> Sequences:
+            return self._place("train", self.train_epoch(0 if overfits else epoch))
+
+        self._train_loader = SequenceLoader(sequences, sampler, sequences_of)
         if self._loader_state is not None:
             self._train_loader.load_state_dict(self._loader_state)
+            self._loader_state = None  # a loader that replaces this one starts at its epoch's start
         return self._train_loader
 
     def val_dataloader(self) -> SequenceLoader | list[Any]:
-        """Return the loader of the validation part; an empty list where there is none."""
-        return [] if self.part("val") is None else self._eval_loader("val")
+        """Return the loader of the validation split, or an empty list if there is none."""
+        if self.split("val") is None:
+            return []
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> SequenceLoader:
-        """Return the loader of the test part."""
+        """Return the loader of the test split."""
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> SequenceLoader:
         """Return the loader of the sequences to predict."""
         return self._eval_loader("predict")
 
-    def train_epoch(self, epoch: int) -> Sequences:
-        """Return the training sequences of an epoch."""
-        return self._required("train")
-
     def state_dict(self) -> dict[str, Any]:
-        """Return settings, hashes of the data and the loader's position, under the class's plain name."""
+        """Return settings, fingerprints of the data, and the position of the training loader."""
         loader = None if self._train_loader is None else self._train_loader.state_dict()
-        return {"settings": self.settings, "parts": self._fingerprints, "loader": loader}
+        return {"settings": self.settings, "fingerprints": self._fingerprints, "loader": loader}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on training with other data; the command line has restored the settings before.
+        """Check that training continues with the data of the checkpoint, and restore the position.
+
+        The settings are not restored: the command line reads them before the data module exists.
 
         Raises:
-            DataError: The training or validation sequences are not the checkpoint's.
+            DataError: If the training or validation sequences differ from the checkpoint's.
         """
-        fits = self.trainer is not None and self.trainer.state.fn == "fit"
-        if not fits:
+        if self.trainer is None or self.trainer.state.fn != "fit":
             return
         for name, fingerprint in self._fingerprints.items():
-            if state_dict["parts"].get(name) != fingerprint:
-                raise DataError(
-                    f"the {name} sequences are not those of the checkpoint; accepted are the same to continue"
-                )
-        # Lightning restores a loader only inside an epoch; the order's hash must survive the end of one, too
+            if state_dict["fingerprints"].get(name) != fingerprint:
+                raise DataError(f"{name} data: expected the sequences that the checkpoint was "
+                                "trained with, got others")  # fmt: skip
+        # Lightning restores loaders only within an epoch, but the hash of the order spans epochs
         self._loader_state = state_dict["loader"]
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
-        return {
-            name: part.fingerprint()
-            for name in PARTS_OF_STAGE["fit"]
-            if (part := self.part(name)) is not None
-        }
+        splits = {name: self.split(name) for name in SPLITS_OF_STAGE["fit"]}
+        return {name: split.fingerprint() for name, split in splits.items() if split is not None}
 
     def _required(self, name: str) -> Sequences:
-        part = self.part(name)
-        if part is None:
-            raise DataError(f"there is no {name} part: {self.missing_hint(name)}")
-        return part
-
-    def missing_hint(self, name: str) -> str:
-        """Say how a part would be given."""
-        return "the data module has none"
+        sequences = self.split(name)
+        if sequences is None:
+            raise DataError(f"{name} data: expected sequences, got none: {self.missing_hint(name)}")
+        return sequences
 
     def _eval_loader(self, name: str) -> SequenceLoader:
-        part = self._required(name)
-        size = self.settings["batch_size"] or 1
-        sampler = EvalSampler(part.lengths, batch_size=size, **self._rank_and_world())
-        return SequenceLoader(lambda _: self._place(name, part), sampler)
+        sequences = self._required(name)
+        sampler = EvalSampler(
+            sequences.lengths,
+            batch_size=self.settings["batch_size"] or 1,
+            **self._rank_and_world_size(),
+        )
+        return SequenceLoader(sequences, sampler, lambda _: self._place(name, sequences))
 
-    def _place(self, name: str, part: Sequences) -> Sequences:
-        """Return the sequences where batches are made of them: on the accelerator if they fit or it is asked for."""
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        wanted = self.settings["on_device"]
-        if device.type == "cpu" or wanted is False:
-            return part
-        if self._placed.get(name, (None, part))[0] is not part:
-            size = int(part.lengths.sum()) * part.num_features * 4
-            fits = (
-                device.type == "cuda" and size * FREE_FOR_ONE <= torch.cuda.mem_get_info(device)[0]
-            )
-            self._placed[name] = (part, part.to(device) if wanted or fits else part)
-        return self._placed[name][1]
-
-    def _rank_and_world(self) -> dict[str, int]:
+    def _rank_and_world_size(self) -> dict[str, int]:
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
+    def _place(self, name: str, sequences: Sequences) -> Sequences:
+        if self.trainer is None:
+            return sequences
+        return self._device_cache.place(name, sequences, self.trainer.strategy.root_device)
 
-def _compare_ranks(fingerprint: str) -> None:
-    found = gather_objects(hashlib.blake2b(fingerprint.encode(), digest_size=16).hexdigest())
-    odd = [rank for rank, other in enumerate(found) if other != found[0]]
-    if odd:
-        raise DataError(f"ranks {odd} have other sequences, splits or random states than rank 0")
+
+def _compare_ranks(splits: list[Sequences]) -> None:
+    """Raise a DataError on all ranks if their sequences or their random states differ."""
+    random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
+    parts = [random_state] + [sequences.fingerprint() for sequences in splits]
+    digests = gather_objects(hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest())
+    different = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if different:
+        raise DataError(f"ranks {different}: expected the sequences, splits and random state of "
+                        "rank 0, got others")  # fmt: skip

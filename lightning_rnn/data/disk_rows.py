@@ -1,4 +1,4 @@
-"""Values that stay in their file."""
+"""Rows of numbers that are read from their file when they are needed."""
 
 import os
 import weakref
@@ -14,13 +14,23 @@ from lightning_rnn.errors import DataError
 
 
 class DiskRows:
-    """(rows, F) numbers in a file, with as much of a tensor's interface as `Sequences` needs.
+    """(rows, F) numbers in a file, with the part of a tensor's interface that `Sequences` uses.
 
-    Rows are read when asked for and then forgotten. A mapping would do the same with fewer lines, but its pages count
-    as the process's memory for as long as they are in the file cache, and a file that shrinks ends the process.
+    Unlike a memory mapping, whose pages count as memory of the process, nothing is kept in memory;
+    and a file that becomes shorter raises an error instead of ending the process.
+
+    Args:
+        path: The file.
+        offset: Number of bytes before the first row.
+        shape: (rows, features) in the file, row by row.
+        dtype: NumPy dtype of the numbers in the file; they are converted to float32.
+        columns: Indices of the F features to return, in order; None for all.
 
     Attributes:
         shape: (rows, F).
+
+    Raises:
+        OSError: If the file cannot be opened.
     """
 
     ndim = 2
@@ -35,27 +45,18 @@ class DiskRows:
         dtype: Any,
         columns: list[int] | None = None,
     ) -> None:
-        """Open.
-
-        Args:
-            path: The file.
-            offset: Bytes in front of the first row.
-            shape: (rows, features) in the file, row by row.
-            dtype: NumPy's dtype of the numbers in the file; float32 is what comes out.
-            columns: The F features, in order; when not given, all.
-
-        Raises:
-            OSError: The file cannot be opened.
-        """
         self._arguments = {"offset": offset, "shape": shape, "dtype": dtype, "columns": columns}
         self.shape = (shape[0], shape[1] if columns is None else len(columns))
-        self._path, self._offset, self._columns = path, offset, columns
-        self._dtype, self._stored_features = np.dtype(dtype), shape[1]
-        self._file = os.open(path, os.O_RDONLY)  # stays with this file where another takes its name
+        self._path = path
+        self._offset = offset
+        self._columns = columns
+        self._dtype = np.dtype(dtype)
+        self._stored_features = shape[1]
+        self._file = os.open(path, os.O_RDONLY)  # kept, so that a replaced file is not noticed
         weakref.finalize(self, os.close, self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Open again in another process, where a file has another number."""
+        """Pickle the arguments, since a file descriptor is valid in one process only."""
         return partial(DiskRows, **self._arguments), (self._path,)
 
     def __len__(self) -> int:
@@ -63,42 +64,48 @@ class DiskRows:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Return adjacent rows."""
+        """Return a slice of the rows."""
         return self.index_select(0, torch.arange(*rows.indices(len(self))))
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Read rows as `Tensor.index_select` would.
+        """Read rows, as `Tensor.index_select` does.
+
+        1. Repeated neighbours (the padding of a batch repeats a sequence's last row) are reduced
+           to one.
+        2. The remaining rows are divided into runs of consecutive numbers, and each run is read by
+           one system call into its place in a buffer.
+        3. Columns are selected, numbers converted to float32, repetitions restored.
 
         Args:
             dim: 0.
-            index: (M,) int64 rows; adjacent ones are read together, a repeated one is read once.
+            index: (M,) int64 row numbers.
 
         Returns:
             (M, F) float32.
 
         Raises:
-            DataError: The file has become shorter.
+            DataError: If the file has become shorter.
         """
-        rows = index.numpy()
-        step = np.diff(rows, prepend=-2)
-        repeated = None
-        if not step.all():  # padding repeats a sequence's last row
-            repeated = np.cumsum(step != 0) - 1
-            rows = rows[step != 0]
-            step = np.diff(rows, prepend=-2)
+        is_new = np.diff(index.numpy(), prepend=-1) != 0
+        rows = index.numpy()[is_new]
         found = np.empty((len(rows), self._stored_features), dtype=self._dtype)
-        buffer, size = (
-            found.reshape(-1).view(np.uint8).data,
-            self._stored_features * self._dtype.itemsize,
-        )
-        begins = np.flatnonzero(step != 1)
-        places = (rows[begins] * size + self._offset).tolist()
-        bounds = [*(begins * size).tolist(), len(buffer)]
-        for place, begin, end in zip(places, bounds, bounds[1:], strict=False):
-            if os.preadv(self._file, (buffer[begin:end],), place) != end - begin:
-                raise DataError(f"{self._path}: found its end at byte {os.fstat(self._file).st_size}, accepted is a "
-                                "file that stays as it is")  # fmt: skip
-        found = found if self._columns is None else found[:, self._columns]
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        buffer = found.reshape(-1).view(np.uint8).data
+        row_bytes = self._stored_features * self._dtype.itemsize
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        ends = np.append(starts, len(rows))[1:]
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            place = self._offset + int(rows[start]) * row_bytes
+            self._read(buffer[start * row_bytes : end * row_bytes], place)
+        if self._columns is not None:
+            found = found[:, self._columns]
+        with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
             found = found.astype(np.float32, copy=False)
-        return torch.from_numpy(found if repeated is None else found[repeated])
+        if not is_new.all():
+            found = found[np.cumsum(is_new) - 1]
+        return torch.from_numpy(found)
+
+    def _read(self, buffer: memoryview, place: int) -> None:
+        if os.preadv(self._file, (buffer,), place) != len(buffer):
+            size = os.fstat(self._file).st_size
+            raise DataError(f"{self._path}: expected a file that does not change while it is "
+                            f"used, got its end at byte {size}")  # fmt: skip

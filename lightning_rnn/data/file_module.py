@@ -1,7 +1,6 @@
-"""The data module of a user's own files."""
+"""Data module of sequence files."""
 
 import os
-from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -11,14 +10,56 @@ from lightning_rnn.data.base_module import Schema, SequenceDataModule
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions, sort_classes
 from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import split
+from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import DataError, OptionError, check
 
 
 class FileDataModule(SequenceDataModule):
-    """A user's own sequences, from files of one of many formats."""
+    """Sequences from files of any supported format (docs/data.md).
 
-    pinned = frozenset(
+    Files are opened when a stage needs them.
+
+    Args:
+        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv or .parquet, or a
+            folder made by `pack`.
+        val_path: File of the validation sequences; None for `val_fraction` of `train_path`.
+        test_path: File of the test sequences; None for `test_fraction` of `train_path`.
+        predict_path: File of the sequences to predict, with or without labels; None for the test
+            sequences.
+        val_fraction: Fraction of `train_path` for validation, from 0 to below 1; not used with
+            `val_path`.
+        test_fraction: Fraction of `train_path` for testing, from 0 to below 1; not used with
+            `test_path`.
+        stratify: Whether each split has the same proportions of the classes.
+        group_column: Column of groups, such as persons; sequences of a group are in one split.
+        label_column: CSV and Parquet: column of the class.
+        id_column: CSV and Parquet with one row per time step: column that identifies the sequence;
+            None if each row is a sequence.
+        time_column: Column by which the rows of a sequence are sorted; None for the order in the
+            file.
+        feature_columns: Columns of the features; None for all other columns.
+        positive_class: Name of the positive one of two classes; None for the last in sorted order.
+        batch_size: Number of sequences per training batch of one process; None for an eighth of the
+            training sequences, from 8 to 64.
+        buckets: Whether training batches contain sequences of similar length, to reduce padding.
+        on_device: Whether the sequences are stored on the accelerator; None to store them there if
+            they need at most a quarter of the free memory of the GPU.
+        seed: Seed of the splits and of the order in training.
+
+    Raises:
+        OptionError: If a fraction is not in [0, 1), or nothing is left to train on.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = f"{folder}/waves.npz"
+        ...     np.savez(path, X=np.zeros((40, 25, 3)), y=["slow", "fast"] * 20)
+        ...     data = FileDataModule(train_path=path, val_fraction=0.25)
+        ...     len(data.split("train")), len(data.split("val")), data.class_names
+        (30, 10, ['fast', 'slow'])
+    """
+
+    identity_settings = frozenset(
         {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
     )
 
@@ -43,148 +84,136 @@ class FileDataModule(SequenceDataModule):
         on_device: bool | None = None,
         seed: int = 0,
     ) -> None:
-        """Set up; a file is opened when a stage needs it.
-
-        Args:
-            train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv or .parquet, or a folder made by
-                `pack` (docs/data.md).
-            val_path: File of the validation sequences; when not given, `val_fraction` of `train_path`.
-            test_path: File of the test sequences; when not given, `test_fraction` of `train_path`.
-            predict_path: File of sequences to predict, labels not needed; when not given, the test sequences.
-            val_fraction: Share of `train_path` held out for validation, 0 for none. Unused with `val_path`.
-            test_fraction: Share of `train_path` held out for testing, 0 for none. Unused with `test_path`.
-            stratify: Hold out the same share of every class.
-            group_column: Column whose values are never split between parts (one person's sequences, say).
-            label_column: Column of the class, in CSV and Parquet.
-            id_column: Column that tells sequences apart in CSV and Parquet with one row a time step; when not given,
-                one row is one sequence.
-            time_column: Column to order a sequence's rows by; when not given, their order in the file.
-            feature_columns: Columns of the features; when not given, all the others.
-            positive_class: Which of two classes is the positive one; when not given, the later in sorted order.
-            batch_size: Sequences in a training batch of one process; when not given, an eighth of the training
-                sequences, from 8 to 64.
-            buckets: Whether sequences of like length share a training batch, so that little is padded.
-            on_device: Whether the sequences are kept on the accelerator; when not given, where they take at most a
-                quarter of its free memory.
-            seed: Seed of the split and of the order in training.
-
-        Raises:
-            OptionError: A fraction outside [0, 1), or no training part left.
-        """
-        super().__init__(dict(locals()))
-        for name in ("val_fraction", "test_fraction"):
-            share = self.settings[name]
-            check(0 <= share < 1, f"{name}", share, "a number from 0 to below 1")
-        total = self._shares["val_fraction"] + self._shares["test_fraction"]
-        check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
-        for name, value in self.settings.items():
-            if name.endswith("_path") and value is not None:
-                self.settings[name] = os.path.abspath(value)
-
-    @property
-    def _shares(self) -> dict[str, float]:
-        """The shares of `train_path` that are held out."""
-        return {
-            f"{part}_fraction": 0.0
-            if self.settings[f"{part}_path"]
-            else self.settings[f"{part}_fraction"]
-            for part in ("val", "test")
+        super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
+        self.settings |= {
+            "train_path": _absolute(train_path),
+            "val_path": _absolute(val_path),
+            "test_path": _absolute(test_path),
+            "predict_path": _absolute(predict_path),
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
+            "stratify": stratify,
+            "group_column": group_column,
+            "label_column": label_column,
+            "id_column": id_column,
+            "time_column": time_column,
+            "feature_columns": feature_columns,
+            "positive_class": positive_class,
         }
+        expected = "a number from 0 to below 1"
+        check(0 <= val_fraction < 1, "val_fraction", val_fraction, expected)
+        check(0 <= test_fraction < 1, "test_fraction", test_fraction, expected)
+        self._val_fraction = 0.0 if val_path else val_fraction
+        self._test_fraction = 0.0 if test_path else test_fraction
+        total = self._val_fraction + self._test_fraction
+        check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
 
     @cached_property
     def _train_file(self) -> FileContents:
-        return self._read("train_path", None)
+        return self._read("train_path")
 
     @cached_property
-    def _split(self) -> dict[str, Tensor]:
+    def _rows(self) -> dict[str, Tensor]:
+        """Positions in the training file of the sequences of each split."""
         try:
-            return split(
+            return split_rows(
                 self._encode(self._train_file, "train_path"),
-                class_names=self.schema.class_names,
+                val_fraction=self._val_fraction,
+                test_fraction=self._test_fraction,
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
-                **self._shares,
+                class_names=self.class_names,
             )
         except DataError as error:
             raise DataError(f"{self.settings['train_path']}: {error}") from None
 
     def read_schema(self) -> Schema:
-        """Return the training file's schema.
+        """Return the schema of the training file.
 
         Raises:
-            DataError: Fewer than two classes, or a positive class that is not there.
+            DataError: If there are less than two classes, or the positive class is not one of two.
         """
-        file = self._train_file
-        assert file.labels is not None
-        names, positive = sort_classes(set(file.labels.tolist())), self.settings["positive_class"]
         path = self.settings["train_path"]
+        positive = self.settings["positive_class"]
+        file = self._train_file
+        names = sort_classes(set(_labels(file)))
         if len(names) < 2:
-            raise DataError(f"{path}: found one class only, {names[0]!r}; accepted are two or more")
+            raise DataError(f"{path}: expected at least two classes, got only {names[0]!r}")
         if positive is not None:
             if positive not in names or len(names) != 2:
-                raise DataError(f"{path}: found classes {', '.join(names)}; --data.positive_class {positive!r} names "
-                                "one of two classes")  # fmt: skip
-            names = [name for name in names if name != positive] + [positive]
+                expected = f"two classes, one of them the positive_class {positive!r}"
+                raise DataError(f"{path}: expected {expected}, got {', '.join(names)}")
+            names.remove(positive)
+            names.append(positive)
         return Schema(file.sequences.num_features, names, file.feature_names)
 
-    def load_part(self, name: str) -> Sequences | None:
-        """Read or cut out a part."""
-        if name != "train" and self.settings[f"{name}_path"]:
-            file = self._read(
-                f"{name}_path", self.schema.feature_names, require_labels=name != "predict"
-            )
-            return self._encode(file, f"{name}_path", labelled=name != "predict")
+    def load_split(self, name: str) -> Sequences | None:
+        """Read a split from its own file or select it from the training file."""
+        if name == "train":
+            return self._select_rows(name)
+        if self.settings[f"{name}_path"] is not None:
+            has_labels = name != "predict"
+            file = self._read(f"{name}_path", self.feature_names, require_labels=has_labels)
+            return self._encode(file, f"{name}_path", has_labels=has_labels)
         if name == "predict":
-            return self.part("test")
-        if name == "train" or self._shares[f"{name}_fraction"] > 0:
-            return self._encode(self._train_file, "train_path").select(self._split[name])
-        return None
+            return self.split("test")
+        fraction = self._val_fraction if name == "val" else self._test_fraction
+        return self._select_rows(name) if fraction > 0 else None
 
     def missing_hint(self, name: str) -> str:
-        """Say how a part would be given."""
-        if name == "train":
-            return "train_path is not given"
-        by_share = "" if name == "predict" else f" and {name}_fraction is 0"
-        return f"{name}_path is not given{by_share}"
+        """Return the reason why there is no split of this name."""
+        if name == "predict":
+            return "predict_path is not given and there is no test data"
+        return f"{name}_path is not given and {name}_fraction is 0"
+
+    def _select_rows(self, name: str) -> Sequences:
+        return self._encode(self._train_file, "train_path").select(self._rows[name])
 
     def _read(
-        self, option: str, feature_names: list[str] | None, require_labels: bool = True
+        self, option: str, feature_names: list[str] | None = None, *, require_labels: bool = True
     ) -> FileContents:
         path = self.settings[option]
         if path is None:
-            raise OptionError(f"{option}: found nothing, accepted is a file")
-        chosen, columns = (
-            self.settings["feature_columns"],
-            ("label_column", "id_column", "time_column", "group_column"),
+            raise OptionError("expected a file, got None", name=option)
+        feature_columns = self.settings["feature_columns"]
+        options = ReadOptions(
+            label_column=self.settings["label_column"],
+            id_column=self.settings["id_column"],
+            time_column=self.settings["time_column"],
+            group_column=self.settings["group_column"],
+            feature_columns=feature_columns or feature_names,
+            only_features=feature_columns is None,
+            require_labels=require_labels,
         )
-        wanted = ReadOptions(
-            **{name: self.settings[name] for name in columns},
-            feature_columns=chosen or feature_names,
-        )
-        return read_file(
-            path, replace(wanted, only_features=chosen is None, require_labels=require_labels)
-        )
+        return read_file(path, options)
 
-    def _encode(self, file: FileContents, option: str, labelled: bool = True) -> Sequences:
-        """Return the sequences, those that are labelled with the codes of the labels."""
+    def _encode(self, file: FileContents, option: str, *, has_labels: bool = True) -> Sequences:
+        """Return the sequences, with the codes of their labels if they have any."""
         path = self.settings[option]
-        found = file.sequences.num_features
-        expected = self.schema.num_features
-        names = self.schema.class_names
-        if found != expected:
-            raise DataError(
-                f"{path}: expected {expected} features per step, as in training, got {found}"
-            )
-        if not labelled:
+        num_features = file.sequences.num_features
+        if num_features != self.num_features:
+            expected = f"{self.num_features} features per step, as in training"
+            raise DataError(f"{path}: expected {expected}, got {num_features}")
+        if not has_labels:
             return file.sequences
-        assert file.labels is not None
-        code_of = {name: code for code, name in enumerate(names)}
-        codes = [code_of.get(name, -1) for name in file.labels.tolist()]
-        if -1 in codes:
-            at = codes.index(-1)
-            assert file.sequences.ids is not None
-            found_label = f"sequence {file.sequences.ids[at]!r} has label {file.labels[at]!r}, unseen in training"
-            raise DataError(f"{path}: {found_label}; accepted are {', '.join(names)}")
-        sequences = file.sequences.select(torch.arange(len(codes)))
-        sequences.labels = torch.tensor(codes)
-        return sequences
+        code_of = {name: code for code, name in enumerate(self.class_names)}
+        codes: list[int] = []
+        for position, label in enumerate(_labels(file)):
+            if label not in code_of:
+                ids = file.sequences.ids
+                place = f"sequence {position if ids is None else ids[position]!r}"
+                expected = f"a label seen in training ({', '.join(self.class_names)})"
+                raise DataError(f"{path}: {place}: expected {expected}, got {label!r}")
+            codes.append(code_of[label])
+        return file.sequences.with_labels(torch.tensor(codes))
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
+
+
+def _labels(file: FileContents) -> list[str]:
+    if file.labels is None:
+        raise DataError("data: expected class labels, got a file without labels")
+    labels: list[str] = file.labels.tolist()
+    return labels

@@ -1,13 +1,13 @@
-"""Which sequences make up which batch, on which rank, in which order; and the loader that assembles them.
+"""Samplers, which choose the sequences of each batch, and the loader that assembles the batches.
 
-There are no worker processes: one gather from tensors in memory costs less than handing a batch between processes.
+There are no worker processes: assembling a batch from tensors in memory costs less than sending it
+from one process to another.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,51 +16,40 @@ from torch import Generator, Tensor
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
 from lightning_rnn.errors import DataError
 
-EVAL_STEPS = (
-    1 << 18
-)  # B * T of an evaluation batch: large enough to be fast, small enough for any machine
-EVAL_BATCH = 1024
-POOL, POOLS = (
-    50,
-    4,
-)  # global batches that are sorted by length together, at most; pools in an epoch, at least
-BLOCK = (
-    1 << 17
-)  # values gathered together for several batches: gathering costs by the call, not by the value
+MAX_EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: fast, and small enough for any machine
+MAX_EVAL_BATCH = 1024
+MAX_POOL_BATCHES = 50  # global batches that are sorted by length together
+MIN_POOLS = 4  # per epoch, so that batches mix differently in each
 
 
 def seeded_generator(*key: int) -> Generator:
-    """Return a generator that is a function of the key alone, its streams independent of each other's."""
-    # the length in front: a SeedSequence takes (0,) and (0, 0) for the same
+    """Return a generator that depends on the key alone and is independent of those of other keys."""
+    # with the length in front, since a SeedSequence is the same for (0,) and (0, 0)
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
-class Sampler(Protocol):
-    """The rows of each batch of one epoch, on this rank."""
-
-    epoch: int
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-
-    def batches(self, skip: int) -> Iterator[Tensor]:
-        """Yield (B,) int64 rows, leaving out the first `skip` batches."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the epoch whose batches come next; Lightning calls it."""
-
-
 class TrainSampler:
-    """Shuffled batches, their order a function of (seed, epoch).
+    """Shuffled training batches, whose order is a function of seed and epoch.
 
-    A global batch is `world_size` times `batch_size` sequences, shared out to the ranks. The last global batch of an
-    epoch is shared out as far as equal parts go; what is left over (fewer sequences than ranks) waits for another
-    epoch's order.
+    In each step the W ranks share a global batch of W * `batch_size` sequences. The last global
+    batch of an epoch is smaller; it is cut to a multiple of W, or left out if it has less than W.
 
-    Where lengths differ, `buckets` sorts pools of global batches by length before they are cut, then shuffles batches:
-    sequences of like length meet, on all ranks, and little is padded. There are at least `POOLS` pools in an epoch, so
-    that who meets whom changes from one epoch to the next.
+    With `buckets`, batches contain sequences of similar length: the shuffled sequences are divided
+    into pools of up to 50 global batches (at least 4 pools), each pool is sorted by length and cut
+    into batches, and these are shuffled.
+
+    Args:
+        lengths: (N,) number of steps of each sequence.
+        batch_size: Number of sequences per batch of one rank.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes, W.
+        same_every_epoch: Whether each epoch has the order of the first one.
+        buckets: Whether batches contain sequences of similar length.
+
+    Attributes:
+        epoch: Epoch whose batches come next.
     """
 
     def __init__(
@@ -71,78 +60,85 @@ class TrainSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        fixed: bool = False,
+        same_every_epoch: bool = False,
         buckets: bool = False,
     ) -> None:
-        """Set up.
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.same_every_epoch = same_every_epoch
+        self.has_fixed_length = bool((lengths == lengths[0]).all())
+        self.buckets = buckets and not self.has_fixed_length
+        self.epoch = 0
 
-        Args:
-            lengths: (N,) time steps of each sequence.
-            batch_size: Sequences in a batch of one rank.
-            seed: Seed of the order.
-            rank: This process among `world_size`.
-            world_size: Number of processes.
-            fixed: Repeat the first epoch's order, to see whether a few batches can be learned by heart.
-            buckets: Whether sequences of like length share a batch.
-        """
-        self.fixed, self.lengths = fixed, lengths
-        self.buckets = buckets and bool((lengths != lengths[0]).any())
-        self.batch_size, self.seed = batch_size, seed
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+    @property
+    def sampler(self) -> "TrainSampler":
+        """This sampler; Lightning calls `set_epoch` of `loader.batch_sampler.sampler`."""
+        return self
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch, the same on every rank."""
-        whole, rest = divmod(
-            max(len(self.lengths), self.world_size), self.batch_size * self.world_size
-        )
-        return whole + (rest >= self.world_size)
+        """Return the number of batches in an epoch, which is the same on every rank."""
+        num_sequences = max(len(self.lengths), self.world_size)
+        num_full, rest = divmod(num_sequences, self.batch_size * self.world_size)
+        return num_full + 1 if rest >= self.world_size else num_full
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the epoch whose order comes next."""
-        self.epoch = 0 if self.fixed else epoch
+        """Choose the epoch whose batches come next."""
+        self.epoch = epoch
 
     def batches(self, skip: int) -> Iterator[Tensor]:
-        """Yield this rank's rows of each batch, leaving out the first `skip` batches."""
-        for rows in self._global_batches()[skip:]:
-            share = len(rows) // self.world_size
-            yield rows[self.rank : share * self.world_size : self.world_size]
+        """Yield this rank's share of each global batch, (B,) int64, without the first `skip`."""
+        for positions in self._global_batches()[skip:]:
+            share = len(positions) // self.world_size
+            yield positions[self.rank : share * self.world_size : self.world_size]
 
     def padding(self) -> float:
-        """Return the share of an epoch's steps that are padding, with all ranks' batches taken as one."""
-        if bool((self.lengths == self.lengths[0]).all()):
+        """Return the fraction of padding in an epoch's batches, as if one rank had them all."""
+        if self.has_fixed_length:
             return 0.0
-        batches = [self.lengths[rows] for rows in self._global_batches()]
-        return 1 - sum(int(batch.sum()) for batch in batches) / sum(
-            int(batch.max()) * len(batch) for batch in batches
-        )
+        num_steps = 0
+        num_padded_steps = 0
+        for positions in self._global_batches():
+            lengths = self.lengths[positions]
+            num_steps += int(lengths.sum())
+            num_padded_steps += int(lengths.max()) * len(lengths)
+        return 1 - num_steps / num_padded_steps
 
     def _global_batches(self) -> list[Tensor]:
-        generator = seeded_generator(self.seed, self.epoch)
+        """Return the batches of all ranks together, in order."""
+        generator = seeded_generator(self.seed, 0 if self.same_every_epoch else self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
-        if len(order) < self.world_size:  # every rank needs a row to take part in the step
-            order = order.repeat(-(-self.world_size // len(order)))[: self.world_size]
+        if len(order) < self.world_size:  # repeat sequences, so that every rank has one
+            num_repeats = -(-self.world_size // len(order))
+            order = order.repeat(num_repeats)[: self.world_size]
         size = self.batch_size * self.world_size
         batches = list(torch.split(order, size))[: len(self)]
         if not self.buckets:
             return batches
-        whole = (
-            len(self.lengths) // size
-        )  # a last batch that is smaller, or filled up for the ranks, stays as it is
-        pools = torch.split(order[: whole * size], size * max(1, min(POOL, whole // POOLS)))
-        like = [
-            batch
-            for pool in pools
-            for batch in torch.split(pool[self.lengths[pool].argsort(stable=True)], size)
-        ]
-        return [like[i] for i in torch.randperm(whole, generator=generator).tolist()] + batches[
-            whole:
-        ]
+        num_full = len(self.lengths) // size  # a smaller last batch keeps its place and sequences
+        pool_size = size * max(1, min(MAX_POOL_BATCHES, num_full // MIN_POOLS))
+        sorted_batches: list[Tensor] = []
+        for pool in torch.split(order[: num_full * size], pool_size):
+            by_length = pool[self.lengths[pool].argsort(stable=True)]
+            sorted_batches.extend(torch.split(by_length, size))
+        shuffled = torch.randperm(num_full, generator=generator).tolist()
+        return [sorted_batches[i] for i in shuffled] + batches[num_full:]
 
 
 class EvalSampler:
-    """Every sequence once: large batches of like lengths, rank r taking batches r, r + W, ...
+    """Large evaluation batches of similar length that contain every sequence once.
 
-    A rank without a batch gets one row of `FILLER`; its outcome is discarded by the -1 in its index.
+    Rank r has batches r, r + W, ... A rank without a batch gets one of a single sequence, position
+    -1, whose result is discarded.
+
+    Args:
+        lengths: (N,) number of steps of each sequence.
+        batch_size: Least number of sequences per batch; it is raised to 1024 sequences or 2^18
+            steps, whichever is less.
+        rank: Rank of this process.
+        world_size: Number of processes, W.
     """
 
     epoch = 0
@@ -150,96 +146,96 @@ class EvalSampler:
     def __init__(
         self, lengths: Tensor, *, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Set up; see `TrainSampler`. `batch_size` is raised to what a machine can take with ease."""
-        size = max(batch_size, min(EVAL_BATCH, EVAL_STEPS // int(lengths.max())))
-        size = min(size, -(-len(lengths) // world_size))  # no rank is idle while another has all
-        self.chunks = list(torch.split(lengths.argsort(stable=True), size)[rank::world_size]) or [
-            torch.tensor([-1])
-        ]
+        size = max(batch_size, min(MAX_EVAL_BATCH, MAX_EVAL_STEPS // int(lengths.max())))
+        per_rank = -(-len(lengths) // world_size)  # rounded up; no rank is idle while one has all
+        batches = torch.split(lengths.argsort(stable=True), min(size, per_rank))
+        self.chunks = list(batches[rank::world_size]) or [torch.tensor([-1])]
 
     def __len__(self) -> int:
         """Return the number of batches on this rank, at least 1."""
         return len(self.chunks)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the order is the same in every epoch."""
-
     def batches(self, skip: int) -> Iterator[Tensor]:
-        """Yield the rows of each batch."""
+        """Yield the positions of each batch, (B,) int64, without the first `skip` batches."""
         yield from self.chunks[skip:]
 
 
 class SequenceLoader:
-    """Iterates over batches; its position travels in the checkpoint, so that a resumed epoch goes on where it was.
+    """Iterates over batches, and can be saved and resumed within an epoch.
 
-    Not a `DataLoader`: Lightning would put a sampler of its own into that.
+    Works with a Trainer like a DataLoader. It is none, so that Lightning does not replace the
+    sampler in a distributed run: the samplers of this module know their rank.
+
+    Args:
+        dataset: Sequences of the first epoch.
+        batch_sampler: Chooses the sequences of each batch.
+        sequences_of: Returns the sequences of an epoch; by default `dataset` in each.
+
+    Attributes:
+        position: Number of batches of the epoch that were yielded so far.
+        count: Number of sequences that were yielded since the epoch started or was resumed.
+        order: Hash of all positions that were yielded so far, over all epochs. Two runs with equal
+            hashes saw the same sequences in the same order.
     """
 
-    batch_sampler = None  # Lightning looks for it wherever it finds a `sampler`
-
-    def __init__(self, source: Callable[[int], Sequences], sampler: Sampler) -> None:
-        """Set up.
-
-        Args:
-            source: The data set for an epoch.
-            sampler: The rows of each batch; Lightning calls its `set_epoch`.
-        """
-        self.source, self.sampler = source, sampler
-        self.position = 0  # batches of the epoch handed out so far
-        self.count = 0  # sequences handed out since the last beginning, which a resume is too
-        self._order, self._unhashed = (
-            "",
-            list[Tensor](),
-        )  # the rows of the latest batches are not in it yet
-        self._resumed = False
+    def __init__(
+        self,
+        dataset: Sequences,
+        batch_sampler: TrainSampler | EvalSampler,
+        sequences_of: Callable[[int], Sequences] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_sampler = batch_sampler
+        self.position = 0
+        self.count = 0
+        self.order = ""
+        self._sequences_of = sequences_of
+        self._epoch = 0  # that `position` belongs to
+        self._is_resumed = False
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return len(self.sampler)
-
-    @property
-    def order(self) -> str:
-        """Hash of all rows handed out so far: two runs with equal hashes saw the same sequences."""
-        for rows in self._unhashed:
-            content = self._order.encode() + rows.numpy().tobytes()
-            self._order = hashlib.blake2b(content, digest_size=16).hexdigest()
-        self._unhashed = []
-        return self._order
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        """Yield the epoch's batches, from the stored position in the first epoch after a resume."""
-        sequences = self.source(self.sampler.epoch)
-        self.position, self._resumed, self.count = self.position if self._resumed else 0, False, 0
-        self._order = (
-            self.order
-        )  # all of an epoch at once is quicker; nobody else asks for an evaluation's
-        rows = self.sampler.batches(self.position)
-        together = 1
-        while block := list(islice(rows, together)):
-            for batch, of_batch in zip(
-                sequences.batches([of.clamp(min=0) for of in block]), block, strict=True
-            ):
-                self.position += 1
-                self.count += len(of_batch)
-                self._unhashed.append(of_batch)
-                yield replace(batch, index=of_batch)
-            together = max(1, BLOCK // batch.x.numel()) if sequences.fixed_length else 1
+        """Yield the batches of the epoch, or the remaining ones if it is resumed."""
+        epoch = self.batch_sampler.epoch
+        if not self._is_resumed or epoch != self._epoch:
+            self.position = 0
+        self._is_resumed = False
+        self._epoch = epoch
+        self.count = 0
+        sequences = self.dataset if self._sequences_of is None else self._sequences_of(epoch)
+        for positions in self.batch_sampler.batches(self.position):
+            batch = sequences.batch(positions.clamp(min=0))
+            self.position += 1
+            self.count += len(positions)
+            content = self.order.encode() + positions.numpy().tobytes()
+            self.order = hashlib.blake2b(content, digest_size=16).hexdigest()
+            yield replace(batch, index=positions)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return position and order so far, for the checkpoint."""
-        return {"position": self.position, "batches": len(self), "order": self.order}
+        """Return the position and the order so far, for a checkpoint."""
+        return {
+            "epoch": self._epoch,
+            "position": self.position,
+            "batches": len(self),
+            "order": self.order,
+        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a stored position; at an epoch's end that is the next one's beginning.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at a stored position; at the end of an epoch the next one starts.
 
         Raises:
-            DataError: The position is inside an epoch of another number of batches.
+            DataError: If the position is within an epoch of another number of batches.
         """
-        position, batches = int(state["position"]), int(state["batches"])
-        self.position, self._resumed = position % batches, True
-        self._order, self._unhashed = str(state["order"]), []
-        if self.position and batches != len(self):
+        num_batches = int(state_dict["batches"])
+        self._epoch = int(state_dict["epoch"])
+        self.position = int(state_dict["position"]) % num_batches
+        self.order = str(state_dict["order"])
+        self._is_resumed = True
+        if self.position > 0 and num_batches != len(self):
             raise DataError(
-                f"the checkpoint is inside an epoch of {batches} batches on each rank, this run has {len(self)}; "
-                "accepted is the same batch size and number of processes"
+                "batch size and number of processes: expected those of the checkpoint, which was "
+                f"saved within an epoch of {num_batches} batches per rank, got {len(self)} batches"
             )

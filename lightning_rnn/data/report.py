@@ -1,4 +1,4 @@
-"""What a data set is like, and what about it is suspicious, before anything is trained on it."""
+"""Description of a data set and of what is suspicious about it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,136 +9,152 @@ from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.data.split import SPLITS
 
-BARS = 8  # of the histogram of lengths
-WIDTH = 40  # characters of its longest bar
-LOOKED = 5000  # sequences in which missing values are counted
-RARE = 20  # sequences of a class below which its figures say little
+HISTOGRAM_BINS = 8
+BAR_WIDTH = 40  # characters
+MAX_SEQUENCES_READ = 5000  # to count missing values
+MIN_CLASS_SIZE = 20  # number of sequences below which the metrics of a class are unreliable
 
 
-def inspect(*, data: SequenceDataModule) -> None:
-    """Print a report on a data set.
+def describe(data: SequenceDataModule) -> str:
+    """Describe a data set: sizes, lengths, missing values, classes, and suspicious findings.
 
     Args:
-        data: FileDataModule or SyntheticDataModule, with its options behind it as --data.train_path and so on.
+        data: The data module; its training, validation and test splits are read.
 
     Raises:
-        DataError: A part that cannot be used.
+        DataError: If a split cannot be read.
     """
-    parts = {
-        name: part for name in ("train", "val", "test") if (part := data.part(name)) is not None
-    }
-    schema, names = data.schema, data.schema.class_names
-    print(f"features: {schema.num_features} {' '.join(schema.feature_names or [])}".rstrip())
-    for name, part in parts.items():
-        print(
-            f"{name}: {len(part)} sequences; {span(part.lengths)} steps; {missing(part)}; {balance(part, names)}"
-        )
-    print("lengths of all parts:")
-    print("\n".join(length_histogram(torch.cat([part.lengths for part in parts.values()]))))
-    found = [
-        line for name, part in parts.items() for line in suspicions(name, part, schema)
-    ] + overlaps(parts)
-    print("suspicious:" if found else "nothing suspicious")
-    print("".join(f"- {line}\n" for line in found), end="")
+    splits: dict[str, Sequences] = {}
+    for name in SPLITS:
+        sequences = data.split(name)
+        if sequences is not None:
+            splits[name] = sequences
+    lines = [" ".join([f"features: {data.num_features}", *(data.feature_names or [])])]
+    findings: list[str] = []
+    for name, sequences in splits.items():
+        steps = f"{len(sequences)} sequences; {length_range(sequences.lengths)} steps"
+        classes = class_counts(sequences, data.class_names)
+        lines.append(f"{name}: {steps}; {missing_values(sequences)}; {classes}")
+        findings += suspicions(name, sequences, data.schema)
+    lines.append("lengths of all splits:")
+    lines += length_histogram(torch.cat([split.lengths for split in splits.values()]))
+    findings += overlaps(splits)
+    lines.append("suspicious:" if findings else "nothing suspicious")
+    lines += [f"- {finding}" for finding in findings]
+    return "\n".join(lines)
 
 
-def span(lengths: Tensor) -> str:
-    """Say between which of the lengths (N,) the others are."""
-    return " to ".join(str(length) for length in sorted({int(lengths.min()), int(lengths.max())}))
+def length_range(lengths: Tensor) -> str:
+    """Return the shortest and longest of the lengths (N,) as text."""
+    low = int(lengths.min())
+    high = int(lengths.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
-def missing(part: Sequences) -> str:
-    """Say which share of the values is missing; of some sequences, where there are very many."""
-    step = max(1, len(part) // LOOKED)
-    found = [values.isnan().sum() for values in each(part, step)]
-    share = float(sum(found)) / (int(part.lengths[::step].sum()) * part.num_features)
+def missing_values(sequences: Sequences) -> str:
+    """Return the share of missing values as text; from every k-th sequence of a large split."""
+    step = max(1, len(sequences) // MAX_SEQUENCES_READ)
+    sample = sequences.select(torch.arange(0, len(sequences), step))
+    num_missing = sum(int(values.isnan().sum()) for values in sample.chunks())
     where = f" in every {step}th sequence" if step > 1 else ""
-    return (f"{100 * share:.3g} % of values missing" if share else "no missing values") + where
+    if num_missing == 0:
+        return f"no missing values{where}"
+    share = num_missing / (int(sample.lengths.sum()) * sequences.num_features)
+    return f"{100 * share:.3g} % of values missing{where}"
 
 
-def each(part: Sequences, step: int = 1) -> Iterator[Tensor]:
-    """Yield the values (T_i, F) of every `step`-th sequence."""
-    for start, length in zip(
-        part.offsets[::step].tolist(), part.lengths[::step].tolist(), strict=True
-    ):
-        yield part.values[start : start + length]
-
-
-def balance(part: Sequences, class_names: list[str]) -> str:
-    """Say how many sequences each class has."""
-    if part.labels is None:
+def class_counts(sequences: Sequences, class_names: list[str]) -> str:
+    """Return the number of sequences of each class as text."""
+    if sequences.labels is None:
         return "no labels"
-    counts = part.labels.bincount(minlength=len(class_names)).tolist()
+    counts = sequences.labels.bincount(minlength=len(class_names)).tolist()
     return ", ".join(f"{name} {count}" for name, count in zip(class_names, counts, strict=True))
 
 
 def length_histogram(lengths: Tensor) -> list[str]:
-    """Return a line for each of at most eight ranges of lengths (N,)."""
-    low, high = int(lengths.min()), int(lengths.max())
-    width = -(-(high - low + 1) // BARS)
+    """Return a line for each of at most eight ranges of the lengths (N,)."""
+    low = int(lengths.min())
+    high = int(lengths.max())
+    width = -(-(high - low + 1) // HISTOGRAM_BINS)  # rounded up
     counts = ((lengths - low) // width).bincount().tolist()
-    ranges = [(low + i * width, min(high, low + (i + 1) * width - 1)) for i in range(len(counts))]
-    labels = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges]
-    pad = max(map(len, labels))
-    return [
-        f"  {label:>{pad}}  {'#' * round(WIDTH * count / max(counts)):{WIDTH}}  {count}"
-        for label, count in zip(labels, counts, strict=True)
-    ]
+    labels: list[str] = []
+    for i in range(len(counts)):
+        first = low + i * width
+        last = min(high, first + width - 1)
+        labels.append(str(first) if first == last else f"{first}-{last}")
+    label_width = max(len(label) for label in labels)
+    lines: list[str] = []
+    for label, count in zip(labels, counts, strict=True):
+        bar = "#" * round(BAR_WIDTH * count / max(counts))
+        lines.append(f"  {label:>{label_width}}  {bar:{BAR_WIDTH}}  {count}")
+    return lines
 
 
-def suspicions(name: str, part: Sequences, schema: Schema) -> list[str]:
-    """Return what is odd about one part: features that say nothing, classes too rare, sequences that recur."""
-    lines, names = [], schema.feature_names or [str(i) for i in range(schema.num_features)]
-    ranges = [
-        (v.nan_to_num(torch.inf).amin(0), v.nan_to_num(-torch.inf).amax(0)) for v in part.chunks()
-    ]
-    lowest, highest = (
-        torch.stack([low for low, _ in ranges]).amin(0),
-        torch.stack([high for _, high in ranges]).amax(0),
-    )
-    for i in (lowest >= highest).nonzero().view(-1).tolist():
-        what = (
-            "has no value at all" if lowest[i] > highest[i] else f"is always {float(lowest[i]):g}"
-        )
-        lines.append(f"{name}: feature {names[i]} {what}")
-    if part.labels is not None:
-        counts = part.labels.bincount(minlength=len(schema.class_names)).tolist()
-        rare = [f"{c} {n}" for c, n in zip(schema.class_names, counts, strict=True) if n < RARE]
+def suspicions(name: str, sequences: Sequences, schema: Schema) -> list[str]:
+    """Return findings about one split: constant features, rare classes, repeated sequences."""
+    findings = _constant_features(sequences, schema)
+    if sequences.labels is not None:
+        counts = sequences.labels.bincount(minlength=len(schema.class_names)).tolist()
+        classes = zip(schema.class_names, counts, strict=True)
+        rare = [f"{label} {count}" for label, count in classes if count < MIN_CLASS_SIZE]
         if rare:
-            lines.append(f"{name}: classes of fewer than {RARE} sequences: {', '.join(rare)}")
-    first, again, otherwise = dict[bytes, int](), 0, 0
-    for i, digest in enumerate(digests(part)):
-        at = first.setdefault(digest, i)
-        again += at != i
-        otherwise += part.labels is not None and int(part.labels[at]) != int(part.labels[i])
-    if again:
-        contrary = f", {otherwise} of them labelled otherwise" if otherwise else ""
-        lines.append(f"{name}: {again} sequences repeat an earlier one{contrary}")
-    return lines
+            text = ", ".join(rare)
+            findings.append(f"classes of fewer than {MIN_CLASS_SIZE} sequences: {text}")
+    first_position: dict[bytes, int] = {}
+    num_repeated = 0
+    num_contradictions = 0
+    for position, digest in enumerate(_digests(sequences)):
+        first = first_position.setdefault(digest, position)
+        if first == position:
+            continue
+        num_repeated += 1
+        if sequences.labels is not None and sequences.labels[first] != sequences.labels[position]:
+            num_contradictions += 1
+    if num_repeated:
+        other = f", {num_contradictions} of them with another label" if num_contradictions else ""
+        findings.append(f"{num_repeated} sequences repeat an earlier one{other}")
+    return [f"{name}: {finding}" for finding in findings]
 
 
-def overlaps(parts: dict[str, Sequences]) -> list[str]:
-    """Return how many sequences, and which groups, two parts share."""
-    lines, hashes = [], {name: digests(part) for name, part in parts.items()}
-    for name, other in combinations(parts, 2):
-        known = set(hashes[name])
-        if shared := sum(digest in known for digest in hashes[other]):
-            lines.append(f"{shared} sequences of {other} are in {name}, too")
-        ours, theirs = parts[name].groups, parts[other].groups
-        if (
-            ours is not None
-            and theirs is not None
-            and (common := sorted({*map(str, ours)} & {*map(str, theirs)}))
-        ):
-            lines.append(
-                f"{len(common)} groups are in both {name} and {other} ({', '.join(common[:5])})"
-            )
-    return lines
+def _constant_features(sequences: Sequences, schema: Schema) -> list[str]:
+    lowest = torch.full((schema.num_features,), torch.inf)
+    highest = -lowest
+    for values in sequences.chunks():
+        lowest = torch.minimum(lowest, values.nan_to_num(torch.inf).amin(0))
+        highest = torch.maximum(highest, values.nan_to_num(-torch.inf).amax(0))
+    findings: list[str] = []
+    for i in (lowest >= highest).nonzero().view(-1).tolist():
+        feature = schema.feature_names[i] if schema.feature_names else i
+        is_empty = lowest[i] > highest[i]
+        what = "has no values" if is_empty else f"is always {float(lowest[i]):g}"
+        findings.append(f"feature {feature} {what}")
+    return findings
 
 
-def digests(part: Sequences) -> list[bytes]:
-    """Return a hash of each sequence's values."""
-    return [
-        hashlib.blake2b(values.numpy().tobytes(), digest_size=16).digest() for values in each(part)
-    ]
+def overlaps(splits: dict[str, Sequences]) -> list[str]:
+    """Return findings about sequences and groups that two splits have in common."""
+    findings: list[str] = []
+    digests = {name: list(_digests(sequences)) for name, sequences in splits.items()}
+    for name, other in combinations(splits, 2):
+        known = set(digests[name])
+        num_shared = sum(digest in known for digest in digests[other])
+        if num_shared:
+            findings.append(f"{num_shared} sequences of {other} are also in {name}")
+        groups = splits[name].groups
+        other_groups = splits[other].groups
+        if groups is None or other_groups is None:
+            continue
+        common = sorted(set(groups.astype(str)) & set(other_groups.astype(str)))
+        if common:
+            examples = ", ".join(common[:5])
+            findings.append(f"{len(common)} groups are in both {name} and {other} ({examples})")
+    return findings
+
+
+def _digests(sequences: Sequences) -> Iterator[bytes]:
+    """Yield a hash of the values of each sequence."""
+    for start, length in zip(sequences.offsets.tolist(), sequences.lengths.tolist(), strict=True):
+        content = sequences.values[start : start + length].numpy().tobytes()
+        yield hashlib.blake2b(content, digest_size=16).digest()

@@ -1,9 +1,8 @@
-"""Ragged storage of labelled sequences and the padded batches made from it."""
+"""Storage of labelled sequences without padding, and the padded batches assembled from it."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,18 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.errors import DataError, as_array
+from lightning_rnn.data.validation import (
+    CHUNK_VALUES,
+    as_lengths,
+    as_tensor,
+    as_values,
+    check_finite,
+    lengths_without_trailing_nan,
+)
+from lightning_rnn.errors import DataError
 from lightning_rnn.padding import Padding
 
-CHUNK_VALUES = (
-    1 << 22
-)  # numbers looked at together, so that what is larger than memory is never there whole
-SAMPLE_BITS = 26  # log2 of the numbers that statistics are taken from, where there are more
+SAMPLE_BITS = 26  # log2 of the number of values above which statistics come from a sample
 
 
 @dataclass(eq=False)
@@ -28,11 +32,17 @@ class SequenceBatch:
     (`Trainer(precision="64-true")`) by setting the fields of a copy.
 
     Attributes:
-        x: (B, T, F) float32, zero after the end of each sequence, NaN where a value is missing.
+        x: (B, T, F) float32; zero after the end of each sequence, NaN for missing values.
         padding: Number of steps of each sequence.
         y: (B,) int64 class codes, or None for sequences without labels.
-        index: (B,) int64, row of each sequence in its data set; -1 marks a row that was added only
-            because its rank would otherwise have no batch.
+        index: (B,) int64, position of each sequence in its data set; -1 for a sequence that only
+            fills up the batch of a rank that would otherwise have none.
+
+    Example:
+        >>> sequences = Sequences.from_arrays([[0.5, 1.0, 2.0], [4.0]], labels=[1, 0])
+        >>> batch = sequences.batch(torch.tensor([0, 1]))
+        >>> batch.x.shape, batch.lengths, batch.y
+        (torch.Size([2, 3, 1]), tensor([3, 1]), tensor([1, 0]))
     """
 
     x: Tensor
@@ -60,18 +70,42 @@ class SequenceBatch:
 
 
 class Sequences:
-    """N sequences without padding; selecting and batching are cheap indexing on shared values.
+    """N sequences of different lengths, stored without padding.
 
-    Trailing steps in which every feature is NaN shorten a sequence (to one step at least); any other NaN is a
-    missing value and stays.
+    Trailing steps whose features are all NaN are cut off, except for the first step of a sequence;
+    any other NaN is a missing value. Selected sequences share the memory of the values.
+
+    Args:
+        values: (sum of T_i, F) real numbers, all sequences one after the other: a tensor,
+            `DiskRows`, or anything NumPy converts.
+        lengths: (N,) integers of at least 1, number of steps of each sequence.
+        labels: (N,) integers, or None.
+        groups: (N,) group of each sequence, or None.
+        ids: (N,) name of each sequence, or None.
+        offsets: (N,) int64, row of `values` at which each sequence starts, for parts of values that
+            are stored already; None if `values` holds nothing but the sequences, in order.
+        checked: Whether the values are known to be finite and without steps to cut off; they are
+            then not read.
 
     Attributes:
-        values: (sum of T_i, F) float32, in memory or, as `DiskRows`, in a file; steps of one sequence are adjacent.
-        offsets: (N,) int64, row of `values` at which each sequence begins.
-        lengths: (N,) int64, time steps of each sequence.
+        values: (rows, F) float32 tensor or `DiskRows`; may have rows that belong to no sequence.
+        lengths: (N,) int64.
+        offsets: (N,) int64, row of `values` at which each sequence starts.
         labels: (N,) int64 class codes, or None.
         groups: (N,) strings, or None.
-        ids: (N,) strings, or None where the row number identifies a sequence.
+        ids: (N,) strings, or None if sequences are identified by their position.
+
+    Raises:
+        DataError: If there is no sequence, a shape or dtype is wrong, a length is below 1, the
+            lengths do not add up to the rows of `values`, or a value is infinite.
+
+    Example:
+        >>> sequences = Sequences([[1.0], [2.0], [3.0]], lengths=[1, 2], labels=[0, 1])
+        >>> len(sequences), sequences.num_features
+        (2, 1)
+        >>> sequences.select(torch.tensor([1])).batch(torch.tensor([0])).x
+        tensor([[[2.],
+                 [3.]]])
     """
 
     def __init__(
@@ -82,91 +116,61 @@ class Sequences:
         *,
         groups: np.ndarray | None = None,
         ids: np.ndarray | None = None,
+        offsets: Tensor | None = None,
         checked: bool = False,
     ) -> None:
-        """Check and store.
-
-        Args:
-            values: (sum of T_i, F) numbers, a tensor, `DiskRows` or anything NumPy takes.
-            lengths: (N,) integers, each at least 1.
-            labels: (N,) integers, or None.
-            groups: (N,) group of each sequence, or None.
-            ids: (N,) name of each sequence, or None.
-            checked: Take it that no value is infinite and no sequence ends in NaN, without reading them all.
-
-        Raises:
-            DataError: No sequence; a wrong shape or dtype; a length below 1; lengths that do not add up to the
-                rows of `values`; an infinite value; labels, groups or ids of another number than the lengths.
-        """
-        stored = isinstance(values, DiskRows)
-        self.values: Tensor | DiskRows = (
-            values if stored else _as_tensor(values, "values", torch.float32)
-        )
-        self.lengths = _as_tensor(lengths, "lengths", torch.int64)
-        if self.values.ndim != 2 or self.values.shape[1] == 0:
-            raise DataError(
-                f"values: found shape {tuple(self.values.shape)}, accepted is (steps, features)"
-            )
-        if self.lengths.ndim != 1 or len(self.lengths) == 0:
-            raise DataError(
-                f"lengths: found shape {tuple(self.lengths.shape)}, accepted is (sequences,), at least one"
-            )
-        if int(self.lengths.min()) < 1:
-            at = int(self.lengths.argmin())
-            raise DataError(
-                f"lengths: sequence {at} has {int(self.lengths[at])} steps, accepted is at least 1"
-            )
-        if int(self.lengths.sum()) != len(self.values):
-            raise DataError(
-                f"lengths: they add up to {int(self.lengths.sum())} steps, accepted is the number of rows of values, "
-                f"{len(self.values)}"
-            )
-        self.labels = None if labels is None else _as_tensor(labels, "labels", torch.int64)
-        self.groups, self.ids = groups, ids
+        if offsets is None:
+            values = as_values(values)
+            lengths = as_lengths(lengths, num_rows=len(values))
+            offsets = lengths.cumsum(0) - lengths
+        self.values: Tensor | DiskRows = values
+        self.lengths: Tensor = lengths
+        self.offsets = offsets
+        self.labels = None if labels is None else as_tensor(labels, "labels", torch.int64)
+        self.groups = groups
+        self.ids = ids
         for name, column in (("labels", self.labels), ("groups", groups), ("ids", ids)):
-            if column is not None and column.shape != (len(self.lengths),):
-                raise DataError(
-                    f"{name}: found shape {tuple(column.shape)}, accepted is ({len(self.lengths)},), one a sequence"
-                )
-        self.offsets = self.lengths.cumsum(0) - self.lengths
+            if column is not None and column.shape != (len(self),):
+                expected = f"shape ({len(self)},), one per sequence"
+                raise DataError(f"{name}: expected {expected}, got {tuple(column.shape)}")
         if not checked:
-            self._check_finite()
-            self._trim()
+            check_finite(values, offsets, ids)
+            self.lengths = lengths_without_trailing_nan(values, offsets, lengths)
 
     @classmethod
     def from_arrays(cls, arrays: Any, labels: Any = None) -> "Sequences":
-        """Store arrays as they come.
+        """Store one array per sequence.
 
         Args:
-            arrays: One (N, T, F) array, one (T, F) array, or a list of (T_i, F) arrays; a list may hold (T_i,)
-                arrays of one feature.
+            arrays: (N, T, F) array, (T, F) array for one sequence, or list of (T_i, F) arrays; a
+                list may also contain (T_i,) arrays of a single feature.
             labels: (N,) integers, or None.
 
-        Returns:
-            The sequences, in order.
-
         Raises:
-            DataError: As for the constructor, or arrays of different widths.
+            DataError: As for the constructor, or if arrays have different numbers of features.
         """
         if isinstance(arrays, np.ndarray | Tensor):
             if arrays.ndim not in (2, 3):
-                raise DataError(
-                    f"x: found shape {tuple(arrays.shape)}, accepted is (N, T, F), (T, F) or a list"
-                )
-            block = _as_tensor(arrays, "x", torch.float32)
-            block = block if block.ndim == 3 else block[None]
+                got = f"shape {tuple(arrays.shape)}"
+                raise DataError(f"x: expected shape (N, T, F) or (T, F), or a list, got {got}")
+            block = as_tensor(arrays, "x", torch.float32)
+            if block.ndim == 2:
+                block = block[None]  # (1, T, F)
             return cls(block.flatten(0, 1), torch.full((len(block),), block.shape[1]), labels)
         if not isinstance(arrays, list | tuple) or not arrays:
-            raise DataError(
-                f"x: found {type(arrays).__name__}, accepted is an array or a list with at least one array"
-            )
-        parts = [_as_tensor(a, f"x[{i}]", torch.float32) for i, a in enumerate(arrays)]
-        parts = [p[:, None] if p.ndim == 1 else p for p in parts]
-        for i, part in enumerate(parts):
-            if part.ndim != 2 or part.shape[1] != parts[0].shape[1]:
-                accepted = f"(T, {parts[0].shape[1]}) as in x[0]" if i else "(T, F) or (T,)"
-                raise DataError(f"x[{i}]: found shape {tuple(part.shape)}, accepted is {accepted}")
-        return cls(torch.cat(parts), torch.tensor([len(p) for p in parts]), labels)
+            got = "an empty list" if arrays == [] else type(arrays).__name__
+            raise DataError(f"x: expected an array or a list of at least one array, got {got}")
+        parts: list[Tensor] = []
+        for i, array in enumerate(arrays):
+            part = as_tensor(array, f"x[{i}]", torch.float32)
+            if part.ndim == 1:
+                part = part[:, None]  # (T_i, 1)
+            expected = f"(T, {parts[0].shape[1]}) as x[0]" if parts else "(T, F) or (T,)"
+            if part.ndim != 2 or (parts and part.shape[1] != parts[0].shape[1]):
+                raise DataError(f"x[{i}]: expected shape {expected}, got {tuple(part.shape)}")
+            parts.append(part)
+        lengths = torch.tensor([len(part) for part in parts])
+        return cls(torch.cat(parts), lengths, labels)
 
     def __len__(self) -> int:
         """Return N."""
@@ -174,112 +178,133 @@ class Sequences:
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """Number of features per step, F."""
         return self.values.shape[1]
-
-    def select(self, index: Tensor) -> "Sequences":
-        """Return the sequences at `index` (M,), in that order; the values are shared."""
-        chosen = object.__new__(Sequences)
-        chosen.values = self.values
-        chosen.offsets, chosen.lengths = self.offsets[index], self.lengths[index]
-        chosen.labels = None if self.labels is None else self.labels[index]
-        chosen.groups = None if self.groups is None else self.groups[index.numpy()]
-        chosen.ids = None if self.ids is None else self.ids[index.numpy()]
-        return chosen
-
-    def batch(self, index: Tensor) -> SequenceBatch:
-        """Assemble one padded batch by a single gather.
-
-        Args:
-            index: (B,) int64 rows.
-
-        Returns:
-            The batch, as wide as its longest sequence.
-        """
-        lengths = self.lengths[index]
-        width, shortest = (
-            int(lengths.max()),
-            int(lengths.min()),
-        )  # before anything is on a device that it would stop
-        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
-        columns = (
-            column.to(self.device, non_blocking=True)
-            for column in (self.offsets[index], lengths, index)
-        )
-        first, lengths, index = columns
-        steps = torch.arange(width, device=self.device)
-        rows = first[:, None] + (
-            steps if shortest == width else torch.minimum(steps, lengths[:, None] - 1)
-        )  # (B, T)
-        x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
-        if shortest < width:
-            x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
-        return SequenceBatch(x, Padding(lengths, is_full=shortest == width), y, index)
-
-    def batches(self, indices: list[Tensor]) -> list[SequenceBatch]:
-        """Assemble several batches, where all sequences are of one length by a single gather."""
-        if not self.fixed_length:
-            return [self.batch(index) for index in indices]
-        merged = self.batch(torch.cat(indices))
-        batches = []
-        start = 0
-        for index in indices:
-            rows = slice(start, start + len(index))
-            start = rows.stop
-            batch = SequenceBatch(
-                x=merged.x[rows],
-                padding=Padding(merged.lengths[rows], is_full=True),
-                y=None if merged.y is None else merged.y[rows],
-                index=merged.index[rows],
-            )
-            batches.append(batch)
-        return batches
-
-    @cached_property
-    def fixed_length(self) -> bool:
-        """Whether all sequences have the same number of steps."""
-        return bool((self.lengths == self.lengths[0]).all())
 
     @property
     def device(self) -> torch.device:
-        """Where the values are."""
+        """Device of the values; all other tensors are on the CPU."""
         return self.values.device if isinstance(self.values, Tensor) else torch.device("cpu")
 
-    def to(self, device: torch.device) -> "Sequences":
-        """Return the sequences with their values, and no others, on a device; what they are found by stays here."""
-        moved = self.select(torch.arange(len(self)))
-        moved.values = torch.cat([values.to(device) for values in self.chunks()])
-        moved.offsets = self.lengths.cumsum(0) - self.lengths
-        return moved
+    @property
+    def required_labels(self) -> Tensor:
+        """The labels; raises a DataError if there are none."""
+        if self.labels is None:
+            raise DataError("data: expected labels, got sequences without labels")
+        return self.labels
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the values that are there, of a sample beyond 512 MB.
+    def _with(self, **changes: Any) -> "Sequences":
+        """Return the sequences with other arguments of the constructor, which are not checked."""
+        arguments = {
+            "values": self.values,
+            "lengths": self.lengths,
+            "labels": self.labels,
+            "groups": self.groups,
+            "ids": self.ids,
+            "offsets": self.offsets,
+        }
+        return Sequences(**(arguments | changes), checked=True)
+
+    def select(self, index: Tensor) -> "Sequences":
+        """Return the sequences at positions `index` (M,) int64, in that order."""
+        rows = index.numpy()
+        return self._with(
+            lengths=self.lengths[index],
+            labels=None if self.labels is None else self.labels[index],
+            groups=None if self.groups is None else self.groups[rows],
+            ids=None if self.ids is None else self.ids[rows],
+            offsets=self.offsets[index],
+        )
+
+    def with_labels(self, labels: Tensor | None) -> "Sequences":
+        """Return the same sequences with other labels (N,) int64."""
+        return self._with(labels=labels)
+
+    def with_ids(self, ids: np.ndarray | None) -> "Sequences":
+        """Return the same sequences with other names (N,)."""
+        return self._with(ids=ids)
+
+    def to(self, device: torch.device) -> "Sequences":
+        """Return the sequences with a copy of their values on a device."""
+        values = torch.cat([chunk.to(device) for chunk in self.chunks()])
+        return self._with(values=values, offsets=self.lengths.cumsum(0) - self.lengths)
+
+    def batch(self, index: Tensor) -> SequenceBatch:
+        """Assemble a padded batch.
+
+        The steps t >= T_i of a shorter sequence repeat its last row when gathered, then become 0.
+
+        Args:
+            index: (B,) int64, positions of the sequences.
 
         Returns:
-            Two (F,) float32 tensors. A feature without any value has mean 0; one without spread has deviation 1.
+            The batch on the device of the values, T steps wide as its longest sequence.
         """
+        lengths = self.lengths[index]
+        width = int(lengths.max())  # before the lengths are on an accelerator, which would wait
+        is_full = int(lengths.min()) == width
+        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
+        first_rows = self.offsets[index].to(self.device, non_blocking=True)
+        lengths = lengths.to(self.device, non_blocking=True)
+        index = index.to(self.device, non_blocking=True)
+        steps = torch.arange(width, device=self.device)
+        if is_full:
+            rows = first_rows[:, None] + steps  # (B, T)
+        else:
+            rows = first_rows[:, None] + torch.minimum(steps, lengths[:, None] - 1)
+        x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
+        if not is_full:
+            is_padding = steps >= lengths[:, None]  # (B, T)
+            x.masked_fill_(is_padding[..., None], 0.0)
+        return SequenceBatch(x, Padding(lengths, is_full=is_full), y, index)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Yield all values as (rows, F) tensors of some whole sequences each."""
+        chunk_rows = CHUNK_VALUES // self.num_features
+        ends = self.lengths.cumsum(0)
+        start = 0
+        while start < len(self):
+            rows_before = int(ends[start] - self.lengths[start])
+            stop = int(torch.searchsorted(ends, rows_before + chunk_rows))
+            stop = max(start + 1, stop)
+            lengths = self.lengths[start:stop]
+            # rows of sequence i: its offset + (0, 1, ..., T_i - 1)
+            rows_in_chunk = torch.arange(int(lengths.sum()))
+            shift = self.offsets[start:stop] - (lengths.cumsum(0) - lengths)
+            rows = rows_in_chunk + shift.repeat_interleave(lengths)
+            yield self.values.index_select(0, rows)
+            start = stop
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Compute mean and standard deviation of the values that are not missing.
+
+        Beyond 2^26 values they are those of a random sample of the sequences.
+
+        Returns:
+            Two (F,) float32 tensors. A feature without values has mean 0 and deviation 1; one whose
+            values are constant up to float32 rounding has deviation 1.
+        """
+        sample = self._sample()
+        # squares are taken of x - shift, with a shift close to the mean, so that no digits are lost
+        shift = next(sample.chunks()).double().nanmean(0).nan_to_num(0.0)
         count = torch.zeros(self.num_features, dtype=torch.float64)
-        total, squares, shift = torch.zeros_like(count), torch.zeros_like(count), None
-        for values in self._sample().chunks():
-            chunk = values.double()
-            if shift is None:  # squares about a value near the mean lose no digits
-                shift = chunk.nanmean(0).nan_to_num(0.0)
-            centred = chunk - shift
+        total = torch.zeros_like(count)
+        squares = torch.zeros_like(count)
+        for values in sample.chunks():
+            centred = values.double() - shift
             count += (~centred.isnan()).sum(0)
             total += centred.nansum(0)
             squares += centred.square().nansum(0)
-        assert shift is not None
-        mean = total / count.clamp(min=1)
-        variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+        count_or_1 = count.clamp(min=1)
+        mean = total / count_or_1
+        variance = (squares / count_or_1 - mean.square()).clamp(min=0)
         std = variance.sqrt()
-        flat = (
-            std <= 1e-6 * (shift + mean).abs()
-        )  # what float32 rounding alone leaves of a constant
-        std[flat | (std == 0)] = 1.0
+        rounding = 1e-6 * (shift + mean).abs()
+        std[(std <= rounding) | (std == 0)] = 1.0
         return torch.where(count > 0, shift + mean, 0.0).float(), std.float()
 
     def fingerprint(self) -> str:
-        """Return a hash of sizes, labels and values (of a sample beyond 512 MB)."""
+        """Return a hash of sizes, labels and values; beyond 2^26 values, of a random sample."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((len(self), self.num_features)).encode())
         digest.update(self.lengths.numpy().tobytes())
@@ -289,73 +314,10 @@ class Sequences:
             digest.update(values.numpy().tobytes())
         return digest.hexdigest()
 
-    def chunks(self) -> Iterator[Tensor]:
-        """Yield all values, (rows, F) for some whole sequences at a time."""
-        chunk_rows = CHUNK_VALUES // self.num_features
-        ends = self.lengths.cumsum(0)
-        start = 0
-        while start < len(self):
-            done = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(torch.searchsorted(ends, done + chunk_rows)))
-            lengths = self.lengths[start:stop]
-            within = torch.arange(int(lengths.sum())) - (
-                lengths.cumsum(0) - lengths
-            ).repeat_interleave(lengths)
-            yield self.values.index_select(
-                0, self.offsets[start:stop].repeat_interleave(lengths) + within
-            )
-            start = stop
-
     def _sample(self) -> "Sequences":
-        """Return one sequence out of every k, with k such that a large set need not be read whole; all of a small."""
+        """Return one random sequence out of every k successive ones, with k = 1 for small data."""
         stride = max(1, int(self.lengths.sum()) * self.num_features >> SAMPLE_BITS)
         index = torch.arange(0, len(self), stride)
-        # not every k-th: data sets repeat themselves at regular intervals
+        # random, since data sets may be periodic
         index += torch.randint(stride, index.shape, generator=torch.Generator().manual_seed(0))
         return self.select(index.clamp(max=len(self) - 1))
-
-    def _check_finite(self) -> None:
-        chunk_rows = max(1, CHUNK_VALUES // self.num_features)
-        for start in range(0, len(self.values), chunk_rows):
-            infinite = self.values[start : start + chunk_rows].isinf().any(1)
-            if bool(infinite.any()):
-                self._refuse_infinite(start + int(infinite.nonzero()[0]))
-
-    def _trim(self) -> None:
-        lengths = self.lengths.clone()
-        for at in torch.split(torch.arange(len(self)), max(1, CHUNK_VALUES // self.num_features)):
-            while len(
-                at
-            ):  # one round for each step of the longest trailing gap, over the sequences still open
-                last = self.values.index_select(0, self.offsets[at] + lengths[at] - 1)
-                at = at[last.isnan().all(1) & (lengths[at] > 1)]
-                lengths[at] -= 1
-        self.lengths = lengths
-
-    def _refuse_infinite(self, row: int) -> None:
-        owner = int(torch.searchsorted(self.offsets, row, right=True)) - 1
-        name = f"sequence {owner}" if self.ids is None else f"sequence {self.ids[owner]!r}"
-        values = self.values[row : row + 1][0]
-        feature = int(values.isinf().nonzero()[0])
-        raise DataError(
-            f"{name}, step {row - int(self.offsets[owner])}, feature {feature}: found "
-            f"{float(values[feature])}, accepted are finite float32 numbers, or NaN for a missing value"
-        )
-
-
-def _as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
-    """Convert without copying where nothing changes; refuse what is not numbers."""
-    if not isinstance(data, Tensor):
-        array = as_array(data, name)
-        if array.dtype.kind not in "biuf" or (dtype == torch.int64 and array.dtype.kind == "f"):
-            kind = "integers" if dtype == torch.int64 else "numbers"
-            raise DataError(f"{name}: found dtype {array.dtype}, accepted are {kind}")
-        with np.errstate(
-            over="ignore"
-        ):  # what float32 cannot hold becomes infinite and is refused by place
-            array = np.asarray(array, dtype=np.float32 if dtype == torch.float32 else np.int64)
-        data = torch.from_numpy(array if array.flags.writeable else array.copy())
-    elif data.is_complex() or (dtype == torch.int64 and data.is_floating_point()):
-        raise DataError(f"{name}: found dtype {data.dtype}, accepted are real numbers")
-    tensor: Tensor = data.detach().cpu().to(dtype)
-    return tensor

@@ -1,4 +1,4 @@
-"""Deterministic splits of one data set into training, validation and test parts."""
+"""Deterministic division of a data set into training, validation and test sequences."""
 
 import numpy as np
 import torch
@@ -7,10 +7,10 @@ from torch import Generator, Tensor
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
-def split(
+def split_rows(
     sequences: Sequences,
     *,
     val_fraction: float,
@@ -19,95 +19,120 @@ def split(
     seed: int,
     class_names: list[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Divide the rows of a data set.
+    """Divide the sequences of a data set.
 
-    Stratified, every part gets its share of each class, at least one sequence. Where `sequences.groups` is there,
-    no group is in two parts; groups are dealt out, the largest first, to the part that lacks their classes most.
+    If `sequences.groups` is not None, all sequences of a group are in the same split.
 
     Args:
-        sequences: The data set, labelled.
-        val_fraction: Share of the validation part, 0 for none.
-        test_fraction: Share of the test part, 0 for none.
-        stratify: Keep the class proportions.
-        seed: Seed of the shuffling.
-        class_names: Names of the classes, for errors.
+        sequences: The data set, with labels.
+        val_fraction: Fraction of the validation split, 0 for none.
+        test_fraction: Fraction of the test split, 0 for none.
+        stratify: Whether each split has the same proportions of the classes, and at least one
+            sequence of each.
+        seed: Seed of the random order.
+        class_names: Names of the classes, for error messages.
 
     Returns:
-        For each of `PARTS` the rows, ascending; disjoint, together all of them.
+        For each of `SPLITS` the positions of its sequences, ascending int64. Each sequence is in
+        exactly one split.
 
     Raises:
-        DataError: A part that was asked for is empty; a class is missing from training, or from any part when
-            stratified.
+        DataError: If a split with a fraction above 0 is empty, or if the training split, or with
+            `stratify` any split, lacks a class.
     """
     generator = torch.Generator().manual_seed(seed)
-    labels = sequences.labels
-    assert labels is not None
-    classes = labels if stratify else torch.zeros_like(labels)
-    shares = torch.tensor(
-        [1.0 - val_fraction - test_fraction, val_fraction, test_fraction], dtype=torch.float64
-    )
+    labels = sequences.required_labels
+    fractions = [1.0 - val_fraction - test_fraction, val_fraction, test_fraction]
+    strata = labels if stratify else torch.zeros_like(labels)
     if sequences.groups is None:
-        part = _deal_rows(classes, shares, generator)
+        split_of = _assign_rows(strata, val_fraction, test_fraction, generator)
     else:
-        part = _deal_groups(classes, sequences.groups, shares, generator)
-    rows = {name: (part == i).nonzero().view(-1) for i, name in enumerate(PARTS)}
-    _check(rows, labels, class_names, shares, stratify)
+        split_of = _assign_groups(strata, sequences.groups, fractions, generator)
+    rows: dict[str, Tensor] = {}
+    for code, name in enumerate(SPLITS):
+        rows[name] = (split_of == code).nonzero().view(-1)
+        if fractions[code] > 0:
+            missing = _missing_class(labels, rows[name]) if stratify or name == "train" else None
+            _check_split(name, rows[name], missing, fractions[code], len(labels), class_names)
     return rows
 
 
-def _deal_rows(classes: Tensor, shares: Tensor, generator: Generator) -> Tensor:
-    part = torch.zeros_like(classes)
-    for code in torch.unique(classes):
-        rows = (classes == code).nonzero().view(-1)
-        rows = rows[torch.randperm(len(rows), generator=generator)]
-        counts = [max(1, int(float(s) * len(rows) + 0.5)) if s > 0 else 0 for s in shares[1:]]
-        part[rows[: counts[0]]] = 1
-        part[rows[counts[0] : sum(counts)]] = 2
-    return part
-
-
-def _deal_groups(
-    classes: Tensor, groups: np.ndarray, shares: Tensor, generator: Generator
+def _assign_rows(
+    strata: Tensor, val_fraction: float, test_fraction: float, generator: Generator
 ) -> Tensor:
-    _, codes = np.unique(groups, return_inverse=True)
-    owner = torch.from_numpy(codes)
-    counts = torch.zeros(
-        int(owner.max()) + 1, int(classes.max()) + 1, dtype=torch.float64
-    )  # (groups, K)
-    counts.index_put_(
-        (owner, classes), torch.ones(len(classes), dtype=torch.float64), accumulate=True
-    )
-    wanted = shares[:, None] * counts.sum(0)  # (parts, K)
-    dealt = torch.zeros_like(wanted)
-    choice = torch.zeros(len(counts), dtype=torch.int64)
+    """Return the split of each sequence as an index of `SPLITS`.
+
+    The first round(fraction * n) of the n shuffled sequences of a stratum, but at least one, are
+    for validation, the next ones for testing.
+    """
+    split_of = torch.zeros_like(strata)
+    for stratum in torch.unique(strata):
+        rows = (strata == stratum).nonzero().view(-1)
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        num_val = _count(val_fraction, len(rows))
+        num_test = _count(test_fraction, len(rows))
+        split_of[rows[:num_val]] = SPLITS.index("val")
+        split_of[rows[num_val : num_val + num_test]] = SPLITS.index("test")
+    return split_of
+
+
+def _count(fraction: float, total: int) -> int:
+    return max(1, int(fraction * total + 0.5)) if fraction > 0 else 0
+
+
+def _assign_groups(
+    strata: Tensor, groups: np.ndarray, fractions: list[float], generator: Generator
+) -> Tensor:
+    """Return the split of each sequence as an index of `SPLITS`, the same within a group.
+
+    Groups are assigned from the largest to the smallest, equal ones in random order. With n[g, k]
+    sequences of stratum k in group g, and missing[s, k] sequences that split s still lacks of its
+    fraction of stratum k, group g is assigned to the split s with the largest
+    sum_k missing[s, k] * n[g, k] / (sum_k n[g, k] * size of s).
+    """
+    unique_groups, group_codes = np.unique(groups, return_inverse=True)
+    group_of = torch.from_numpy(group_codes)  # (N,)
+    counts = torch.zeros(len(unique_groups), int(strata.max()) + 1, dtype=torch.float64)
+    ones = torch.ones(len(strata), dtype=torch.float64)
+    counts.index_put_((group_of, strata), ones, accumulate=True)  # (groups, K)
+    share = torch.tensor(fractions, dtype=torch.float64)
+    expected = share[:, None] * counts.sum(0)  # (splits, K)
+    size = expected.sum(1).clamp(min=1e-9)
+    assigned = torch.zeros_like(expected)
+    split_of_group = torch.zeros(len(counts), dtype=torch.int64)
     order = torch.randperm(len(counts), generator=generator)
     order = order[counts[order].sum(1).argsort(descending=True, stable=True)]
     for group in order.tolist():
-        gain = ((wanted - dealt) * counts[group]).sum(1) / counts[group].sum()
-        gain[shares == 0] = -torch.inf
-        choice[group] = part = int((gain / wanted.sum(1).clamp(min=1e-9)).argmax())
-        dealt[part] += counts[group]
-    return choice[owner]
+        gain = ((expected - assigned) * counts[group]).sum(1) / counts[group].sum()
+        gain[share == 0] = -torch.inf
+        split = int((gain / size).argmax())
+        split_of_group[group] = split
+        assigned[split] += counts[group]
+    return split_of_group[group_of]
 
 
-def _check(
-    rows: dict[str, Tensor],
-    labels: Tensor,
+def _missing_class(labels: Tensor, rows: Tensor) -> int | None:
+    """Return the smallest class code that no sequence at `rows` has."""
+    missing = set(labels.tolist()) - set(labels[rows].tolist())
+    return min(missing) if missing else None
+
+
+def _check_split(
+    name: str,
+    rows: Tensor,
+    missing: int | None,
+    fraction: float,
+    num_sequences: int,
     class_names: list[str] | None,
-    shares: Tensor,
-    stratify: bool,
 ) -> None:
-    present = torch.unique(labels)
-    for name, share in zip(PARTS, shares, strict=True):
-        if share > 0 and len(rows[name]) == 0:
-            raise DataError(
-                f"the {name} part of the split is empty: {float(share):.3g} of {len(labels)} sequences; accepted are "
-                "fractions (and groups) that leave every part at least one sequence"
-            )
-        missing = set(present.tolist()) - set(labels[rows[name]].tolist())
-        if share > 0 and missing and (stratify or name == "train"):
-            lacking = str(min(missing)) if class_names is None else class_names[min(missing)]
-            raise DataError(
-                f"the {name} part of the split has no sequence of class {lacking!r}: too few sequences or groups of "
-                "it; accepted are fractions that leave every class in every part, or stratify false"
-            )
+    if len(rows) == 0:
+        raise DataError(
+            f"{name} split: expected at least one sequence, got none: a fraction of "
+            f"{fraction:.3g} of {num_sequences} sequences, or too few groups"
+        )
+    if missing is not None:
+        lacking = str(missing) if class_names is None else class_names[missing]
+        raise DataError(
+            f"{name} split: expected every class, got no sequence of class {lacking!r}: too few "
+            "sequences or groups of it; choose other fractions, or stratify false"
+        )

@@ -1,19 +1,47 @@
-"""The data module of the synthetic tasks."""
+"""Data module of the synthetic tasks."""
 
 import torch
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
 from lightning_rnn.data.loader import seeded_generator
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import PARTS
+from lightning_rnn.data.split import SPLITS
 from lightning_rnn.data.synthetic_tasks import TASKS, TaskName
 from lightning_rnn.errors import check
 
 
 class SyntheticDataModule(SequenceDataModule):
-    """Sequences made from a seed: the published experiment by default, and harder tests of memory."""
+    """Synthetic sequences: by default the published experiment, and harder tests of memory.
 
-    pinned = frozenset(
+    Args:
+        task: What the class depends on: sum_sign (sign of the sum), adding (two marked values),
+            parity (of bits), delayed_recall (the first step), temporal_order (order of X and Y; 4
+            classes), temporal_order_6b (8 classes).
+        length: Number of time steps T, at least 1; delayed_recall adds one at the start.
+        min_length: Lengths are drawn uniformly from `min_length` to `length`; None for `length`.
+        num_features: Number of features F per step; None for the least that the task allows.
+        num_train: Number of training sequences, at least 1.
+        num_val: Number of validation sequences; 0 for none.
+        num_test: Number of test sequences, at least 1.
+        batch_size: Number of sequences per training batch of one process.
+        buckets: Whether training batches contain sequences of similar length, to reduce padding.
+        on_device: Whether the sequences are stored on the accelerator; None to store them there if
+            they need at most a quarter of the free memory of the GPU.
+        seed: Seed of the sequences and of their order in training.
+        fresh: Whether each epoch has new training sequences.
+
+    Raises:
+        OptionError: If an argument is out of range or does not suit the task.
+
+    Example:
+        >>> data = SyntheticDataModule(task="adding", length=20, num_train=100)
+        >>> data.num_features, data.class_names
+        (2, ['at most 1', 'above 1'])
+        >>> data.split("train").values.shape
+        torch.Size([2000, 2])
+    """
+
+    identity_settings = frozenset(
         {"task", "length", "min_length", "num_features", "num_train", "num_val", "seed", "fresh"}
     )
 
@@ -33,85 +61,75 @@ class SyntheticDataModule(SequenceDataModule):
         seed: int = 0,
         fresh: bool = False,
     ) -> None:
-        """Set up; sequences are made when a stage needs them.
-
-        Args:
-            task: What the label depends on: sum_sign (sign of the sum), adding (two marked values), parity (of
-                bits), delayed_recall (the first step), temporal_order (of X and Y; 4 classes), temporal_order_6b
-                (8 classes).
-            length: Time steps T, at least 1; delayed_recall adds one in front.
-            min_length: For lengths drawn evenly from this one to `length`; all have `length` when not given.
-            num_features: Features F per step; when not given, the task's own (1 where it has none).
-            num_train: Training sequences, at least 1.
-            num_val: Validation sequences; 0 for none.
-            num_test: Test sequences, at least 1.
-            batch_size: Sequences in a training batch of one process.
-            buckets: Whether sequences of like length share a training batch, so that little is padded.
-            on_device: Whether the sequences are kept on the accelerator; when not given, where they take at most a
-                quarter of its free memory.
-            seed: Seed of the sequences and of their order in training.
-            fresh: Make new training sequences in every epoch.
-
-        Raises:
-            OptionError: A value outside its range, or one that the task cannot have.
-        """
-        super().__init__(dict(locals()))
+        super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
+        self.settings |= {
+            "task": task,
+            "length": length,
+            "min_length": min_length,
+            "num_features": num_features,
+            "num_train": num_train,
+            "num_val": num_val,
+            "num_test": num_test,
+            "fresh": fresh,
+        }
         check(task in TASKS, "task", task, f"one of {', '.join(TASKS)}")
         self.task = TASKS[task]
-        shortest = length if min_length is None else min_length
-        least = self.task.min_length
-        check(length >= least, "length", length, f"at least {least} for task {task}")
-        check(
-            least <= shortest <= length,
-            "min_length",
-            min_length,
-            f"from {least} to the length, {length}",
-        )
-        fixed = self.task.num_features
-        self.num_features = fixed or 1 if num_features is None else num_features
-        wanted = f"{fixed} for task {task}" if fixed else "an integer of at least 1"
-        check(
-            self.num_features == (fixed or max(1, self.num_features)),
-            "num_features",
-            num_features,
-            wanted,
-        )
+        shortest = self.task.min_length
+        check(length >= shortest, "length", length, f"at least {shortest} for task {task}")
+        expected = f"at least {shortest} and at most the length, {length}"
+        is_between = min_length is None or shortest <= min_length <= length
+        check(is_between, "min_length", min_length, expected)
+        if num_features is not None:
+            expected = "an integer of at least 1"
+            if self.task.num_features is not None:
+                expected = f"{self.task.num_features} for task {task}"
+            suits = num_features == (self.task.num_features or max(1, num_features))
+            check(suits, "num_features", num_features, expected)
         check(num_train >= 1, "num_train", num_train, "an integer of at least 1")
         check(num_val >= 0, "num_val", num_val, "an integer of at least 0")
         check(num_test >= 1, "num_test", num_test, "an integer of at least 1")
-        self._fresh: tuple[int, Sequences] | None = None
+        self._fresh: tuple[int, Sequences] | None = None  # epoch and its sequences
 
     def read_schema(self) -> Schema:
-        """Return the task's schema."""
-        return Schema(self.num_features, list(self.task.class_names), None)
+        """Return the schema of the task."""
+        num_features = self.settings["num_features"] or self.task.num_features or 1
+        return Schema(num_features, list(self.task.class_names))
 
-    def load_part(self, name: str) -> Sequences | None:
-        """Make a part; `predict` is the test part."""
-        name = "test" if name == "predict" else name
-        return self._make(name, 0) if self.settings[f"num_{name}"] else None
+    def load_split(self, name: str) -> Sequences | None:
+        """Generate a split; `predict` is the test split."""
+        if name == "predict":
+            name = "test"
+        if self.settings[f"num_{name}"] == 0:
+            return None
+        return self._generate(name, epoch=0)
 
     def train_epoch(self, epoch: int) -> Sequences:
-        """Return the training part, or with `fresh` the epoch's own."""
+        """Return the training split, or with `fresh` new sequences for each epoch."""
         if not self.settings["fresh"] or epoch == 0:
             return self._required("train")
         if self._fresh is None or self._fresh[0] != epoch:
-            self._fresh = (epoch, self._make("train", epoch))
+            self._fresh = (epoch, self._generate("train", epoch))
         return self._fresh[1]
 
     def missing_hint(self, name: str) -> str:
-        """Say how a part would be given."""
+        """Return the reason why there is no split of this name."""
         return f"num_{name} is 0"
 
-    def _make(self, name: str, epoch: int) -> Sequences:
-        count, length = self.settings[f"num_{name}"], self.settings["length"]
-        # lengths have a stream of their own, the same in every epoch: the loader plans its batches by them
-        lengths = torch.full((count,), length)
-        if self.settings["min_length"] is not None:
-            generator = seeded_generator(self.settings["seed"], PARTS.index(name), 0, 1)
-            lengths = torch.randint(
-                self.settings["min_length"], length + 1, (count,), generator=generator
-            )
+    def _generate(self, name: str, epoch: int) -> Sequences:
+        """Draw lengths and values from separate random streams.
+
+        The lengths are the same in each epoch, since the loader plans its batches by them.
+        """
+        key = (self.settings["seed"], SPLITS.index(name))
+        count = self.settings[f"num_{name}"]
+        length = self.settings["length"]
+        min_length = self.settings["min_length"]
+        if min_length is None:
+            lengths = torch.full((count,), length)
+        else:
+            generator = seeded_generator(*key, 0, 1)
+            lengths = torch.randint(min_length, length + 1, (count,), generator=generator)
         lengths += self.task.extra_steps
-        generator = seeded_generator(self.settings["seed"], PARTS.index(name), epoch)
-        values, labels = self.task.generate(lengths, self.num_features, generator)
+        generator = seeded_generator(*key, epoch)
+        values, labels = self.task.generate(lengths, self.read_schema().num_features, generator)
         return Sequences(values, lengths, labels)

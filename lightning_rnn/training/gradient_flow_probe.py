@@ -48,7 +48,7 @@ class GradientFlowProbe(Callback):
         due = is_due(epoch, self.every_n_epochs, last=trainer.max_epochs) and trainer.is_global_zero
         if not due or writer is None or not isinstance(data, SequenceDataModule):
             return
-        sequences = data.part("val") or data.part("train")
+        sequences = data.split("val") or data.split("train")
         assert sequences is not None and isinstance(pl_module, SequenceClassifier)
         rows = list(range(min(PROBED, len(sequences))))
         batch = sequences.batch(torch.tensor(rows))

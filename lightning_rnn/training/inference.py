@@ -41,7 +41,7 @@ def infer(
     model.eval()
     rows = []
     results = []
-    for batch in SequenceLoader(lambda epoch: sequences, sampler):
+    for batch in SequenceLoader(sequences, sampler):
         logits = model(batch.x.to(parameter), batch.padding.to(parameter.device))
         rows.append(batch.index)
         results.append(function(logits).cpu())

@@ -29,7 +29,7 @@ class TestMetricsFile(Callback):
             return
         assert isinstance(pl_module, SequenceClassifier) and pl_module.outcome is not None
         data = trainer.datamodule  # type: ignore[attr-defined]
-        part = data.part("test") if isinstance(data, SequenceDataModule) else None
+        part = data.split("test") if isinstance(data, SequenceDataModule) else None
         groups = (
             None
             if part is None or part.groups is None
@@ -105,7 +105,7 @@ class PredictionsFile(Callback):
             assert isinstance(pl_module, SequenceClassifier) and isinstance(
                 data, SequenceDataModule
             )
-            sequences = data.part("predict")
+            sequences = data.split("predict")
             assert sequences is not None
             self._write(outcome.cpu(), sequences.ids, pl_module.schema.class_names)
             print(f"{len(outcome.index)} predictions written to {self.path}")

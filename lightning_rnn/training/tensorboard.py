@@ -119,7 +119,7 @@ class Figures(Callback):
             for k in shown_classes(labels.numpy(), len(names)):
                 tag = f"{part}/pr_curve" if len(names) == 2 else f"{part}/pr_curve/{names[k]}"
                 writer.add_pr_curve(tag, labels == k, table[:, k], step)
-        sequences = data.part(part)
+        sequences = data.split(part)
         if (
             not draws
             or sequences is None

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
-from lightning_rnn.data.report import class_counts, length_range, missing_share
+from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.classifier import SequenceClassifier
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -41,7 +41,7 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the share of padding, if the lengths differ."""
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
         if not trainer.is_global_zero or not isinstance(sampler, TrainSampler):
             return
         padding = sampler.padding()
@@ -144,7 +144,7 @@ def _print_data(data: SequenceDataModule) -> None:
     )
     for name, sequences in splits.items():
         counts = class_counts(sequences, data.class_names)
-        print(f"      {name}: {counts}; {missing_share(sequences)}")
+        print(f"      {name}: {counts}; {missing_values(sequences)}")
 
 
 def _format_metrics(metrics: Any) -> list[str]:

@@ -35,7 +35,7 @@ def load(path):
 
 def test_part():
     """Return the sequences that the `trained` run is tested on."""
-    return SyntheticDataModule(**TINY_DATA, seed=5).part("test")
+    return SyntheticDataModule(**TINY_DATA, seed=5).split("test")
 
 
 test_part.__test__ = False
@@ -320,7 +320,7 @@ def test_validate_agrees_with_scikit_learn(trained, run_ok):
         name: float(value)
         for name, value in re.findall(r" val/(\w+)[ │]+([\d.e+-]+)(?=[ │\n])", out)
     }
-    part = SyntheticDataModule(**TINY_DATA, seed=5).part("val")
+    part = SyntheticDataModule(**TINY_DATA, seed=5).split("val")
     y, p = (
         part.labels.numpy(),
         SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(part)),
@@ -399,7 +399,7 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
     run_ok("fit", *tiny, "--data", "FileDataModule", *options)
     run_ok("test")
     run_ok("predict")
-    part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).part("test")
+    part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).split("test")
     table = pl.read_csv(RUN / "predictions.csv", schema_overrides={"label": pl.String})
     assert table["id"].to_list() == list(range(1029))
     p = table["probability"].to_numpy()
@@ -435,7 +435,7 @@ def test_many_classes_end_to_end(empty, run_ok, tiny, files):
     table = pl.read_csv(RUN / "predictions.csv", schema_overrides={"label": pl.String})
     assert table.columns == ["id", *(f"probability_{name}" for name in names), "label"]
     p = table.select(pl.col("^probability_.*$")).to_numpy()
-    part = FileDataModule(train_path=str(paths[0]), test_path=str(paths[1])).part("test")
+    part = FileDataModule(train_path=str(paths[0]), test_path=str(paths[1])).split("test")
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(
         p, SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(part)), atol=1e-6

@@ -82,7 +82,7 @@ def test_buckets_change_company_not_attendance(rows, batch_size, world, seed):
     assert steps(ours)[whole:] == steps(plain)[whole:]
     batches, together = (
         [set(batch) for batch in steps(ours)[:whole]],
-        max(1, min(loading.POOL, whole // loading.POOLS)),
+        max(1, min(loading.MAX_POOL_BATCHES, whole // loading.MIN_POOLS)),
     )
     for start in range(0, whole, together):
         pool = set(itertools.chain(*steps(plain)[start : min(start + together, whole)]))
@@ -166,7 +166,7 @@ def test_seeded_generators_are_functions_of_the_whole_key():
 @settings(max_examples=100, deadline=None)
 def test_evaluation_sees_every_row_once(lengths, batch_size, world):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "EVAL_STEPS", 36)
+        patch.setattr(loading, "MAX_EVAL_STEPS", 36)
         lengths = torch.tensor(lengths)
         samplers = [
             EvalSampler(lengths, batch_size=batch_size, rank=r, world_size=world)
@@ -185,9 +185,8 @@ def test_evaluation_sees_every_row_once(lengths, batch_size, world):
 def test_evaluation_puts_like_lengths_together():
     lengths = torch.tensor([5, 1, 4, 2, 3, 6])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "EVAL_STEPS", 1)
+        patch.setattr(loading, "MAX_EVAL_STEPS", 1)
         sampler = EvalSampler(lengths, batch_size=2)
-    sampler.set_epoch(4)
     assert [batch.tolist() for batch in sampler.batches(0)] == [[1, 3], [4, 2], [0, 5]]
 
 
@@ -210,9 +209,8 @@ def numbered(n, epoch=0):
 
 
 def loader(n=10, batch_size=3):
-    return SequenceLoader(
-        lambda epoch: numbered(n, epoch), TrainSampler(torch.ones(n), batch_size=batch_size, seed=5)
-    )
+    sampler = TrainSampler(torch.ones(n), batch_size=batch_size, seed=5)
+    return SequenceLoader(numbered(n), sampler, lambda epoch: numbered(n, epoch))
 
 
 def content(batches):
@@ -222,8 +220,8 @@ def content(batches):
 def test_loader_yields_the_samplers_rows_of_the_epochs_data():
     train = loader()
     for epoch in (0, 3):
-        train.sampler.set_epoch(epoch)
-        rows = list(train.sampler.batches(0))
+        train.batch_sampler.set_epoch(epoch)
+        rows = list(train.batch_sampler.batches(0))
         batches = list(train)
         assert len(batches) == len(train) == 4
         assert [b.index.tolist() for b in batches] == [r.tolist() for r in rows]
@@ -236,7 +234,7 @@ def test_loader_yields_the_samplers_rows_of_the_epochs_data():
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_a_resumed_loader_yields_the_remaining_batches(done, epoch):
     first, second = loader(), loader()
-    first.sampler.set_epoch(epoch)
+    first.batch_sampler.set_epoch(epoch)
     whole = content(first)
     iterator = iter(first)
     for _ in range(done):
@@ -247,11 +245,11 @@ def test_a_resumed_loader_yields_the_remaining_batches(done, epoch):
     else:
         state["position"] = 0
     second.load_state_dict(state)
-    second.sampler.set_epoch(epoch)
+    second.batch_sampler.set_epoch(epoch)
     assert content(second) == whole[done:]
     assert second.state_dict()["position"] == 4
-    second.sampler.set_epoch(epoch + 1)
-    first.sampler.set_epoch(epoch + 1)
+    second.batch_sampler.set_epoch(epoch + 1)
+    first.batch_sampler.set_epoch(epoch + 1)
     assert content(second) == content(first)  # whole again
     assert len(content(second)) == 4
 
@@ -260,8 +258,8 @@ def test_a_loader_resumed_at_an_epochs_end_yields_the_next_epoch():
     first, second = loader(), loader()
     assert len(list(first)) == 4
     second.load_state_dict(first.state_dict())
-    first.sampler.set_epoch(1)
-    second.sampler.set_epoch(1)
+    first.batch_sampler.set_epoch(1)
+    second.batch_sampler.set_epoch(1)
     assert content(second) == content(first)
     assert second.position == 4
 
@@ -299,8 +297,8 @@ def test_a_position_in_an_epoch_of_other_batches_is_refused():
     with pytest.raises(DataError) as caught:
         loader(n=10, batch_size=5).load_state_dict(first.state_dict())
     assert str(caught.value) == (
-        "the checkpoint is inside an epoch of 4 batches on each rank, this run has 2; accepted is the same batch size "
-        "and number of processes"
+        "batch size and number of processes: expected those of the checkpoint, which was saved "
+        "within an epoch of 4 batches per rank, got 2 batches"
     )
     first = loader(n=10, batch_size=3)
     list(first)
@@ -311,7 +309,7 @@ def test_a_position_in_an_epoch_of_other_batches_is_refused():
 
 def test_a_filler_row_is_marked_by_its_index():
     sampler = EvalSampler(torch.ones(2, dtype=torch.int64), batch_size=1, rank=2, world_size=3)
-    (batch,) = SequenceLoader(lambda _: numbered(2), sampler)
+    (batch,) = SequenceLoader(numbered(2), sampler)
     assert batch.index.tolist() == [-1]
     assert batch.x.shape == (1, 1, 1)
     assert batch.y.shape == (1,)

@@ -35,10 +35,10 @@ def test_what_is_odd():
     assert suspicions("train", part, TWO) == [
         "train: feature b is always 3",
         "train: classes of fewer than 20 sequences: yes 5",
-        "train: 2 sequences repeat an earlier one, 1 of them labelled otherwise",
+        "train: 2 sequences repeat an earlier one, 1 of them with another label",
     ]
     part.values[:, 0] = torch.nan
-    assert "train: feature a has no value at all" in suspicions("train", part, TWO)
+    assert "train: feature a has no values" in suspicions("train", part, TWO)
 
 
 def test_parts_that_share():
@@ -49,7 +49,7 @@ def test_parts_that_share():
     )
     val.values[:6] = train.values[10:16]
     assert overlaps({"train": train, "val": val, "test": make(seed=2)}) == [
-        "3 sequences of val are in train, too",
+        "3 sequences of val are also in train",
         "2 groups are in both train and val (g48, g49)",
     ]
 
@@ -86,7 +86,7 @@ def test_files(empty, run_ok, run, make_long):
         and "train: 32 sequences; 3 to 5 steps" in out
         and "down 16, up 16" in out
     )
-    assert "- 32 sequences of test are in train, too" in out
+    assert "- 32 sequences of test are also in train" in out
     result = run("inspect", *words, "--data.val_path", "nothing.csv")
     assert result.code == 1 and "nothing.csv" in result.err
     result = run("inspect")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data import sequences as sequences_module
+from lightning_rnn.data import validation
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
@@ -26,6 +27,16 @@ def rows_of(sequences, i):
     """Steps of one sequence, as a list of lists."""
     start = int(sequences.offsets[i])
     return sequences.values[start : start + int(sequences.lengths[i])].tolist()
+
+
+def check_equal(found, expected):
+    """Compare two batches field by field; NaN equals NaN."""
+    np.testing.assert_array_equal(found.x.numpy(), expected.x.numpy())
+    assert (found.y is None) == (expected.y is None)
+    assert found.y is None or torch.equal(found.y, expected.y)
+    assert torch.equal(found.lengths, expected.lengths)
+    assert torch.equal(found.index, expected.index)
+    assert found.padding.is_full == expected.padding.is_full
 
 
 @pytest.mark.parametrize(
@@ -53,31 +64,31 @@ def test_from_arrays_accepts(arrays, expected):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (np.zeros(3), "x: found shape (3,), accepted is (N, T, F), (T, F) or a list"),
+        (np.zeros(3), "x: expected shape (N, T, F) or (T, F), or a list, got shape (3,)"),
         (
             np.zeros((1, 2, 3, 4)),
-            "x: found shape (1, 2, 3, 4), accepted is (N, T, F), (T, F) or a list",
+            "x: expected shape (N, T, F) or (T, F), or a list, got shape (1, 2, 3, 4)",
         ),
-        ([], "x: found list, accepted is an array or a list with at least one array"),
-        ("abc", "x: found str, accepted is an array or a list with at least one array"),
-        (None, "x: found NoneType, accepted is an array or a list with at least one array"),
+        ([], "x: expected an array or a list of at least one array, got an empty list"),
+        ("abc", "x: expected an array or a list of at least one array, got str"),
+        (None, "x: expected an array or a list of at least one array, got NoneType"),
         (
             [np.zeros((2, 3)), np.zeros((2, 2))],
-            "x[1]: found shape (2, 2), accepted is (T, 3) as in x[0]",
+            "x[1]: expected shape (T, 3) as x[0], got (2, 2)",
         ),
         (
             [np.zeros((2, 1)), np.zeros((1, 2, 1))],
-            "x[1]: found shape (1, 2, 1), accepted is (T, 1) as in x[0]",
+            "x[1]: expected shape (T, 1) as x[0], got (1, 2, 1)",
         ),
-        ([np.array(["a"])], "x[0]: found dtype <U1, accepted are numbers"),
-        (np.zeros((1, 1, 1), dtype=complex), "x: found dtype complex128, accepted are numbers"),
+        ([np.array(["a"])], "x[0]: expected real numbers, got dtype <U1"),
+        (np.zeros((1, 1, 1), dtype=complex), "x: expected real numbers, got dtype complex128"),
         (
             torch.zeros(1, 1, 1, dtype=torch.complex64),
-            "x: found dtype torch.complex64, accepted are real numbers",
+            "x: expected real numbers, got dtype torch.complex64",
         ),
-        (np.zeros((0, 5, 2)), "lengths: found shape (0,), accepted is (sequences,), at least one"),
-        (np.zeros((2, 0, 2)), "lengths: sequence 0 has 0 steps, accepted is at least 1"),
-        (np.zeros((2, 3, 0)), "values: found shape (6, 0), accepted is (steps, features)"),
+        (np.zeros((0, 5, 2)), "lengths: expected shape (N,) with at least one sequence, got (0,)"),
+        (np.zeros((2, 0, 2)), "lengths: expected at least 1, got 0 for sequence 0"),
+        (np.zeros((2, 3, 0)), "values: expected shape (steps, features), got (6, 0)"),
     ],
 )
 def test_from_arrays_refuses(arrays, message):
@@ -90,35 +101,35 @@ def test_from_arrays_refuses(arrays, message):
     "arrays", [[1.0, 2.0], [np.float32(3)], [[[1], [2, 3]]]], ids=["floats", "0-d", "ragged"]
 )
 def test_from_arrays_refuses_what_is_no_table(arrays):
-    with pytest.raises(DataError, match=r"^x\[0\]: found "):
+    with pytest.raises(DataError, match=r"^x\[0\]: expected "):
         Sequences.from_arrays(arrays)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([1.0, 2.0], [2]), "values: found shape (2,), accepted is (steps, features)"),
+        (([1.0, 2.0], [2]), "values: expected shape (steps, features), got (2,)"),
         (
             (np.zeros((2, 1)), [[2]]),
-            "lengths: found shape (1, 1), accepted is (sequences,), at least one",
+            "lengths: expected shape (N,) with at least one sequence, got (1, 1)",
         ),
-        ((np.zeros((2, 1)), [1.0, 1.0]), "lengths: found dtype float64, accepted are integers"),
+        ((np.zeros((2, 1)), [1.0, 1.0]), "lengths: expected integers, got dtype float64"),
         (
             (np.zeros((2, 1)), torch.ones(2)),
-            "lengths: found dtype torch.float32, accepted are real numbers",
+            "lengths: expected integers, got dtype torch.float32",
         ),
-        ((np.zeros((2, 1)), [3, -1]), "lengths: sequence 1 has -1 steps, accepted is at least 1"),
+        ((np.zeros((2, 1)), [3, -1]), "lengths: expected at least 1, got -1 for sequence 1"),
         (
             (np.zeros((2, 1)), [1, 2]),
-            "lengths: they add up to 3 steps, accepted is the number of rows of values, 2",
+            "lengths: expected a sum of 2, the number of rows of values, got a sum of 3",
         ),
         (
             (np.zeros((2, 1)), [1, 1], [0]),
-            "labels: found shape (1,), accepted is (2,), one a sequence",
+            "labels: expected shape (2,), one per sequence, got (1,)",
         ),
         (
             (np.zeros((2, 1)), [1, 1], [0.0, 1.0]),
-            "labels: found dtype float64, accepted are integers",
+            "labels: expected integers, got dtype float64",
         ),
     ],
 )
@@ -131,7 +142,7 @@ def test_constructor_refuses(arguments, message):
 @pytest.mark.parametrize("column", ["groups", "ids"])
 def test_constructor_refuses_a_column_of_another_length(column):
     with pytest.raises(
-        DataError, match=rf"^{column}: found shape \(1,\), accepted is \(2,\), one a sequence$"
+        DataError, match=rf"^{column}: expected shape \(2,\), one per sequence, got \(1,\)$"
     ):
         Sequences(np.zeros((2, 1)), [1, 1], **{column: np.array(["a"])})
 
@@ -159,14 +170,15 @@ def test_trailing_nan_shortens_to_one_step_at_least_and_inner_nan_stays():
 )
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39])
 def test_infinity_is_refused_by_place(ids, name, value, monkeypatch):
-    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", 2)
+    monkeypatch.setattr(validation, "CHUNK_VALUES", 2)
     values = np.zeros((9, 3))
     values[5, 2] = value  # third step of the second sequence
     found = "-inf" if value < 0 else "inf"
     with pytest.raises(DataError) as caught:
         Sequences(values, [3, 4, 2], ids=ids)
     assert str(caught.value) == (
-        f"{name}, step 2, feature 2: found {found}, accepted are finite float32 numbers, or NaN for a missing value"
+        f"{name}, step 2, feature 2: expected a finite float32 number, or NaN for a missing value, "
+        f"got {found}"
     )
 
 
@@ -313,22 +325,26 @@ def test_fingerprint_changes_with_labels_lengths_order_and_shape():
     assert len({table.fingerprint() for table in tables}) == len(tables)
 
 
-@given(data=st.data(), fixed=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_batches_together_are_the_batches_alone(data, fixed):
-    lengths = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=8))
-    lengths = [3] * len(lengths) if fixed else lengths
-    sequences = Sequences(
-        torch.randn(sum(lengths), 2),
-        lengths,
-        data.draw(st.sampled_from([None, [1] * len(lengths)])),
-    )
-    assert sequences.fixed_length == (len(set(lengths)) == 1)
-    rows = st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=4).map(torch.tensor)
-    wanted = data.draw(st.lists(rows, min_size=1, max_size=4))
-    for index, found in zip(wanted, sequences.batches(wanted), strict=True):
-        for ours, alone in zip(found, sequences.batch(index), strict=True):
-            assert (ours is None and alone is None) or torch.equal(ours, alone)
+@pytest.mark.parametrize(("index", "is_full"), [([0, 2], True), ([0, 1], False), ([1], True)])
+def test_batch_knows_whether_it_is_full(index, is_full):
+    batch = make([3, 2, 3]).batch(torch.tensor(index))
+    assert batch.padding.is_full == is_full
+    assert len(batch) == len(index)
+    moved = batch.to(torch.device("cpu"))
+    check_equal(moved, batch)
+
+
+def test_labels_and_ids_are_replaced_in_a_copy():
+    sequences = make([2, 3, 1], ids=np.array(list("abc"), dtype=object)).select(torch.tensor([2, 0]))
+    labelled = sequences.with_labels(torch.tensor([7, 8]))
+    assert (labelled.labels.tolist(), labelled.ids.tolist()) == ([7, 8], ["c", "a"])
+    assert rows_of(labelled, 0) == rows_of(sequences, 0)
+    bare = labelled.with_ids(None)
+    assert (bare.ids, bare.labels.tolist(), sequences.labels.tolist()) == (None, [7, 8], [0, 0])
+    with pytest.raises(DataError, match=r"^labels: expected shape \(2,\), one per sequence"):
+        sequences.with_labels(torch.tensor([1]))
+    with pytest.raises(DataError, match=r"^data: expected labels, got sequences without labels$"):
+        sequences.with_labels(None).required_labels.sum()
 
 
 def test_moving_takes_only_what_is_chosen():
@@ -337,6 +353,4 @@ def test_moving_takes_only_what_is_chosen():
     moved = chosen.to(torch.device("cpu"))
     assert moved.values.shape == (6, 2)
     index = torch.tensor([1, 0])
-    assert all(
-        torch.equal(a, b) for a, b in zip(moved.batch(index), chosen.batch(index), strict=True)
-    )
+    check_equal(moved.batch(index), chosen.batch(index))

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import PARTS, split
+from lightning_rnn.data.split import SPLITS, split_rows
 from lightning_rnn.errors import DataError
 
 SHARES = st.sampled_from((0.0, 0.1, 0.25, 0.4))
@@ -19,11 +19,11 @@ def labelled(labels, groups=None):
 
 
 def divide(sequences, val=0.2, test=0.2, stratify=True, seed=0):
-    return split(sequences, val_fraction=val, test_fraction=test, stratify=stratify, seed=seed)
+    return split_rows(sequences, val_fraction=val, test_fraction=test, stratify=stratify, seed=seed)
 
 
 def check_partition(parts, n):
-    assert tuple(parts) == PARTS
+    assert tuple(parts) == SPLITS
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(n))
     assert all(rows.tolist() == sorted(rows.tolist()) for rows in parts.values())
 
@@ -46,7 +46,7 @@ def test_rows_are_dealt_completely_and_in_proportion(counts, val, test, stratify
         parts = divide(labelled(labels), val, test, stratify, seed)
     except DataError as error:
         assert str(error).startswith(
-            "the train part of the split "
+            "train split: expected "
         )  # has nothing left of a class, by rounding or chance
         assert not stratify or any(v + t >= n for v, t, n in zip(*held_out, strata, strict=True))
         return
@@ -70,7 +70,7 @@ def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
     try:
         parts = divide(labelled(labels, owners), val, test, stratify, seed)
     except DataError as error:
-        assert "of the split" in str(error)
+        assert " split: expected " in str(error)
         assume(False)
     check_partition(parts, len(owners))
     of_part = [{owners[row] for row in rows} for rows in parts.values()]
@@ -82,8 +82,8 @@ def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
 def test_is_a_function_of_the_seed(grouped):
     sequences = labelled([0, 1] * 50, np.arange(100) // 2 if grouped else None)
     first, again, other = (divide(sequences, seed=seed) for seed in (7, 7, 8))
-    assert all(torch.equal(first[name], again[name]) for name in PARTS)
-    assert not any(torch.equal(first[name], other[name]) for name in PARTS)
+    assert all(torch.equal(first[name], again[name]) for name in SPLITS)
+    assert not any(torch.equal(first[name], other[name]) for name in SPLITS)
 
 
 def test_stays_as_it_was():
@@ -131,22 +131,22 @@ def test_everything_trains_where_nothing_is_held_out():
             [0, 1, 0, 1],
             [0, 0, 0, 0],
             {"test": 0.0},
-            "the val part of the split is empty: 0.2 of 4 sequences; accepted are fractions (and groups) that leave "
-            "every part at least one sequence",
+            "val split: expected at least one sequence, got none: a fraction of 0.2 of 4 sequences, or "
+            "too few groups",
         ),
         (
             [0, 0, 0, 1, 1],
             None,
             {},
-            "the train part of the split has no sequence of class '1': too few sequences or groups of it; accepted "
-            "are fractions that leave every class in every part, or stratify false",
+            "train split: expected every class, got no sequence of class '1': too few sequences or "
+            "groups of it; choose other fractions, or stratify false",
         ),
         (
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
             np.arange(10),
             {"test": 0.0},
-            "the val part of the split has no sequence of class '1': too few sequences or groups of it; accepted "
-            "are fractions that leave every class in every part, or stratify false",
+            "val split: expected every class, got no sequence of class '1': too few sequences or "
+            "groups of it; choose other fractions, or stratify false",
         ),
     ],
     ids=["one group", "two of a class for three parts", "one of a class for two parts"],
@@ -158,6 +158,6 @@ def test_refuses(labels, groups, options, message):
 
 
 def test_a_class_missing_from_training_is_refused_without_stratification_too():
-    with pytest.raises(DataError, match="the train part of the split has no sequence of class '0'"):
+    with pytest.raises(DataError, match="train split: expected every class, got no sequence of class '0'"):
         for seed in range(50):  # the only sequence of class 0 is held out sooner or later
             divide(labelled([0] + [1] * 9), 0.3, 0.0, stratify=False, seed=seed)

@@ -242,12 +242,12 @@ def test_fit_equals_a_plain_loop(optimizer, schedule, reference):
     run = trainer(max_epochs=2)
     run.fit(trained, data)
 
-    plain.network.preprocess.set_moments(*data.part("train").moments())
+    plain.network.preprocess.set_moments(*data.split("train").moments())
     optimizer = reference(plain.parameters(), lr=0.01, weight_decay=0.1)
     loss_of, steps, sums = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0)), 0, []
     for epoch in range(2):
         loader = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         sums = []
         for batch in loader:
             optimizer.param_groups[0]["lr"] = learning_rate(schedule, 0.01, steps, 8)
@@ -286,7 +286,7 @@ def test_validate_and_test_score_every_sequence():
         "f1",
     } | full
     for prefix, metrics in (("val", val), ("test", test)):
-        part = data.part(prefix)
+        part = data.split(prefix)
         y, p = part.labels.numpy(), classifier.predict_proba(part.values.view(len(part), 5, 1))
         assert metrics[f"{prefix}/accuracy"] == pytest.approx(sk.accuracy_score(y, p > 0.5))
         assert metrics[f"{prefix}/auroc"] == pytest.approx(sk.roc_auc_score(y, p), abs=1e-6)
@@ -298,7 +298,7 @@ def test_predict_gives_index_probability_and_label():
                                                                                task="temporal_order")  # fmt: skip
     (prediction,) = trainer().predict(classifier, data)
     assert sorted(prediction.index.tolist()) == list(range(30))
-    part = data.part("test")
+    part = data.split("test")
     expected = classifier.predict_proba(part.values.view(30, 12, 8))[prediction.index.numpy()]
     np.testing.assert_allclose(prediction.probability.numpy(), expected, rtol=1e-5, atol=1e-7)
     assert prediction.label.tolist() == expected.argmax(1).tolist()
