@@ -44,9 +44,11 @@ class Evaluation:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Predictions:
     """Probabilities and predicted classes of N sequences.
+
+    Not frozen, because Lightning moves the result of `predict_step` by setting its fields.
 
     Attributes:
         index: (N,) int64, row of each sequence in its data set; -1 for a row that only fills a batch.

@@ -98,7 +98,10 @@ class StoredRun:
         elif data_name != self.data_name or config["allow_data_change"]:
             return
         else:
-            names, otherwise = DATA_MODULES[data_name].identity_settings, ", or --allow_data_change true"
+            names, otherwise = (
+                DATA_MODULES[data_name].identity_settings,
+                ", or --allow_data_change true",
+            )
         for name in sorted(names & settings.keys()):
             self._compare(f"{name}", settings[name], self.data.get(name), otherwise)
 

@@ -20,7 +20,7 @@ from lightning_rnn.models.losses import class_weight, cross_entropies
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
-from lightning_rnn.training.data_statistics import balanced_class_weights, schema_of
+from lightning_rnn.training.data_statistics import balanced_class_weights, check_sizes, schema_of
 from lightning_rnn.training.inference import infer
 from lightning_rnn.training.logs import log_epoch
 from lightning_rnn.training.schedules import SCHEDULES, LearningRateSchedule, Schedule
@@ -164,7 +164,13 @@ class SequenceClassifier(LightningModule):
         return self.schema.class_names
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks that training needs with any Trainer."""
+        """Return the callbacks that training needs with any Trainer.
+
+        The network is created first if the data are known, because callbacks of the user may freeze
+        or prune layers when they are set up.
+        """
+        if not self.is_built and isinstance(self.trainer.datamodule, SequenceDataModule):
+            self._build(schema_of(self.trainer.datamodule))
         callbacks = [ThreadChoice(), LearningRateSchedule(), StepMonitor(), TrainMetrics()]
         attached = {type(callback) for callback in self.trainer.callbacks}  # by an earlier run
         return [callback for callback in callbacks if type(callback) not in attached]
@@ -183,6 +189,7 @@ class SequenceClassifier(LightningModule):
             self._build(schema_of(data))
         if not self._is_fitting:
             return
+        check_sizes(self.schema, data)
         if isinstance(data, SequenceDataModule):
             self.network.preprocess.set_moments(*data.train_moments)
         if self.hparams["class_weights"] == "balanced":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, check
 
 
 def schema_of(data: Any) -> Schema:
@@ -23,13 +23,27 @@ def schema_of(data: Any) -> Schema:
     num_classes = getattr(data, "num_classes", None)
     if num_features is None or num_classes is None:
         raise OptionError(
-            "pass input_size and num_classes to SequenceClassifier: there is no data module with the "
-            "attributes num_features and num_classes"
+            "pass input_size and num_classes to SequenceClassifier: there is no data module with "
+            "the attributes num_features and num_classes"
         )
     class_names = getattr(data, "class_names", None)
     if class_names is None:
         class_names = [str(code) for code in range(num_classes)]
     return Schema(num_features, list(class_names), getattr(data, "feature_names", None))
+
+
+def check_sizes(schema: Schema, data: Any) -> None:
+    """Check that a model and its data have the same sizes, if the data module knows its own.
+
+    Raises:
+        OptionError: If they differ.
+    """
+    num_features = getattr(data, "num_features", schema.num_features)
+    num_classes = getattr(data, "num_classes", len(schema.class_names))
+    expected = f"{num_features}, the number of features of the data"
+    check(schema.num_features == num_features, "input_size", schema.num_features, expected)
+    expected = f"{num_classes}, the number of classes of the data"
+    check(len(schema.class_names) == num_classes, "num_classes", len(schema.class_names), expected)
 
 
 def balanced_class_weights(data: Any) -> Tensor:

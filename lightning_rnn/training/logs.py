@@ -19,9 +19,10 @@ def log_epoch(module: LightningModule, values: Mapping[str, Any], *, step: int |
         step: Number of the optimizer step that the metrics belong to: they are written to the
             loggers at once. None leaves writing to Lightning.
     """
+    logger = None if step is None else False  # None: as Lightning decides
     for name, value in values.items():
         in_bar = name.endswith("/accuracy")
-        module.log(name, value, prog_bar=in_bar, logger=step is None, **EQUAL_ON_ALL_RANKS)
+        module.log(name, value, prog_bar=in_bar, logger=logger, **EQUAL_ON_ALL_RANKS)
     if step is not None and not module.trainer.sanity_checking:
         write_to_loggers(module, values, step)
 

@@ -50,7 +50,7 @@ PARAMETER_DIGITS = 12  # and of the sum and the norm of a parameter
 # Relative tolerances of the default comparison.
 PARAMETER_TOLERANCE = 1e-8  # sums and norms of parameters after training in float64
 SCALAR_TOLERANCE = {
-    "32-true": 1e-4,
+    "32-true": 5e-4,  # on other processors, rounding alone has made a difference of 2e-4
     "64-true": 1e-5,  # metrics are computed in float32, whatever the model is trained in
 }
 ABSOLUTE_TOLERANCE = 1e-7  # of scalars close to zero
@@ -315,7 +315,7 @@ def run_case(case: Case) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     seed_everything(SEED, verbose=False)
-    model = SequenceClassifier(**({"input_size": 1, "num_classes": 2} | case.model_options))
+    model = SequenceClassifier(**case.model_options)
     data = SyntheticDataModule(**case.data_options)
     scalars = MemoryLogger()
     order = SampleOrder()

@@ -202,8 +202,8 @@ def test_batch_size_finder_changes_the_loader(tmp_path):
     data = SyntheticDataModule(num_train=200, num_val=100)
     finder = BatchSizeFinder(steps_per_trial=2, init_val=4, max_trials=3)
     trainer, _ = fit(tmp_path, finder, data=data)
-    assert data.batch_size == finder.optimal_batch_size == 32
-    assert trainer.num_training_batches == BATCHES
+    assert data.batch_size == finder.optimal_batch_size == 16
+    assert trainer.num_training_batches == 13
 
 
 def test_timer_ends_a_run(tmp_path):
@@ -291,21 +291,29 @@ def test_trainer_with_its_defaults(tmp_path, monkeypatch):
     assert set(restored.predict(x)) <= {"negative", "positive"}
 
 
-def test_a_loader_without_sizes_needs_them_as_arguments(tmp_path):
-    data = SyntheticDataModule(num_train=64)
-    loader = data.train_dataloader()
-    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+@pytest.fixture
+def plain_trainer():
+    return Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        accelerator="cpu",
+    )
+
+
+def test_a_loader_without_sizes_needs_them_as_arguments(plain_trainer):
+    data = SyntheticDataModule(num_train=64, num_val=32)
+    loaders = (data.train_dataloader(), data.val_dataloader())
     with pytest.raises(OptionError, match="pass input_size and num_classes"):
-        trainer.fit(SequenceClassifier(), loader)
-    trainer.fit(SequenceClassifier(input_size=1, num_classes=2), loader)
-    assert trainer.global_step == 2
+        plain_trainer.fit(SequenceClassifier(), *loaders)
+    plain_trainer.fit(SequenceClassifier(input_size=1, num_classes=2), *loaders)
+    assert plain_trainer.global_step == 2
 
 
-def test_a_loader_of_pairs_is_refused(tmp_path):
+def test_a_loader_of_pairs_is_refused(plain_trainer):
     pairs = torch.utils.data.TensorDataset(torch.randn(8, 5, 1), torch.zeros(8))
-    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    loader = torch.utils.data.DataLoader(pairs, batch_size=4)
+    model = SequenceClassifier(input_size=1, num_classes=2)
     with pytest.raises(DataError, match="expected a SequenceBatch, got list"):
-        trainer.fit(
-            SequenceClassifier(input_size=1, num_classes=2),
-            torch.utils.data.DataLoader(pairs, batch_size=4, num_workers=0),
-        )
+        plain_trainer.fit(model, loader, loader)

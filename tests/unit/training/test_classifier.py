@@ -2,7 +2,7 @@
 
 import json
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModul
 from lightning_rnn.data.base_module import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, NumericError, OptionError
-from lightning_rnn.training.schedules import learning_rate
+from lightning_rnn.padding import Padding
+from lightning_rnn.training.schedules import schedule_factor
 
 SMALL = {"num_train": 50, "num_val": 20, "num_test": 30, "batch_size": 16, "length": 5}
 
@@ -34,14 +35,13 @@ def trainer(**options):
 
 def model(seed=0, **options):
     torch.manual_seed(seed)
-    return SequenceClassifier(**{"hidden_size": 4} | options)
+    return SequenceClassifier(**{"input_size": 1, "num_classes": 2, "hidden_size": 4} | options)
 
 
 def batch_of(n, num_classes, length=5, features=1):
     y = torch.arange(n) % num_classes
-    return SequenceBatch(
-        torch.randn(n, length, features), torch.full((n,), length), y, torch.arange(n)
-    )
+    padding = Padding(torch.full((n,), length), is_full=True)
+    return SequenceBatch(torch.randn(n, length, features), padding, y, torch.arange(n))
 
 
 def test_the_seed_experiments_shapes():
@@ -49,7 +49,7 @@ def test_the_seed_experiments_shapes():
     batch = next(iter(data.train_dataloader()))
     assert batch.x.shape == (32, 10, 1)
     assert batch.y.shape == (32,)
-    logits = SequenceClassifier()(batch.x, batch.lengths)
+    logits = model()(batch.x, batch.lengths)
     assert logits.shape == (32,)
     assert (logits.dtype, batch.y.dtype) == (torch.float32, torch.int64)
 
@@ -77,7 +77,7 @@ def test_hyper_parameters_are_json():
 
 
 def test_class_names_are_codes_unless_given():
-    assert SequenceClassifier(num_classes=3).schema == Schema(1, ["0", "1", "2"], None)
+    assert model(num_classes=3).schema == Schema(1, ["0", "1", "2"], None)
 
 
 # loss
@@ -113,54 +113,51 @@ def test_class_weights_of_two_classes_weigh_both():
 
 
 def test_a_batch_without_labels_cannot_be_trained_on():
-    batch = batch_of(2, 2)._replace(y=None)
-    with pytest.raises(
-        DataError, match=r"^the sequences have no labels; accepted for training and evaluation are"
-    ):
+    batch = replace(batch_of(2, 2), y=None)
+    with pytest.raises(DataError, match=r"^expected labelled sequences"):
         model().training_step(batch, 0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_names": ["a"]}, "class_names: found ['a'], accepted is 2 names"),
-        ({"lr": 0.0}, "--model.lr: found 0.0, accepted is a number above 0, at most 1e30"),
-        ({"lr": math.inf}, "--model.lr: found inf, accepted is a number above 0, at most 1e30"),
-        ({"lr": math.nan}, "--model.lr: found nan, accepted is a number above 0, at most 1e30"),
-        ({"weight_decay": -1.0}, "--model.weight_decay: found -1.0, accepted is a number of at least 0"),
-        ({"optimizer": "sgd"}, "--model.optimizer: found 'sgd', accepted is adam or adamw"),
-        ({"schedule": "step"}, "--model.schedule: found 'step', accepted is a known schedule"),
-        ({"pos_weight": 0.0}, "--model.pos_weight: found 0.0, accepted is a finite number above 0"),
-        ({"pos_weight": 2.0, "num_classes": 3}, "--model.pos_weight: found 2.0, accepted is none with 3 classes"),
-        ({"pos_weight": 2.0, "class_weights": "balanced"}, "--model.pos_weight: found 2.0, accepted is none together "
-         "with class_weights"),
-        ({"class_weights": [1.0]}, "--model.class_weights: found [1.0], accepted is 2 numbers above 0"),
-        ({"class_weights": [1.0, 0.0]}, "--model.class_weights: found [1.0, 0.0], accepted is 2 numbers above 0"),
-        ({"class_weights": [1.0, math.nan]}, "--model.class_weights: found [1.0, nan], accepted is 2 numbers above 0"),
-        ({"num_classes": 1}, "num_classes: found 1, accepted is an integer of at least 2"),
-        ({"cell": "elman"}, "--model.cell: found 'elman', accepted is one of rnn, lstm, gru, mingru"),
+        ({"class_names": ["a"]}, "class_names: expected 2 names, got ['a']"),
+        ({"lr": 0.0}, "lr: expected a number above 0, at most 1e+30, got 0.0"),
+        ({"lr": math.inf}, "lr: expected a number above 0, at most 1e+30, got inf"),
+        ({"lr": math.nan}, "lr: expected a number above 0, at most 1e+30, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
+        ({"optimizer": "sgd"}, "optimizer: expected adam or adamw, got 'sgd'"),
+        ({"schedule": "step"}, "schedule: expected one of constant, cosine, onecycle, got 'step'"),
+        ({"pos_weight": 0.0}, "pos_weight: expected a finite number above 0, got 0.0"),
+        ({"pos_weight": 2.0, "num_classes": 3}, "pos_weight: expected none with 3 classes, got 2.0"),
+        ({"pos_weight": 2.0, "class_weights": "balanced"},
+         "pos_weight: expected none together with class_weights, got 2.0"),
+        ({"class_weights": [1.0]}, "class_weights: expected 2 numbers above 0, got [1.0]"),
+        ({"class_weights": [1.0, 0.0]}, "class_weights: expected 2 numbers above 0, got [1.0, 0.0]"),
+        ({"class_weights": [1.0, math.nan]},
+         "class_weights: expected 2 numbers above 0, got [1.0, nan]"),
+        ({"num_classes": 1}, "num_classes: expected an integer of at least 2, got 1"),
+        ({"cell": "elman"}, "cell: expected one of rnn, lstm, gru, mingru, got 'elman'"),
     ],
 )  # fmt: skip
 def test_option_errors(options, message):
     with pytest.raises(OptionError) as caught:
-        SequenceClassifier(**options)
+        model(**options)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("weights", ["inverse", (1.0, 2.0)])
 def test_class_weights_that_are_not_understood_are_refused(weights):
-    with pytest.raises(OptionError, match=r"^--model.class_weights: found "):
-        SequenceClassifier(class_weights=weights)
+    with pytest.raises(OptionError, match=r"^class_weights: expected "):
+        model(class_weights=weights)
 
 
 def test_balanced_weights_need_data_that_counts_classes():
-    classifier = model(class_weights="balanced")
-    classifier._trainer = SimpleNamespace()  # without a data module
-    with pytest.raises(
-        OptionError,
-        match=r"^class_weights: found 'balanced', accepted is weights, as no data module",
-    ):
-        classifier.setup("fit")
+    data = SyntheticDataModule(**SMALL)
+    with pytest.raises(OptionError, match=r"^class_weights: balanced needs a data module that"):
+        trainer().fit(
+            model(class_weights="balanced"), data.train_dataloader(), data.val_dataloader()
+        )
 
 
 # prediction
@@ -214,13 +211,13 @@ def test_predict_proba_of_a_list_of_one_dimensional_arrays():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((2, 3, 4)), "x: found 4 features, accepted are 2"),
-        ([np.zeros(3)], "x: found 1 features, accepted are 2"),
-        (np.zeros(3), "x: found shape (3,), accepted is (N, T, F), (T, F) or a list"),
-        ([], "x: found list, accepted is an array or a list with at least one array"),
-        ([[["a", "b"]]], "x[0]: found dtype <U1, accepted are numbers"),
-        (np.full((1, 1, 2), np.inf), "sequence 0, step 0, feature 0: found inf, accepted are finite float32 numbers, "
-         "or NaN for a missing value"),
+        (np.zeros((2, 3, 4)), "x: expected 2 features, got 4"),
+        ([np.zeros(3)], "x: expected 2 features, got 1"),
+        (np.zeros(3), "x: expected shape (N, T, F) or (T, F), or a list, got shape (3,)"),
+        ([], "x: expected an array or a list of at least one array, got an empty list"),
+        ([[["a", "b"]]], "x[0]: expected real numbers, got dtype <U1"),
+        (np.full((1, 1, 2), np.inf), "sequence 0, step 0, feature 0: expected a finite float32 "
+         "number, or NaN for a missing value, got inf"),
     ],
 )  # fmt: skip
 def test_predict_proba_refuses(x, message):
@@ -250,7 +247,7 @@ def test_fit_equals_a_plain_loop(optimizer, schedule, reference):
         loader.batch_sampler.set_epoch(epoch)
         sums = []
         for batch in loader:
-            optimizer.param_groups[0]["lr"] = learning_rate(schedule, 0.01, steps, 8)
+            optimizer.param_groups[0]["lr"] = 0.01 * schedule_factor(schedule, steps, 8)
             logits = plain(batch.x, batch.lengths)
             loss = loss_of(logits, batch.y.float())
             optimizer.zero_grad()
@@ -300,8 +297,8 @@ def test_predict_gives_index_probability_and_label():
     assert sorted(prediction.index.tolist()) == list(range(30))
     part = data.split("test")
     expected = classifier.predict_proba(part.values.view(30, 12, 8))[prediction.index.numpy()]
-    np.testing.assert_allclose(prediction.probability.numpy(), expected, rtol=1e-5, atol=1e-7)
-    assert prediction.label.tolist() == expected.argmax(1).tolist()
+    np.testing.assert_allclose(prediction.probabilities.numpy(), expected, rtol=1e-5, atol=1e-7)
+    assert prediction.labels.tolist() == expected.argmax(1).tolist()
 
 
 def test_fit_without_a_validation_part():
@@ -329,7 +326,7 @@ def test_logs_every_steps_rate_and_gradient_norm_and_every_epochs_means():
     series = {name: [recorder.values[step, name] for step in range(8) if (step, name) in recorder.values]
               for _, name in recorder.values}  # fmt: skip
     assert series["train/lr"] == pytest.approx(
-        [learning_rate("onecycle", 0.01, step, 8) for step in range(8)]
+        [0.01 * schedule_factor("onecycle", step, 8) for step in range(8)]
     )
     assert len(series["train/loss_step"]) == len(series["train/grad_norm"]) == 8
     assert min(series["train/grad_norm"]) > 1e-4  # before it was clipped
@@ -362,7 +359,9 @@ def test_training_stops_at_a_loss_that_is_not_finite():
         classifier.network.head.bias.fill_(math.nan)
     with pytest.raises(NumericError) as caught:
         run.fit(classifier, SyntheticDataModule(**SMALL))
-    found = "training stopped: step 0 has loss nan and gradient norm nan, at learning rate 0.01; the largest input of "
+    found = (
+        "training stopped at step 0: loss nan, gradient norm nan, learning rate 0.01; the largest "
+    )
     assert str(caught.value).startswith(found)
     assert run.global_step == 0
 
@@ -384,11 +383,18 @@ def test_balanced_weights_are_those_of_scikit_learn(tmp_path):
 def test_a_schedule_needs_an_end():
     with pytest.raises(
         OptionError,
-        match=r"^--model.schedule: found 'cosine', accepted is constant in a run without",
+        match=r"^schedule: expected constant for a run without a maximum number of epochs",
     ):
         trainer(max_epochs=-1).fit(model(), SyntheticDataModule(**SMALL))
 
 
 def test_data_of_another_width_is_refused():
-    with pytest.raises(DataError, match=r"^data: found 1 features, the model takes 2$"):
+    with pytest.raises(DataError, match=r"^data: expected 2 features, got 1$"):
         trainer().test(model(input_size=2), SyntheticDataModule(**SMALL), verbose=False)
+
+
+def test_a_model_of_another_size_is_refused_before_training():
+    with pytest.raises(OptionError, match=r"^input_size: expected 1, .* got 2$"):
+        trainer().fit(model(input_size=2), SyntheticDataModule(**SMALL))
+    with pytest.raises(OptionError, match=r"^num_classes: expected 2, .* got 3$"):
+        trainer().fit(model(num_classes=3), SyntheticDataModule(**SMALL))
