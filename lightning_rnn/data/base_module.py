@@ -1,21 +1,21 @@
-"""Base class of the data modules, which give a Trainer its batches and a model its sizes and names."""
+"""Base class of the data modules, which provide batches for a Trainer and sizes for a model."""
 
-import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_rnn.data.device_cache import DeviceCache
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.distributed import gather_objects, is_distributed
+from lightning_rnn.data.validation import check_same_on_all_ranks
+from lightning_rnn.distributed import is_distributed
 from lightning_rnn.errors import DataError, check
 
+BATCH_SIZE = "an integer of at least 1"
 SPLITS_OF_STAGE = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -30,7 +30,7 @@ class Schema:
 
     Attributes:
         num_features: F.
-        class_names: K names in the order of the codes; of two classes the second is the positive one.
+        class_names: K names in the order of the codes; the second of two is the positive class.
         feature_names: F names, or None if the features have no names.
     """
 
@@ -42,8 +42,7 @@ class Schema:
 class SequenceDataModule(LightningDataModule):
     """Base class of data modules of labelled sequences.
 
-    A subclass implements `read_schema` and `load_split`. This class loads each split once, checks
-    that all ranks have the same data, and creates the loaders.
+    A subclass implements `read_schema` and `load_split`.
 
     Args:
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
@@ -57,24 +56,18 @@ class SequenceDataModule(LightningDataModule):
         settings: Arguments of the constructor as JSON values. A checkpoint stores them.
         identity_settings: Names of the settings that must be the same in training and evaluation.
 
-    Raises:
-        OptionError: If `batch_size` or `seed` is out of range.
-
     Example:
-        Arrays in memory, without a file:
-
-        >>> class Waves(SequenceDataModule):
+        >>> import numpy as np
+        >>> from lightning_rnn import SequenceDataModule, Sequences
+        >>> class ArrayDataModule(SequenceDataModule):
         ...     def read_schema(self):
-        ...         return Schema(num_features=1, class_names=["slow", "fast"])
+        ...         return Schema(num_features=3, class_names=["slow", "fast"])
         ...
         ...     def load_split(self, name):
-        ...         phase = torch.linspace(0, 6, 50).outer(torch.tensor([1.0, 3.0]))  # (T, N)
-        ...         return Sequences.from_arrays(phase.sin().T[:, :, None], labels=[0, 1])
-        >>> data = Waves(batch_size=2)
-        >>> data.num_features, data.class_names, len(data.split("train"))
-        (1, ['slow', 'fast'], 2)
+        ...         return Sequences.from_arrays(np.zeros((8, 50, 3)), labels=[0, 1] * 4)
+        >>> data = ArrayDataModule(batch_size=2)
         >>> next(iter(data.train_dataloader())).x.shape
-        torch.Size([2, 50, 1])
+        torch.Size([2, 50, 3])
     """
 
     identity_settings: ClassVar[frozenset[str]] = frozenset({"seed"})
@@ -89,11 +82,13 @@ class SequenceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check(seed >= 0, "seed", seed, "an integer of at least 0")
-        self.settings: dict[str, Any] = {"buckets": buckets, "on_device": on_device, "seed": seed}
-        if batch_size is None:
-            self.settings["batch_size"] = None
-        else:
-            self.batch_size = batch_size
+        check(batch_size is None or batch_size >= 1, "batch_size", batch_size, BATCH_SIZE)
+        self.settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "buckets": buckets,
+            "on_device": on_device,
+            "seed": seed,
+        }
         self._splits: dict[str, Sequences | None] = {}
         self._device_cache = DeviceCache(on_device)
         self._schema: Schema | None = None
@@ -120,8 +115,7 @@ class SequenceDataModule(LightningDataModule):
     @property
     def schema(self) -> Schema:
         """Schema of the model that is evaluated, or else of the training data."""
-        if self._schema is None:
-            self._schema = self.read_schema()
+        self._schema = self._schema or self.read_schema()
         return self._schema
 
     @property
@@ -162,69 +156,65 @@ class SequenceDataModule(LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """Number of sequences per training batch of one process.
+        """Number of sequences per training batch of one process; may be set before training.
 
         If None was given: the largest power of two up to an eighth of the training sequences, but
-        at least 8 and at most 64. Loaders that are created after a change have the new size.
+        at least 8 and at most 64.
         """
         size: int | None = self.settings["batch_size"]
         if size is not None:
             return size
         eighth = len(self._required("train")) // 8
-        exponent = eighth.bit_length() - 1
-        return 1 << min(max(exponent, 3), 6)
+        return 1 << min(max(eighth.bit_length() - 1, 3), 6)
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
-        check(size >= 1, "batch_size", size, "an integer of at least 1")
+        check(size >= 1, "batch_size", size, BATCH_SIZE)
         self.settings["batch_size"] = size
 
-    def load(self, stage: str, schema: Schema | None) -> list[Sequences]:
+    def load(self, stage: str, schema: object) -> list[Sequences]:
         """Load the splits of a stage.
 
         Args:
             stage: fit, validate, test or predict.
-            schema: Schema of the trained model, or None to read it from the training data.
+            schema: Schema of the trained model; if it is none, that of the training data is used.
 
         Returns:
             The splits; for fit without validation data only the training split.
 
         Raises:
-            DataError: If a split is missing, cannot be read, or does not fit the model.
+            DataError: If a split is missing or unusable, or does not fit the model.
         """
-        if self._schema is None:
+        if self._schema is None and isinstance(schema, Schema):
             self._schema = schema
-        first, *others = SPLITS_OF_STAGE[stage]
-        splits = [self._required(first)]
-        for name in others:
-            sequences = self.split(name)
-            if sequences is not None:
-                splits.append(sequences)
+        splits: list[Sequences] = []
+        for name in SPLITS_OF_STAGE[stage]:
+            if name != "val" or stage == "validate" or self.split(name) is not None:
+                splits.append(self._required(name))
         for sequences in splits:
             if sequences.num_features != self.num_features:
-                message = f"expected {self.num_features} features, got {sequences.num_features}"
-                raise DataError(f"data: {message}")
+                expected = f"{self.num_features} features, as the model"
+                raise DataError(f"data: expected {expected}, got {sequences.num_features}")
         return splits
 
     def setup(self, stage: str) -> None:
-        """Load the splits of a stage; Lightning calls this on every rank.
+        """Load the splits of a stage and check that all ranks have the same; called by Lightning.
 
         Raises:
-            DataError: If a split is missing, cannot be read, does not fit the model, or differs
-                between ranks.
+            DataError: If a split is missing or unusable, or differs between ranks.
         """
         schema = None
         if self.trainer is not None and stage != "fit":
             schema = getattr(self.trainer.lightning_module, "schema", None)
-        splits = self.load(stage, schema if isinstance(schema, Schema) else None)
-        if self.trainer is not None and stage == "fit" and self.split("val") is None:
-            self._limit_val_batches = self.trainer.limit_val_batches
+        splits = self.load(stage, schema)
+        if self.trainer is not None and stage == "fit" and len(splits) == 1:
+            self._limit_val_batches = self.trainer.limit_val_batches  # restored by `teardown`
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
         if is_distributed():
-            _compare_ranks(splits)
+            check_same_on_all_ranks([sequences.fingerprint() for sequences in splits])
 
     def teardown(self, stage: str) -> None:
-        """Restore what `setup` changed in the Trainer."""
+        """Undo what `setup` changed in the Trainer."""
         if self.trainer is not None and self._limit_val_batches is not None:
             self.trainer.limit_val_batches = self._limit_val_batches
             self._limit_val_batches = None
@@ -232,20 +222,17 @@ class SequenceDataModule(LightningDataModule):
     def train_dataloader(self) -> SequenceLoader:
         """Return the loader of shuffled training batches."""
         sequences = self._required("train")
-        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
         sampler = TrainSampler(
             sequences.lengths,
             batch_size=self.batch_size,
             seed=self.settings["seed"],
-            same_every_epoch=overfits,
+            same_every_epoch=getattr(self.trainer, "overfit_batches", 0) > 0,
             buckets=self.settings["buckets"],
             **self._rank_and_world_size(),
         )
-
-        def sequences_of(epoch: int) -> Sequences:
-            return self._place("train", self.train_epoch(0 if overfits else epoch))
-
-        self._train_loader = SequenceLoader(sequences, sampler, sequences_of)
+        self._train_loader = SequenceLoader(
+            sequences, sampler, lambda epoch: self._place("train", self.train_epoch(epoch))
+        )
         if self._loader_state is not None:
             self._train_loader.load_state_dict(self._loader_state)
             self._loader_state = None  # a loader that replaces this one starts at its epoch's start
@@ -253,9 +240,7 @@ class SequenceDataModule(LightningDataModule):
 
     def val_dataloader(self) -> SequenceLoader | list[Any]:
         """Return the loader of the validation split, or an empty list if there is none."""
-        if self.split("val") is None:
-            return []
-        return self._eval_loader("val")
+        return [] if self.split("val") is None else self._eval_loader("val")
 
     def test_dataloader(self) -> SequenceLoader:
         """Return the loader of the test split."""
@@ -267,13 +252,13 @@ class SequenceDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings, fingerprints of the data, and the position of the training loader."""
-        loader = None if self._train_loader is None else self._train_loader.state_dict()
-        return {"settings": self.settings, "fingerprints": self._fingerprints, "loader": loader}
+        state = {"settings": self.settings, "fingerprints": self._fingerprints, "loader": None}
+        if self._train_loader is not None:
+            state["loader"] = self._train_loader.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that training continues with the data of the checkpoint, and restore the position.
-
-        The settings are not restored: the command line reads them before the data module exists.
+        """Check that training continues with the same data, and restore the loader's position.
 
         Raises:
             DataError: If the training or validation sequences differ from the checkpoint's.
@@ -282,8 +267,8 @@ class SequenceDataModule(LightningDataModule):
             return
         for name, fingerprint in self._fingerprints.items():
             if state_dict["fingerprints"].get(name) != fingerprint:
-                raise DataError(f"{name} data: expected the sequences that the checkpoint was "
-                                "trained with, got others")  # fmt: skip
+                expected = "the sequences that the checkpoint was trained with"
+                raise DataError(f"{name} data: expected {expected}, got others")
         # Lightning restores loaders only within an epoch, but the hash of the order spans epochs
         self._loader_state = state_dict["loader"]
 
@@ -300,30 +285,15 @@ class SequenceDataModule(LightningDataModule):
 
     def _eval_loader(self, name: str) -> SequenceLoader:
         sequences = self._required(name)
-        sampler = EvalSampler(
-            sequences.lengths,
-            batch_size=self.settings["batch_size"] or 1,
-            **self._rank_and_world_size(),
-        )
+        size = self.settings["batch_size"] or 1
+        sampler = EvalSampler(sequences.lengths, batch_size=size, **self._rank_and_world_size())
         return SequenceLoader(sequences, sampler, lambda _: self._place(name, sequences))
 
     def _rank_and_world_size(self) -> dict[str, int]:
-        if self.trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        rank = getattr(self.trainer, "global_rank", 0)
+        return {"rank": rank, "world_size": getattr(self.trainer, "world_size", 1)}
 
     def _place(self, name: str, sequences: Sequences) -> Sequences:
         if self.trainer is None:
             return sequences
         return self._device_cache.place(name, sequences, self.trainer.strategy.root_device)
-
-
-def _compare_ranks(splits: list[Sequences]) -> None:
-    """Raise a DataError on all ranks if their sequences or their random states differ."""
-    random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
-    parts = [random_state] + [sequences.fingerprint() for sequences in splits]
-    digests = gather_objects(hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest())
-    different = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-    if different:
-        raise DataError(f"ranks {different}: expected the sequences, splits and random state of "
-                        "rank 0, got others")  # fmt: skip

@@ -31,8 +31,9 @@ class DeviceCache:
             return sequences
         original, copy = self._copies.get(name, (None, sequences))
         if original is not sequences:
-            copies = self.on_device or _fits(sequences, device)
-            copy = sequences.to(device) if copies else sequences
+            copy = sequences
+            if self.on_device or _fits(sequences, device):
+                copy = sequences.to(device)
             self._copies[name] = (sequences, copy)
         return copy
 

@@ -50,7 +50,9 @@ class FileDataModule(SequenceDataModule):
         OptionError: If a fraction is not in [0, 1), or nothing is left to train on.
 
     Example:
+        >>> import numpy as np
         >>> from tempfile import TemporaryDirectory
+        >>> from lightning_rnn import FileDataModule
         >>> with TemporaryDirectory() as folder:
         ...     path = f"{folder}/waves.npz"
         ...     np.savez(path, X=np.zeros((40, 25, 3)), y=["slow", "fast"] * 20)
@@ -103,9 +105,11 @@ class FileDataModule(SequenceDataModule):
         expected = "a number from 0 to below 1"
         check(0 <= val_fraction < 1, "val_fraction", val_fraction, expected)
         check(0 <= test_fraction < 1, "test_fraction", test_fraction, expected)
-        self._val_fraction = 0.0 if val_path else val_fraction
-        self._test_fraction = 0.0 if test_path else test_fraction
-        total = self._val_fraction + self._test_fraction
+        self._fractions = {"val": val_fraction, "test": test_fraction}
+        for name, path in (("val", val_path), ("test", test_path)):
+            if path is not None:
+                self._fractions[name] = 0.0
+        total = sum(self._fractions.values())
         check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
 
     @cached_property
@@ -118,8 +122,8 @@ class FileDataModule(SequenceDataModule):
         try:
             return split_rows(
                 self._encode(self._train_file, "train_path"),
-                val_fraction=self._val_fraction,
-                test_fraction=self._test_fraction,
+                val_fraction=self._fractions["val"],
+                test_fraction=self._fractions["test"],
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
                 class_names=self.class_names,
@@ -157,8 +161,9 @@ class FileDataModule(SequenceDataModule):
             return self._encode(file, f"{name}_path", has_labels=has_labels)
         if name == "predict":
             return self.split("test")
-        fraction = self._val_fraction if name == "val" else self._test_fraction
-        return self._select_rows(name) if fraction > 0 else None
+        if self._fractions[name] == 0:
+            return None
+        return self._select_rows(name)
 
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name."""
@@ -198,10 +203,10 @@ class FileDataModule(SequenceDataModule):
             return file.sequences
         code_of = {name: code for code, name in enumerate(self.class_names)}
         codes: list[int] = []
-        for position, label in enumerate(_labels(file)):
+        for label in _labels(file):
             if label not in code_of:
-                ids = file.sequences.ids
-                place = f"sequence {position if ids is None else ids[position]!r}"
+                assert file.sequences.ids is not None  # files without ids have row numbers
+                place = f"sequence {file.sequences.ids[len(codes)]!r}"
                 expected = f"a label seen in training ({', '.join(self.class_names)})"
                 raise DataError(f"{path}: {place}: expected {expected}, got {label!r}")
             codes.append(code_of[label])
@@ -209,7 +214,9 @@ class FileDataModule(SequenceDataModule):
 
 
 def _absolute(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
+    if path is None:
+        return None
+    return os.path.abspath(path)
 
 
 def _labels(file: FileContents) -> list[str]:

@@ -23,7 +23,7 @@ MIN_POOLS = 4  # per epoch, so that batches mix differently in each
 
 
 def seeded_generator(*key: int) -> Generator:
-    """Return a generator that depends on the key alone and is independent of those of other keys."""
+    """Return a generator whose stream depends on the whole key and on nothing else."""
     # with the length in front, since a SeedSequence is the same for (0,) and (0, 0)
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
@@ -82,11 +82,20 @@ class TrainSampler:
         """Return the number of batches in an epoch, which is the same on every rank."""
         num_sequences = max(len(self.lengths), self.world_size)
         num_full, rest = divmod(num_sequences, self.batch_size * self.world_size)
-        return num_full + 1 if rest >= self.world_size else num_full
+        if rest >= self.world_size:
+            return num_full + 1
+        return num_full
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
         self.epoch = epoch
+
+    @property
+    def data_epoch(self) -> int:
+        """Epoch that determines the order and the data: always 0 with `same_every_epoch`."""
+        if self.same_every_epoch:
+            return 0
+        return self.epoch
 
     def batches(self, skip: int) -> Iterator[Tensor]:
         """Yield this rank's share of each global batch, (B,) int64, without the first `skip`."""
@@ -108,7 +117,7 @@ class TrainSampler:
 
     def _global_batches(self) -> list[Tensor]:
         """Return the batches of all ranks together, in order."""
-        generator = seeded_generator(self.seed, 0 if self.same_every_epoch else self.epoch)
+        generator = seeded_generator(self.seed, self.data_epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         if len(order) < self.world_size:  # repeat sequences, so that every rank has one
             num_repeats = -(-self.world_size // len(order))
@@ -142,6 +151,7 @@ class EvalSampler:
     """
 
     epoch = 0
+    data_epoch = 0
 
     def __init__(
         self, lengths: Tensor, *, batch_size: int, rank: int = 0, world_size: int = 1
@@ -189,7 +199,7 @@ class SequenceLoader:
         self.position = 0
         self.count = 0
         self.order = ""
-        self._sequences_of = sequences_of
+        self._sequences_of = sequences_of or (lambda _: dataset)
         self._epoch = 0  # that `position` belongs to
         self._is_resumed = False
 
@@ -205,7 +215,7 @@ class SequenceLoader:
         self._is_resumed = False
         self._epoch = epoch
         self.count = 0
-        sequences = self.dataset if self._sequences_of is None else self._sequences_of(epoch)
+        sequences = self._sequences_of(self.batch_sampler.data_epoch)
         for positions in self.batch_sampler.batches(self.position):
             batch = sequences.batch(positions.clamp(min=0))
             self.position += 1

@@ -48,9 +48,11 @@ def describe(data: SequenceDataModule) -> str:
 
 def length_range(lengths: Tensor) -> str:
     """Return the shortest and longest of the lengths (N,) as text."""
-    low = int(lengths.min())
-    high = int(lengths.max())
-    return str(low) if low == high else f"{low} to {high}"
+    return _range(int(lengths.min()), int(lengths.max()), " to ")
+
+
+def _range(first: int, last: int, separator: str) -> str:
+    return str(first) if first == last else f"{first}{separator}{last}"
 
 
 def missing_values(sequences: Sequences) -> str:
@@ -82,8 +84,7 @@ def length_histogram(lengths: Tensor) -> list[str]:
     labels: list[str] = []
     for i in range(len(counts)):
         first = low + i * width
-        last = min(high, first + width - 1)
-        labels.append(str(first) if first == last else f"{first}-{last}")
+        labels.append(_range(first, min(high, first + width - 1), "-"))
     label_width = max(len(label) for label in labels)
     lines: list[str] = []
     for label, count in zip(labels, counts, strict=True):
@@ -113,8 +114,10 @@ def suspicions(name: str, sequences: Sequences, schema: Schema) -> list[str]:
         if sequences.labels is not None and sequences.labels[first] != sequences.labels[position]:
             num_contradictions += 1
     if num_repeated:
-        other = f", {num_contradictions} of them with another label" if num_contradictions else ""
-        findings.append(f"{num_repeated} sequences repeat an earlier one{other}")
+        finding = f"{num_repeated} sequences repeat an earlier one"
+        if num_contradictions:
+            finding += f", {num_contradictions} of them with another label"
+        findings.append(finding)
     return [f"{name}: {finding}" for finding in findings]
 
 
@@ -124,12 +127,13 @@ def _constant_features(sequences: Sequences, schema: Schema) -> list[str]:
     for values in sequences.chunks():
         lowest = torch.minimum(lowest, values.nan_to_num(torch.inf).amin(0))
         highest = torch.maximum(highest, values.nan_to_num(-torch.inf).amax(0))
+    names = schema.feature_names or [str(i) for i in range(schema.num_features)]
     findings: list[str] = []
-    for i in (lowest >= highest).nonzero().view(-1).tolist():
-        feature = schema.feature_names[i] if schema.feature_names else i
-        is_empty = lowest[i] > highest[i]
-        what = "has no values" if is_empty else f"is always {float(lowest[i]):g}"
-        findings.append(f"feature {feature} {what}")
+    for name, low, high in zip(names, lowest.tolist(), highest.tolist(), strict=True):
+        if low > high:
+            findings.append(f"feature {name} has no values")
+        elif low == high:
+            findings.append(f"feature {name} is always {low:g}")
     return findings
 
 

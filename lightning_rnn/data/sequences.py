@@ -9,15 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rnn.data import validation
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.validation import (
-    CHUNK_VALUES,
-    as_lengths,
-    as_tensor,
-    as_values,
-    check_finite,
-    lengths_without_trailing_nan,
-)
 from lightning_rnn.errors import DataError
 from lightning_rnn.padding import Padding
 
@@ -39,6 +32,8 @@ class SequenceBatch:
             fills up the batch of a rank that would otherwise have none.
 
     Example:
+        >>> import torch
+        >>> from lightning_rnn import Sequences
         >>> sequences = Sequences.from_arrays([[0.5, 1.0, 2.0], [4.0]], labels=[1, 0])
         >>> batch = sequences.batch(torch.tensor([0, 1]))
         >>> batch.x.shape, batch.lengths, batch.y
@@ -79,33 +74,25 @@ class Sequences:
         values: (sum of T_i, F) real numbers, all sequences one after the other: a tensor,
             `DiskRows`, or anything NumPy converts.
         lengths: (N,) integers of at least 1, number of steps of each sequence.
-        labels: (N,) integers, or None.
+        labels: (N,) integer class codes, or None.
         groups: (N,) group of each sequence, or None.
-        ids: (N,) name of each sequence, or None.
-        offsets: (N,) int64, row of `values` at which each sequence starts, for parts of values that
-            are stored already; None if `values` holds nothing but the sequences, in order.
-        checked: Whether the values are known to be finite and without steps to cut off; they are
-            then not read.
+        ids: (N,) name of each sequence, or None if they are identified by their position.
+        offsets: (N,) int64, row of `values` at which each sequence starts, to share the values of
+            other `Sequences`; None if the sequences follow each other.
+        checked: Whether values are known to be finite and without steps to cut off.
 
     Attributes:
         values: (rows, F) float32 tensor or `DiskRows`; may have rows that belong to no sequence.
-        lengths: (N,) int64.
-        offsets: (N,) int64, row of `values` at which each sequence starts.
-        labels: (N,) int64 class codes, or None.
-        groups: (N,) strings, or None.
-        ids: (N,) strings, or None if sequences are identified by their position.
 
     Raises:
         DataError: If there is no sequence, a shape or dtype is wrong, a length is below 1, the
             lengths do not add up to the rows of `values`, or a value is infinite.
 
     Example:
+        >>> from lightning_rnn import Sequences
         >>> sequences = Sequences([[1.0], [2.0], [3.0]], lengths=[1, 2], labels=[0, 1])
-        >>> len(sequences), sequences.num_features
-        (2, 1)
-        >>> sequences.select(torch.tensor([1])).batch(torch.tensor([0])).x
-        tensor([[[2.],
-                 [3.]]])
+        >>> len(sequences), sequences.num_features, sequences.offsets
+        (2, 1, tensor([0, 1]))
     """
 
     def __init__(
@@ -120,13 +107,15 @@ class Sequences:
         checked: bool = False,
     ) -> None:
         if offsets is None:
-            values = as_values(values)
-            lengths = as_lengths(lengths, num_rows=len(values))
+            values = validation.as_values(values)
+            lengths = validation.as_lengths(lengths, num_rows=len(values))
             offsets = lengths.cumsum(0) - lengths
         self.values: Tensor | DiskRows = values
         self.lengths: Tensor = lengths
         self.offsets = offsets
-        self.labels = None if labels is None else as_tensor(labels, "labels", torch.int64)
+        self.labels = None
+        if labels is not None:
+            self.labels = validation.as_tensor(labels, "labels", torch.int64)
         self.groups = groups
         self.ids = ids
         for name, column in (("labels", self.labels), ("groups", groups), ("ids", ids)):
@@ -134,8 +123,8 @@ class Sequences:
                 expected = f"shape ({len(self)},), one per sequence"
                 raise DataError(f"{name}: expected {expected}, got {tuple(column.shape)}")
         if not checked:
-            check_finite(values, offsets, ids)
-            self.lengths = lengths_without_trailing_nan(values, offsets, lengths)
+            validation.check_finite(values, offsets, ids)
+            self.lengths = validation.lengths_without_trailing_nan(values, offsets, lengths)
 
     @classmethod
     def from_arrays(cls, arrays: Any, labels: Any = None) -> "Sequences":
@@ -150,27 +139,29 @@ class Sequences:
             DataError: As for the constructor, or if arrays have different numbers of features.
         """
         if isinstance(arrays, np.ndarray | Tensor):
-            if arrays.ndim not in (2, 3):
-                got = f"shape {tuple(arrays.shape)}"
-                raise DataError(f"x: expected shape (N, T, F) or (T, F), or a list, got {got}")
-            block = as_tensor(arrays, "x", torch.float32)
+            block = validation.as_tensor(arrays, "x", torch.float32)
             if block.ndim == 2:
                 block = block[None]  # (1, T, F)
+            if block.ndim != 3:
+                raise DataError(
+                    f"x: expected (N, T, F), (T, F) or a list, got {tuple(block.shape)}"
+                )
             return cls(block.flatten(0, 1), torch.full((len(block),), block.shape[1]), labels)
         if not isinstance(arrays, list | tuple) or not arrays:
-            got = "an empty list" if arrays == [] else type(arrays).__name__
-            raise DataError(f"x: expected an array or a list of at least one array, got {got}")
+            expected = "an array or a list of at least one array"
+            raise DataError(f"x: expected {expected}, got {arrays!r:.50}")
         parts: list[Tensor] = []
         for i, array in enumerate(arrays):
-            part = as_tensor(array, f"x[{i}]", torch.float32)
+            part = validation.as_tensor(array, f"x[{i}]", torch.float32)
             if part.ndim == 1:
                 part = part[:, None]  # (T_i, 1)
-            expected = f"(T, {parts[0].shape[1]}) as x[0]" if parts else "(T, F) or (T,)"
-            if part.ndim != 2 or (parts and part.shape[1] != parts[0].shape[1]):
-                raise DataError(f"x[{i}]: expected shape {expected}, got {tuple(part.shape)}")
+            if part.ndim != 2:
+                raise DataError(f"x[{i}]: expected (T, F) or (T,), got {tuple(part.shape)}")
+            if parts and part.shape[1] != parts[0].shape[1]:
+                expected = f"{parts[0].shape[1]} features as x[0]"
+                raise DataError(f"x[{i}]: expected {expected}, got {part.shape[1]}")
             parts.append(part)
-        lengths = torch.tensor([len(part) for part in parts])
-        return cls(torch.cat(parts), lengths, labels)
+        return cls(torch.cat(parts), torch.tensor([len(part) for part in parts]), labels)
 
     def __len__(self) -> int:
         """Return N."""
@@ -195,24 +186,16 @@ class Sequences:
 
     def _with(self, **changes: Any) -> "Sequences":
         """Return the sequences with other arguments of the constructor, which are not checked."""
-        arguments = {
-            "values": self.values,
-            "lengths": self.lengths,
-            "labels": self.labels,
-            "groups": self.groups,
-            "ids": self.ids,
-            "offsets": self.offsets,
-        }
-        return Sequences(**(arguments | changes), checked=True)
+        return Sequences(**(vars(self) | changes), checked=True)
 
     def select(self, index: Tensor) -> "Sequences":
         """Return the sequences at positions `index` (M,) int64, in that order."""
         rows = index.numpy()
         return self._with(
             lengths=self.lengths[index],
-            labels=None if self.labels is None else self.labels[index],
-            groups=None if self.groups is None else self.groups[rows],
-            ids=None if self.ids is None else self.ids[rows],
+            labels=_take(self.labels, index),
+            groups=_take(self.groups, rows),
+            ids=_take(self.ids, rows),
             offsets=self.offsets[index],
         )
 
@@ -243,7 +226,9 @@ class Sequences:
         lengths = self.lengths[index]
         width = int(lengths.max())  # before the lengths are on an accelerator, which would wait
         is_full = int(lengths.min()) == width
-        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
+        y = _take(self.labels, index)
+        if y is not None:
+            y = y.to(self.device, non_blocking=True)
         first_rows = self.offsets[index].to(self.device, non_blocking=True)
         lengths = lengths.to(self.device, non_blocking=True)
         index = index.to(self.device, non_blocking=True)
@@ -254,24 +239,20 @@ class Sequences:
             rows = first_rows[:, None] + torch.minimum(steps, lengths[:, None] - 1)
         x = self.values.index_select(0, rows.view(-1)).view(len(index), width, -1)  # (B, T, F)
         if not is_full:
-            is_padding = steps >= lengths[:, None]  # (B, T)
-            x.masked_fill_(is_padding[..., None], 0.0)
+            x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
         return SequenceBatch(x, Padding(lengths, is_full=is_full), y, index)
 
     def chunks(self) -> Iterator[Tensor]:
-        """Yield all values as (rows, F) tensors of some whole sequences each."""
-        chunk_rows = CHUNK_VALUES // self.num_features
+        """Yield all values, some whole sequences as (rows, F) at a time."""
+        chunk_rows = validation.CHUNK_VALUES // self.num_features
         ends = self.lengths.cumsum(0)
         start = 0
         while start < len(self):
             rows_before = int(ends[start] - self.lengths[start])
-            stop = int(torch.searchsorted(ends, rows_before + chunk_rows))
-            stop = max(start + 1, stop)
+            stop = max(start + 1, int(torch.searchsorted(ends, rows_before + chunk_rows)))
             lengths = self.lengths[start:stop]
-            # rows of sequence i: its offset + (0, 1, ..., T_i - 1)
-            rows_in_chunk = torch.arange(int(lengths.sum()))
             shift = self.offsets[start:stop] - (lengths.cumsum(0) - lengths)
-            rows = rows_in_chunk + shift.repeat_interleave(lengths)
+            rows = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
             yield self.values.index_select(0, rows)
             start = stop
 
@@ -285,7 +266,7 @@ class Sequences:
             values are constant up to float32 rounding has deviation 1.
         """
         sample = self._sample()
-        # squares are taken of x - shift, with a shift close to the mean, so that no digits are lost
+        # of x - shift, with a shift close to the mean, so that the squares lose no digits
         shift = next(sample.chunks()).double().nanmean(0).nan_to_num(0.0)
         count = torch.zeros(self.num_features, dtype=torch.float64)
         total = torch.zeros_like(count)
@@ -295,12 +276,10 @@ class Sequences:
             count += (~centred.isnan()).sum(0)
             total += centred.nansum(0)
             squares += centred.square().nansum(0)
-        count_or_1 = count.clamp(min=1)
-        mean = total / count_or_1
-        variance = (squares / count_or_1 - mean.square()).clamp(min=0)
-        std = variance.sqrt()
-        rounding = 1e-6 * (shift + mean).abs()
-        std[(std <= rounding) | (std == 0)] = 1.0
+        mean = total / count.clamp(min=1)
+        variance = squares / count.clamp(min=1) - mean.square()
+        std = variance.clamp(min=0).sqrt()
+        std[(std <= 1e-6 * (shift + mean).abs()) | (std == 0)] = 1.0
         return torch.where(count > 0, shift + mean, 0.0).float(), std.float()
 
     def fingerprint(self) -> str:
@@ -315,9 +294,12 @@ class Sequences:
         return digest.hexdigest()
 
     def _sample(self) -> "Sequences":
-        """Return one random sequence out of every k successive ones, with k = 1 for small data."""
+        """Return a random one of every k successive sequences, with k = 1 for small data."""
         stride = max(1, int(self.lengths.sum()) * self.num_features >> SAMPLE_BITS)
         index = torch.arange(0, len(self), stride)
-        # random, since data sets may be periodic
         index += torch.randint(stride, index.shape, generator=torch.Generator().manual_seed(0))
         return self.select(index.clamp(max=len(self) - 1))
+
+
+def _take(column: Any, index: Any) -> Any:
+    return None if column is None else column[index]

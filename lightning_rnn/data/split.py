@@ -52,8 +52,9 @@ def split_rows(
     for code, name in enumerate(SPLITS):
         rows[name] = (split_of == code).nonzero().view(-1)
         if fractions[code] > 0:
-            missing = _missing_class(labels, rows[name]) if stratify or name == "train" else None
-            _check_split(name, rows[name], missing, fractions[code], len(labels), class_names)
+            _check_not_empty(name, rows[name], fractions[code], len(labels))
+        if fractions[code] > 0 and (stratify or name == "train"):
+            _check_classes(name, rows[name], labels, class_names)
     return rows
 
 
@@ -77,7 +78,9 @@ def _assign_rows(
 
 
 def _count(fraction: float, total: int) -> int:
-    return max(1, int(fraction * total + 0.5)) if fraction > 0 else 0
+    if fraction == 0:
+        return 0
+    return max(1, int(fraction * total + 0.5))
 
 
 def _assign_groups(
@@ -111,28 +114,20 @@ def _assign_groups(
     return split_of_group[group_of]
 
 
-def _missing_class(labels: Tensor, rows: Tensor) -> int | None:
-    """Return the smallest class code that no sequence at `rows` has."""
-    missing = set(labels.tolist()) - set(labels[rows].tolist())
-    return min(missing) if missing else None
-
-
-def _check_split(
-    name: str,
-    rows: Tensor,
-    missing: int | None,
-    fraction: float,
-    num_sequences: int,
-    class_names: list[str] | None,
-) -> None:
+def _check_not_empty(name: str, rows: Tensor, fraction: float, num_sequences: int) -> None:
     if len(rows) == 0:
         raise DataError(
             f"{name} split: expected at least one sequence, got none: a fraction of "
             f"{fraction:.3g} of {num_sequences} sequences, or too few groups"
         )
-    if missing is not None:
-        lacking = str(missing) if class_names is None else class_names[missing]
+
+
+def _check_classes(name: str, rows: Tensor, labels: Tensor, class_names: list[str] | None) -> None:
+    missing = set(labels.tolist()) - set(labels[rows].tolist())
+    if missing:
+        code = min(missing)
+        label = str(code) if class_names is None else class_names[code]
         raise DataError(
-            f"{name} split: expected every class, got no sequence of class {lacking!r}: too few "
+            f"{name} split: expected every class, got no sequence of class {label!r}: too few "
             "sequences or groups of it; choose other fractions, or stratify false"
         )

@@ -34,6 +34,7 @@ class SyntheticDataModule(SequenceDataModule):
         OptionError: If an argument is out of range or does not suit the task.
 
     Example:
+        >>> from lightning_rnn import SyntheticDataModule
         >>> data = SyntheticDataModule(task="adding", length=20, num_train=100)
         >>> data.num_features, data.class_names
         (2, ['at most 1', 'above 1'])

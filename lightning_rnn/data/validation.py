@@ -1,5 +1,6 @@
-"""Conversion and checks of the arrays that `Sequences` stores."""
+"""Checks of data: of the arrays that `Sequences` stores, and of the data of several ranks."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -7,30 +8,38 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.disk_rows import DiskRows
+from lightning_rnn.distributed import gather_objects
 from lightning_rnn.errors import DataError, as_array
 
 CHUNK_VALUES = 1 << 22  # numbers processed at once, so that data larger than memory can be read
 
 
+NUMPY_KINDS = {torch.int64: "biu", torch.float32: "biuf"}
+NUMPY_DTYPES = {torch.int64: np.int64, torch.float32: np.float32}
+EXPECTED = {torch.int64: "integers", torch.float32: "real numbers"}
+
+
 def as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
     """Convert to a CPU tensor of float32 or int64, without copying if possible."""
-    is_integer = dtype == torch.int64
-    expected = "integers" if is_integer else "real numbers"
     if isinstance(data, Tensor):
-        if data.is_complex() or (is_integer and data.is_floating_point()):
-            raise DataError(f"{name}: expected {expected}, got dtype {data.dtype}")
+        if data.is_complex() or (dtype == torch.int64 and data.is_floating_point()):
+            raise DataError(f"{name}: expected {EXPECTED[dtype]}, got dtype {data.dtype}")
         return data.detach().cpu().to(dtype)
     array = as_array(data, name)
-    if array.dtype.kind not in ("biu" if is_integer else "biuf"):
-        raise DataError(f"{name}: expected {expected}, got dtype {array.dtype}")
+    if array.dtype.kind not in NUMPY_KINDS[dtype]:
+        raise DataError(f"{name}: expected {EXPECTED[dtype]}, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
-        array = np.asarray(array, dtype=np.int64 if is_integer else np.float32)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+        array = np.asarray(array, dtype=NUMPY_DTYPES[dtype])
+    if not array.flags.writeable:
+        array = array.copy()
+    return torch.from_numpy(array)
 
 
 def as_values(data: Any) -> Tensor | DiskRows:
     """Convert to (rows, F) float32."""
-    values = data if isinstance(data, DiskRows) else as_tensor(data, "values", torch.float32)
+    values: Tensor | DiskRows = data
+    if not isinstance(data, DiskRows):
+        values = as_tensor(data, "values", torch.float32)
     if values.ndim != 2 or values.shape[1] == 0:
         raise DataError(f"values: expected shape (steps, features), got {tuple(values.shape)}")
     return values
@@ -78,10 +87,20 @@ def lengths_without_trailing_nan(
     """
     lengths = lengths.clone()
     chunk_size = max(1, CHUNK_VALUES // values.shape[1])
-    for candidates in torch.arange(len(lengths)).split(chunk_size):
+    for candidates in torch.split(torch.arange(len(lengths)), chunk_size):
         while len(candidates):
             last_rows = offsets[candidates] + lengths[candidates] - 1
             is_missing = values.index_select(0, last_rows).isnan().all(1)
             candidates = candidates[is_missing & (lengths[candidates] > 1)]
             lengths[candidates] -= 1
     return lengths
+
+
+def check_same_on_all_ranks(fingerprints: list[str]) -> None:
+    """Raise a DataError on all ranks if the data or the random states differ; a collective call."""
+    random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
+    gathered = gather_objects([random_state, *fingerprints])
+    different = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
+    if different:
+        expected = "the sequences and random state of rank 0"
+        raise DataError(f"ranks {different}: expected {expected}, got others")

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn.data import sequences as sequences_module
 from lightning_rnn.data import validation
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
@@ -64,21 +63,21 @@ def test_from_arrays_accepts(arrays, expected):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (np.zeros(3), "x: expected shape (N, T, F) or (T, F), or a list, got shape (3,)"),
+        (np.zeros(3), "x: expected (N, T, F), (T, F) or a list, got (3,)"),
         (
             np.zeros((1, 2, 3, 4)),
-            "x: expected shape (N, T, F) or (T, F), or a list, got shape (1, 2, 3, 4)",
+            "x: expected (N, T, F), (T, F) or a list, got (1, 2, 3, 4)",
         ),
-        ([], "x: expected an array or a list of at least one array, got an empty list"),
-        ("abc", "x: expected an array or a list of at least one array, got str"),
-        (None, "x: expected an array or a list of at least one array, got NoneType"),
+        ([], "x: expected an array or a list of at least one array, got []"),
+        ("abc", "x: expected an array or a list of at least one array, got 'abc'"),
+        (None, "x: expected an array or a list of at least one array, got None"),
         (
             [np.zeros((2, 3)), np.zeros((2, 2))],
-            "x[1]: expected shape (T, 3) as x[0], got (2, 2)",
+            "x[1]: expected 3 features as x[0], got 2",
         ),
         (
             [np.zeros((2, 1)), np.zeros((1, 2, 1))],
-            "x[1]: expected shape (T, 1) as x[0], got (1, 2, 1)",
+            "x[1]: expected (T, F) or (T,), got (1, 2, 1)",
         ),
         ([np.array(["a"])], "x[0]: expected real numbers, got dtype <U1"),
         (np.zeros((1, 1, 1), dtype=complex), "x: expected real numbers, got dtype complex128"),
@@ -247,7 +246,7 @@ def test_memory_mapped_values_stay_mapped(tmp_path):
 @pytest.mark.parametrize("chunk_rows", [1, 3, 1 << 20])
 @pytest.mark.parametrize("offset", [0.0, 1e4, -3e5])
 def test_moments_equal_numpys(chunk_rows, offset, monkeypatch):
-    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", chunk_rows)
+    monkeypatch.setattr(validation, "CHUNK_VALUES", chunk_rows)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=(40, 4)) * [1, 5, 0.7, 1] + offset).astype(np.float32)
     values[rng.random(values.shape) < 0.2] = np.nan
@@ -278,7 +277,7 @@ def test_float32_rounding_is_no_spread():
 
 
 def test_moments_of_a_feature_that_begins_in_a_later_chunk(monkeypatch):
-    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", 1)
+    monkeypatch.setattr(validation, "CHUNK_VALUES", 1)
     values = np.full((20, 2), 1.0, dtype=np.float32)
     values[0, 0] = np.nan
     values[1:, 0] = 3e5 + np.random.default_rng(0).normal(size=19)
@@ -297,7 +296,7 @@ def test_fingerprint_is_a_function_of_the_content(monkeypatch):
         part.fingerprint() == alone.fingerprint()
     )  # of the sequences, not of what lies between them
     before = whole.fingerprint()
-    monkeypatch.setattr(sequences_module, "CHUNK_VALUES", 2)
+    monkeypatch.setattr(validation, "CHUNK_VALUES", 2)
     assert whole.fingerprint() == before
 
 
