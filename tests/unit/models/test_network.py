@@ -13,7 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_rnn.errors import OptionError
-from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.models.network import NetworkOptions, SequenceNetwork
+from lightning_rnn.padding import Padding
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # in float64
 COMBINATIONS = list(
@@ -36,12 +37,11 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def network(seed, **options):
-    """A small float64 network whose buffers are not those of a new one."""
+def network(seed, *, num_classes=2, hidden_size=3, **options):
+    """A small float64 network with input size 2, whose buffers differ from their initial values."""
     torch.manual_seed(seed)
-    net = SequenceNetwork(
-        **{"input_size": 2, "num_classes": 2, "hidden_size": 3} | options
-    ).double()
+    options = NetworkOptions(hidden_size=hidden_size, **options)
+    net = SequenceNetwork(input_size=2, num_classes=num_classes, options=options).double()
     net.preprocess.set_moments(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.7]))
     for name, buffer in net.named_buffers():
         if "running" in name:
@@ -192,14 +192,14 @@ def test_bidirectional_lstm_equals_torch_on_packed_sequences(batch):
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
 def test_pooling_equals_slow_reference(pooling, bidirectional):
     torch.manual_seed(0)
-    net = SequenceNetwork(
-        input_size=2, num_classes=2, hidden_size=4, pooling=pooling, bidirectional=bidirectional
-    )
+    options = NetworkOptions(hidden_size=4, pooling=pooling, bidirectional=bidirectional)
+    net = SequenceNetwork(input_size=2, num_classes=2, options=options)
     x, lengths = torch.randn(3, 6, 2), torch.tensor([6, 1, 3])
+    padding = Padding(lengths)
     pooled = {"last": lambda s: s[-1], "mean": lambda s: s.mean(0), "max": lambda s: s.amax(0)}[
         pooling
     ]
-    directions = net.recurrent(x, lengths)
+    directions = net.recurrent(x, padding)
     expected = torch.cat(
         [
             torch.stack([pooled(states[i, :length]) for i, length in enumerate(lengths)])
@@ -208,7 +208,7 @@ def test_pooling_equals_slow_reference(pooling, bidirectional):
         dim=1,
     )
     assert (expected[1:] < 0).any()  # where zeros in padding would win
-    torch.testing.assert_close(net.pool(x, lengths), expected)
+    torch.testing.assert_close(net.pool(x, padding), expected)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
@@ -245,21 +245,36 @@ def test_shapes(num_classes, outputs, batch):
     assert logits.dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("input_size", 0, "input_size: found 0, accepted is an integer of at least 1"),
-        ("num_classes", 1, "num_classes: found 1, accepted is an integer of at least 2"),
-        ("cell", "elman", "--model.cell: found 'elman', accepted is one of rnn, lstm, gru, mingru"),
-        ("hidden_size", 0, "--model.hidden_size: found 0, accepted is an integer of at least 1"),
-        ("num_layers", 0, "--model.num_layers: found 0, accepted is an integer of at least 1"),
-        ("dropout", 1.0, "--model.dropout: found 1.0, accepted is a number from 0 to below 1"),
-        ("dropout", -0.1, "--model.dropout: found -0.1, accepted is a number from 0 to below 1"),
-        ("pooling", "sum", "--model.pooling: found 'sum', accepted is one of last, mean, max"),
-        ("stem", "fft", "--model.stem: found 'fft', accepted is one of none, conv"),
-    ],
-)
-def test_option_errors(option, value, message):
+@pytest.mark.parametrize(("sizes", "message"), [
+    ({"input_size": 0}, "input_size: expected an integer of at least 1, got 0"),
+    ({"num_classes": 1}, "num_classes: expected an integer of at least 2, got 1"),
+])  # fmt: skip
+def test_size_errors(sizes, message):
     with pytest.raises(OptionError) as caught:
-        SequenceNetwork(**{"input_size": 1, "num_classes": 2} | {option: value})
+        SequenceNetwork(**{"input_size": 1, "num_classes": 2} | sizes)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("option", "value", "expected"), [
+    ("cell", "elman", "one of rnn, lstm, gru, mingru, got 'elman'"),
+    ("hidden_size", 0, "an integer of at least 1, got 0"),
+    ("num_layers", 0, "an integer of at least 1, got 0"),
+    ("dropout", 1.0, "a number of at least 0 and below 1, got 1.0"),
+    ("dropout", -0.1, "a number of at least 0 and below 1, got -0.1"),
+    ("pooling", "sum", "one of last, mean, max, got 'sum'"),
+    ("stem", "fft", "one of none, conv, got 'fft'"),
+])  # fmt: skip
+def test_option_errors(option, value, expected):
+    with pytest.raises(OptionError) as caught:
+        NetworkOptions(**{option: value})
+    assert str(caught.value) == f"{option}: expected {expected}"
+
+
+@pytest.mark.parametrize("stem", ["none", "conv"])
+def test_lengths_and_their_padding_give_the_same_logits(stem):
+    net = network(6, stem=stem, cell="lstm", num_layers=2, bidirectional=True, pooling="mean")
+    for lengths in ([9, 9, 9], [9, 2, 5]):
+        x = torch.randn(3, 9, 2, dtype=torch.float64)
+        tensor = torch.tensor(lengths)
+        unknown = Padding(tensor, is_full=False)
+        torch.testing.assert_close(net(x, unknown), net(x, tensor), **EXACT)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from lightning_rnn.models.preprocess import Preprocess, fill_forward
+from lightning_rnn.padding import Padding
 
 NAN = math.nan
 
@@ -51,11 +53,11 @@ def test_fill_forward_by_hand():
 def test_later_steps_never_change_earlier_ones(x, other, data):
     preprocess = Preprocess(x.shape[2])
     preprocess.set_moments(torch.full((x.shape[2],), 3.0), torch.full((x.shape[2],), 2.0))
-    lengths = torch.full((len(x),), x.shape[1])
+    padding = Padding(torch.full((len(x),), x.shape[1]))
     cut = data.draw(st.integers(0, x.shape[1]))
     changed = x.clone()
     changed[:, cut:] = float(other.flatten()[0])
-    assert torch.equal(preprocess(x, lengths)[:, :cut], preprocess(changed, lengths)[:, :cut])
+    assert torch.equal(preprocess(x, padding)[:, :cut], preprocess(changed, padding)[:, :cut])
 
 
 def test_takes_raw_values_and_leaves_zeros_behind_the_end():
@@ -70,12 +72,12 @@ def test_takes_raw_values_and_leaves_zeros_behind_the_end():
         [[[12.0, -1.5], [NAN, 0.0], [NAN, NAN]], [[8.0, NAN], [NAN, 1e30], [math.inf, NAN]]]
     )
     expected = [[[1.0, -1.0], [1.0, 2.0], [1.0, 2.0]], [[-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
-    assert preprocess(x, torch.tensor([3, 1])).tolist() == expected
+    assert preprocess(x, Padding(torch.tensor([3, 1]))).tolist() == expected
 
 
 def test_starts_with_mean_0_and_deviation_1():
     x = torch.randn(2, 3, 4)
-    assert torch.equal(Preprocess(4)(x, torch.tensor([3, 3])), x)
+    assert torch.equal(Preprocess(4)(x, Padding(torch.tensor([3, 3]))), x)
 
 
 def test_a_sequence_with_nothing_in_it_is_the_mean_throughout():
@@ -83,18 +85,29 @@ def test_a_sequence_with_nothing_in_it_is_the_mean_throughout():
     preprocess.set_moments(torch.tensor([5.0, 6.0]), torch.tensor([2.0, 3.0]))
     x = torch.full((2, 3, 2), NAN)
     x[1] = torch.tensor([5.0, 6.0])
-    out = preprocess(x, torch.tensor([3, 3]))
+    out = preprocess(x, Padding(torch.tensor([3, 3]), is_full=True))
     assert torch.equal(out[0], out[1])
     assert out[0].abs().max() == 0
+
+
+class TakesLengths(nn.Module):
+    """A trace takes tensors only."""
+
+    def __init__(self, preprocess):
+        super().__init__()
+        self.preprocess = preprocess
+
+    def forward(self, x, lengths):
+        return self.preprocess(x, Padding.of(lengths, x.shape[1]))
 
 
 def test_is_the_same_in_a_trace_made_without_gaps():
     full, gaps = torch.randn(2, 5, 1), torch.randn(2, 5, 1)
     gaps[0, 1], gaps[1, :3] = NAN, NAN
     lengths = torch.tensor([5, 4])
-    preprocess = Preprocess(1)
+    network = TakesLengths(Preprocess(1))
     with pytest.warns() as caught:
-        traced = torch.jit.trace(preprocess, (full, lengths))
+        traced = torch.jit.trace(network, (full, lengths))
     assert all(issubclass(w.category, DeprecationWarning | torch.jit.TracerWarning) for w in caught)
-    assert torch.equal(traced(gaps, lengths), preprocess(gaps, lengths))
+    assert torch.equal(traced(gaps, lengths), network(gaps, lengths))
     assert not traced(gaps, lengths).isnan().any()

@@ -19,6 +19,7 @@ from lightning_rnn.models.recurrent import (
     side_by_side,
 )
 from lightning_rnn.models.time_slices import cut
+from lightning_rnn.padding import Padding
 
 
 class SlowMinGRUCell(nn.Module):
@@ -160,16 +161,17 @@ def test_stack_equals_torch_on_packed_sequences(
     reference.load_state_dict(weights)
     lengths = torch.tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()) + extra, 2, dtype=torch.float64)
+    padding = Padding.of(lengths, x.shape[1])
 
-    output = side_by_side(stack(x, lengths), lengths)
+    output = side_by_side(stack(x, padding), padding)
     packed, _ = reference(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
     expected, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
     assert output.shape == expected.shape == (*x.shape[:2], stack.output_size)
     inside = valid_steps(lengths, x.shape[1])
     torch.testing.assert_close(output[inside], expected[inside], **EXACT)
-    last = torch.cat(stack.last(x, lengths), dim=1)
+    last = torch.cat(stack.last(x, padding), dim=1)
     backward = expected[:, 0, 3:]  # has read the sequence when it is at its first step
-    of_torch = torch.cat([last_step(expected[..., :3], lengths), backward], dim=1)
+    of_torch = torch.cat([last_step(expected[..., :3], padding), backward], dim=1)
     torch.testing.assert_close(last, of_torch, **EXACT)
     (output[inside].square().sum() + last.pow(3).sum()).backward()
     (expected[inside].square().sum() + of_torch.pow(3).sum()).backward()
@@ -193,7 +195,7 @@ def test_parts_hold_every_step_of_every_sequence(lengths, extra, hidden):
         int(lengths.max()) + extra,
         torch.zeros(len(lengths), int(lengths.max()) + extra, dtype=torch.bool),
     )
-    parts = cut(lengths, width, hidden) or [(0, width, len(lengths))]
+    parts = cut(Padding.of(lengths, width), width, hidden) or [(0, width, len(lengths))]
     assert [start for start, _, _ in parts] == [0, *(stop for _, stop, _ in parts[:-1])]
     for start, stop, count in parts:
         assert start < stop
@@ -204,23 +206,17 @@ def test_parts_hold_every_step_of_every_sequence(lengths, extra, hidden):
 
 def test_a_batch_with_much_padding_is_cut():
     lengths = torch.arange(92, 5, -2)
-    assert cut(lengths, 92, 64) == [(0, 48, 44), (48, 92, 22)]
-    assert cut(torch.tensor([50] * 16 + [40] * 16 + [20] * 16), 50, 64) == [
-        (0, 20, 48),
-        (20, 40, 32),
-        (40, 50, 16),
-    ]
+    assert cut(Padding(lengths), 92, 64) == [(0, 48, 44), (48, 92, 22)]
+    steps = torch.tensor([50] * 16 + [40] * 16 + [20] * 16)
+    assert cut(Padding(steps), 50, 64) == [(0, 20, 48), (20, 40, 32), (40, 50, 16)]
     twice = lengths.repeat_interleave(2)
-    parts = cut(twice, 92, 64)
+    parts = cut(Padding(twice), 92, 64)
     steps = sum((stop - start) * count for start, stop, count in parts)
     assert len(parts) == 4 and int(twice.sum()) < steps < 0.75 * 92 * len(twice)
     # in no order, all alike, small
-    for lengths_, hidden in (
-        (lengths.flip(0), 64),
-        (torch.full((44,), 92), 64),
-        (lengths, 8),
-    ):  # unsorted, alike, small
-        assert cut(lengths_, 92, hidden) is None
+    assert cut(Padding(lengths.flip(0)), 92, 64) is None
+    assert cut(Padding(torch.full((44,), 92)), 92, 64) is None
+    assert cut(Padding(lengths), 92, 8) is None
 
 
 def test_locked_dropout_keeps_one_mask_for_all_steps():
@@ -238,7 +234,7 @@ def test_locked_dropout_keeps_one_mask_for_all_steps():
 
 def test_stack_drops_only_the_input_of_higher_layers():
     torch.manual_seed(0)
-    x, lengths = torch.randn(4, 5, 2), torch.full((4,), 5)
+    x, lengths = torch.randn(4, 5, 2), Padding(torch.full((4,), 5), is_full=True)
     one = RecurrentStack("gru", 2, 8, num_layers=1, bidirectional=False, dropout=0.5)
     assert torch.equal(*one(x, lengths), *one(x, lengths))
     two = RecurrentStack("gru", 2, 8, num_layers=2, bidirectional=False, dropout=0.5)
@@ -253,9 +249,10 @@ def test_masking_equals_slow_reference(lengths, extra, seed):
     torch.manual_seed(seed)
     width = max(lengths) + extra
     x = torch.randn(len(lengths), width, 2)
-    mask = valid_steps(torch.tensor(lengths), width)
-    flipped = flip_sequences(x, torch.tensor(lengths))
-    last = last_step(x, torch.tensor(lengths))
+    padding = Padding.of(torch.tensor(lengths), width)
+    mask = valid_steps(padding.lengths, width)
+    flipped = flip_sequences(x, padding)
+    last = last_step(x, padding)
     for i, length in enumerate(lengths):
         assert mask[i].tolist() == [t < length for t in range(width)]
         for t in range(width):

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.models.stem import ConvStem, MaskedBatchNorm
+from lightning_rnn.padding import Padding
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # in float64
 
@@ -108,11 +109,10 @@ def test_sums_run_in_float32_for_bfloat16_values():
 @settings(max_examples=20, deadline=None)
 def test_each_convolution_halves_a_length_rounded_up(lengths, extra):
     width = max(lengths) + extra
-    x, shorter = ConvStem(1, num_channels=2).eval()(
-        torch.zeros(len(lengths), width, 1), torch.tensor(lengths)
-    )
+    stem = ConvStem(1, num_channels=2).eval()
+    x, shorter = stem(torch.zeros(len(lengths), width, 1), Padding(torch.tensor(lengths)))
     half = [-(-length // 2) for length in lengths]
-    assert shorter.tolist() == [-(-length // 2) for length in half]
+    assert shorter.lengths.tolist() == [-(-length // 2) for length in half]
     assert x.shape == (len(lengths), -(-width // 4), 2)
 
 
@@ -125,9 +125,9 @@ def test_stem_equals_torch_layers_on_one_unpadded_batch(training):
     for conv in stem.convs:
         expected = nn.functional.conv1d(expected, conv.weight, stride=2, padding=4)
         expected = nn.BatchNorm1d(4).double().train(training)(expected).relu()
-    output, lengths = stem(x, torch.full((5,), 13))
+    output, shorter = stem(x, Padding(torch.full((5,), 13), is_full=True))
     torch.testing.assert_close(output, expected.transpose(1, 2), **EXACT)
-    assert lengths.tolist() == [4] * 5
+    assert shorter.lengths.tolist() == [4] * 5 and shorter.is_full
     assert output.shape == (5, 4, 4)
 
 
@@ -139,7 +139,7 @@ def test_stem_is_zero_after_each_end():
             norm.bias.fill_(1.0)  # would show in padding
     x = torch.randn(2, 24, 1)
     x[1, 5:] = 0.0
-    output, lengths = stem(x, torch.tensor([24, 5]))
-    assert lengths.tolist() == [6, 2]
+    output, shorter = stem(x, Padding(torch.tensor([24, 5])))
+    assert shorter.lengths.tolist() == [6, 2]
     assert output[1, 2:].abs().max() == 0
     assert (output[1, :2] > 0).any()
