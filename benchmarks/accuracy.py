@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy NAME OPTION VALUE OTHER [--device cpu|gpu] FIT_ARGUMENT...
 
 trains with the given arguments of `fit` and with both values (`data.buckets false true`, for
-instance), once per seed; the seed sets weights, data and order. Writes the mean test accuracies, and
-the mean of the paired differences with its standard error.
+instance), once per seed; the seed sets weights, data and order. Writes the mean test accuracies
+and the mean of the paired differences with its standard error.
 """
 
 import io

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.harness import options_of, ratios, save, time_calls
 from lightning_rnn import OnnxClassifier, SequenceNetwork, StreamingClassifier
 from lightning_rnn.export.onnx_export import export_onnx
+from lightning_rnn.models.network import NetworkOptions
 
 FEATURES = 8
 HIDDEN = 32
@@ -57,9 +58,8 @@ class PlainClassifier:
 def make_network(cell: str, stem: str, folder: Path) -> SequenceNetwork:
     """Return a network, exported to `model.onnx` and `step.onnx` as well."""
     torch.manual_seed(0)
-    network = SequenceNetwork(
-        input_size=FEATURES, num_classes=2, cell=cell, hidden_size=HIDDEN, stem=stem
-    ).eval()
+    options = NetworkOptions(cell=cell, hidden_size=HIDDEN, stem=stem)
+    network = SequenceNetwork(input_size=FEATURES, num_classes=2, options=options).eval()
     export_onnx(network, folder / "model.onnx", class_names=["a", "b"], streaming=False)
     export_onnx(network, folder / "step.onnx", class_names=["a", "b"], streaming=True)
     return network
