@@ -51,13 +51,7 @@ def assert_contains(actual, expected, where):
         assert actual == expected, where
 
 
-def trainable():
-    for name in NAMES:
-        if name != "ddp.yaml":
-            yield pytest.param(name, marks=[NEEDS_GPU] if name == "gpu.yaml" else [])
-
-
-@pytest.mark.parametrize("name", trainable())
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("ddp.yaml", "gpu.yaml")])
 def test_config_trains(name, empty, run_ok, files):
     paths = []
     if name == "files.yaml":
@@ -70,6 +64,12 @@ def test_config_trains(name, empty, run_ok, files):
     model = yaml.safe_load((CONFIGS / name).read_text()).get("model", {})
     assert model.items() <= content["hyper_parameters"].items()
     run_ok("test")
+
+
+@NEEDS_GPU
+def test_gpu_config_trains(empty, run_ok):
+    run_ok("fit", "--config", CONFIGS / "gpu.yaml", *QUICK)
+    assert torch.load(BEST, weights_only=True)["global_step"] == 2
 
 
 @pytest.mark.slow
