@@ -1,4 +1,4 @@
-# Every target sets up .venv when needed and is instant when it is there.
+# Every target first creates .venv if pyproject.toml or constraints.txt is newer than it.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
@@ -16,14 +16,16 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+# pip-audit needs the network: being offline is reported, but is no failure
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off --timeout 10 >.venv/audit 2>&1 \
-		&& echo "pip-audit: no known vulnerability" \
+		&& echo "pip-audit: no known vulnerabilities" \
 		|| { grep -q "Found .* known vulnerabilit" .venv/audit && { cat .venv/audit; exit 1; } \
-		|| echo "pip-audit: not done, its data could not be reached"; }
+		|| echo "pip-audit: skipped, the vulnerability database could not be reached"; }
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
@@ -35,7 +37,7 @@ clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'Python 3.11 or newer is needed, found {sys.version}'"
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'expected Python 3.11 or newer, got {sys.version}'"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,export]"
 	touch $(READY)

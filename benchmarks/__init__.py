@@ -1,1 +1,1 @@
-"""One runnable file a question; `python -m benchmarks` runs them all, short."""
+"""Benchmarks, one runnable module per question; see docs/performance.md."""

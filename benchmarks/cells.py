@@ -1,66 +1,71 @@
 """What does one training step of each cell cost, from short sequences to long ones?
 
-Forward and backward of one layer, H = 64, two features, loss on the last state; torch's own layers beside ours.
+Forward and backward of one layer with two features and the loss on the last state; torch's own
+layers beside ours, called in turn. Ratios are to torch's LSTM.
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.clock import now
-from benchmarks.common import save
+from benchmarks.harness import options_of, ratios, save, spread, time_calls
 from lightning_rnn.models.recurrent import CELLS, RecurrentLayer
 
-TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+TORCH_LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+SIZES = [(100, 64), (1024, 32), (4096, 16)]  # steps and batch size
+ACCELERATOR_SIZES = [*SIZES, (512, 64), (16384, 16)]
 
 
-def step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
+def training_step(layer: nn.Module, x: Tensor) -> Callable[[], None]:
+    """Return a function that runs forward and backward on x (B, T, F)."""
+
     def run() -> None:
         output = layer(x)
-        output = output if isinstance(output, torch.Tensor) else output[0]
-        output[:, -1].sum().backward()
+        states = output if isinstance(output, Tensor) else output[0]  # (B, T, H)
+        states[:, -1].sum().backward()
+        if x.is_cuda:
+            torch.cuda.synchronize()
 
     return run
 
 
+def training_steps(x: Tensor, hidden: int) -> dict[str, Callable[[], None]]:
+    steps = {}
+    for name, layer_class in TORCH_LAYERS.items():
+        layer = layer_class(x.shape[-1], hidden, batch_first=True).to(x.device)
+        steps[f"torch {name}"] = training_step(layer, x)
+    for name in CELLS:
+        steps[name] = training_step(RecurrentLayer(name, x.shape[-1], hidden).to(x.device), x)
+    return steps
+
+
 def main(
-    runs: int = 5, device: str = "cpu", hidden: int = 64, threads: int = 1, quick: bool = False
+    runs: int = 5,
+    device: str = "cpu",
+    hidden: int = 64,
+    threads: int | None = None,
+    quick: bool = False,
 ) -> None:
-    torch.set_num_threads(threads)
-    sizes = [(100, 64), (1024, 32), (4096, 16)] + (
-        [] if device == "cpu" else [(512, 64), (16384, 16)]
-    )
-    rows: list[dict[str, Any]] = []
-    for steps, batch in sizes[:2] if quick else sizes:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    sizes = SIZES if device == "cpu" else ACCELERATOR_SIZES
+    rows = []
+    for steps, batch in [(8, 4)] if quick else sizes:
         x = torch.randn(batch, steps, 2, device=device)
-        candidates = {f"torch {name}": step(make(2, hidden, batch_first=True).to(device), x)
-                      for name, make in TORCHS.items()}  # fmt: skip
-        candidates |= {name: step(RecurrentLayer(name, 2, hidden).to(device), x) for name in CELLS}
-        found: dict[str, list[float]] = {name: [] for name in candidates}
-        for number in range(runs + 1):
-            for name, run in candidates.items():
-                begin = now()
-                run()
-                if number > 0:  # the first one warms up
-                    found[name].append(now() - begin)
-        for name, seconds in found.items():
-            against = [a / b for a, b in zip(seconds, found["torch lstm"], strict=True)]
-            rows.append({
-                "cell": name, "T": steps, "B": batch, "H": hidden, "device": device, "threads": threads,
-                "ms": f"{statistics.median(seconds) * 1e3:.1f}", "ratio_to_lstm": f"{statistics.median(against):.2f}",
-                "runs": runs,
-            })  # fmt: skip
-    save("cells" if device == "cpu" else "cells_cuda", rows)
+        seconds = time_calls(training_steps(x, hidden), runs)
+        for name, own in seconds.items():
+            row = {"cell": name, "T": steps, "B": batch, "H": hidden, "device": device}
+            row |= {"threads": torch.get_num_threads(), "runs": runs}
+            row["ms"] = f"{1e3 * statistics.median(own):.1f}"
+            rows.append(row | spread("ratio_to_lstm", ratios(own, seconds["torch lstm"])))
+    save("cells" if device == "cpu" else "cells_cuda", rows, quick=quick)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
+    parser = options_of(__doc__, runs=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="default: torch's own choice")
     main(**vars(parser.parse_args()))

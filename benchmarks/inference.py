@@ -1,133 +1,133 @@
-"""What does a prediction cost: one more step of a sequence, and a batch of whole ones?
+"""What does a prediction cost: one more step of a sequence, and a batch of whole sequences?
 
-In PyTorch, in onnxruntime and streaming, one thread each, against a plain loop over torch's own layer and a linear one
-in eval mode, which knows of no missing values, no padding and no calibration.
+PyTorch, onnxruntime and streaming, against a plain loop over torch's own layer and a linear layer,
+which handles neither missing values nor padding nor calibration.
 """
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import torch
+from torch import Tensor
 
-from benchmarks.common import save
+from benchmarks.harness import options_of, ratios, save, time_calls
 from lightning_rnn import OnnxClassifier, SequenceNetwork, StreamingClassifier
 from lightning_rnn.export.onnx_export import export_onnx
+from lightning_rnn.models.network import NetworkOptions
 
-FEATURES, HIDDEN, STEPS, BATCH, SO_FAR = 8, 32, 100, 256, 1000
-PLAIN = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+FEATURES = 8
+HIDDEN = 32
+STEPS = 100
+BATCH = 256
+STEPS_BEFORE = 1000
+PLAIN_LAYERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+NETWORKS = [
+    ("rnn", "none"),
+    ("lstm", "none"),
+    ("gru", "none"),
+    ("mingru", "none"),
+    ("lstm", "conv"),
+]
+
+Calls = dict[str, Callable[[], object]]
 
 
-def median_us(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return each call's median microseconds; the calls take turns, so that a busy machine is busy for all."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + repeats // 10):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            if repeat >= repeats // 10:  # those before warm up
-                times[name].append(1e6 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in times.items()}
+class PlainClassifier:
+    """torch's own layer and a linear layer."""
+
+    def __init__(self, cell: str) -> None:
+        self.layer = PLAIN_LAYERS[cell](FEATURES, HIDDEN, batch_first=True).eval()
+        self.head = torch.nn.Linear(HIDDEN, 1)
+        self.state = None
+
+    @torch.inference_mode()
+    def step(self, x: Tensor) -> float:
+        """Return the probability after one more step (1, F)."""
+        output, self.state = self.layer(x[:, None], self.state)
+        return float(self.head(output[:, -1]).sigmoid())
+
+    @torch.inference_mode()
+    def batch(self, x: Tensor) -> Tensor:
+        """Return probabilities (B, 1) from (B, T, F)."""
+        output, _ = self.layer(x)
+        return self.head(output[:, -1]).sigmoid()
 
 
-def calls_of(
-    cell: str, stem: str, folder: Path
-) -> tuple[dict[str, Callable[[], object]], dict[str, Callable]]:
-    """Return what is timed for one more step, and for a batch."""
+def make_network(cell: str, stem: str, folder: Path) -> SequenceNetwork:
+    """Return a network, exported to `model.onnx` and `step.onnx` as well."""
     torch.manual_seed(0)
-    net = SequenceNetwork(
-        input_size=FEATURES, num_classes=2, cell=cell, hidden_size=HIDDEN, stem=stem
-    ).eval()
-    for name, streaming in (("model", False), ("step", True)):
-        export_onnx(net, folder / f"{name}.onnx", class_names=["a", "b"], streaming=streaming)
-    batch = torch.randn(BATCH, STEPS, FEATURES)
-    lengths, one = torch.full((BATCH,), STEPS), batch[:1, 0]
-    sequence = torch.randn(1, SO_FAR, FEATURES)
-    classifier, arrays = OnnxClassifier(folder / "model.onnx"), list(batch.numpy())
-    session = classifier._session
-    streams = {
-        name: StreamingClassifier(model)
-        for name, model in (("torch", net), ("onnx", folder / "step.onnx"))
-    }
-
-    def network(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return net.decision.probabilities(net(x, lengths))
-
-    steps: dict[str, Callable[[], object]] = {
-        f"{name} streaming": lambda stream=stream: stream.update(["a"], one.numpy())
-        for name, stream in streams.items()
-    }
-    steps[f"torch, all {SO_FAR} steps again"] = lambda: network(sequence, torch.tensor([SO_FAR]))
-    whole: dict[str, Callable[[], object]] = {
-        "torch": lambda: network(batch, lengths),
-        "onnxruntime": lambda: session.run(None, {"x": batch.numpy(), "lengths": lengths.numpy()}),
-        "OnnxClassifier": lambda: classifier.predict_proba(arrays),
-    }
-    if cell in PLAIN and stem == "none":
-        layer, head, state = (
-            PLAIN[cell](FEATURES, HIDDEN, batch_first=True).eval(),
-            torch.nn.Linear(HIDDEN, 1),
-            [None],
-        )
-
-        def plain_step() -> float:
-            with torch.inference_mode():
-                output, state[0] = layer(one[:, None], state[0])
-                return float(head(output[:, -1]).sigmoid())
-
-        def plain_batch() -> torch.Tensor:
-            with torch.inference_mode():
-                return head(layer(batch)[0][:, -1]).sigmoid()
-
-        return {"plain loop": plain_step} | steps, {"plain loop": plain_batch} | whole
-    return steps, whole
+    options = NetworkOptions(cell=cell, hidden_size=HIDDEN, stem=stem)
+    network = SequenceNetwork(input_size=FEATURES, num_classes=2, options=options).eval()
+    export_onnx(network, folder / "model.onnx", class_names=["a", "b"], streaming=False)
+    export_onnx(network, folder / "step.onnx", class_names=["a", "b"], streaming=True)
+    return network
 
 
-def main(repeats: int = 100) -> None:
-    torch.set_num_threads(1)
+@torch.inference_mode()
+def predict(network: SequenceNetwork, x: Tensor) -> Tensor:
+    """Return probabilities from (B, T, F)."""
+    lengths = torch.full((len(x),), x.shape[1])
+    return network.decision.probabilities(network(x, lengths))
+
+
+def step_calls(cell: str, stem: str, network: SequenceNetwork, folder: Path) -> Calls:
+    x = torch.randn(1, FEATURES)
+    sequence = torch.randn(1, STEPS_BEFORE, FEATURES)
+    in_torch = StreamingClassifier(network)
+    in_onnx = StreamingClassifier(folder / "step.onnx")
+    calls: Calls = {}
+    if cell in PLAIN_LAYERS and stem == "none":
+        plain = PlainClassifier(cell)
+        calls["plain loop"] = lambda: plain.step(x)
+    calls["torch streaming"] = lambda: in_torch.update(["a"], x.numpy())
+    calls["onnx streaming"] = lambda: in_onnx.update(["a"], x.numpy())
+    calls[f"torch, all {STEPS_BEFORE} steps again"] = lambda: predict(network, sequence)
+    return calls
+
+
+def batch_calls(cell: str, stem: str, network: SequenceNetwork, folder: Path) -> Calls:
+    x = torch.randn(BATCH, STEPS, FEATURES)
+    arrays = list(x.numpy())
+    classifier = OnnxClassifier(folder / "model.onnx")
+    calls: Calls = {}
+    if cell in PLAIN_LAYERS and stem == "none":
+        plain = PlainClassifier(cell)
+        calls["plain loop"] = lambda: plain.batch(x)
+    calls["torch"] = lambda: predict(network, x)
+    calls["OnnxClassifier"] = lambda: classifier.predict_proba(arrays)
+    return calls
+
+
+def measure(calls: Calls, runs: int) -> list[dict[str, object]]:
+    """Return one row per call: median microseconds and the ratio to the plain loop."""
+    seconds = time_calls(calls, runs, warm_up=1 + runs // 10)
+    rows: list[dict[str, object]] = []
+    for how, own in seconds.items():
+        row: dict[str, object] = {"how": how, "us": f"{1e6 * statistics.median(own):.0f}"}
+        if "plain loop" in seconds:
+            row["plain_ratio"] = f"{statistics.median(ratios(own, seconds['plain loop'])):.2f}"
+        rows.append(row | {"runs": runs})
+    return rows
+
+
+def main(runs: int = 100, threads: int | None = None, quick: bool = False) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
     rows = []
-    columns = [
-        "cell",
-        "stem",
-        "what",
-        "how",
-        "median_us",
-        "plain_ratio",
-        "sequences_per_s",
-        "repeats",
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        for cell, stem in (
-            ("rnn", "none"),
-            ("lstm", "none"),
-            ("gru", "none"),
-            ("mingru", "none"),
-            ("lstm", "conv"),
-        ):
-            for what, calls, size, share in zip(
-                ("one step", f"batch of {BATCH}, {STEPS} steps"),
-                calls_of(cell, stem, Path(folder)),
-                (1, BATCH),
-                (1, 10),
-                strict=True,
-            ):
-                found = median_us(calls, repeats // share)
-                for how, us in found.items():
-                    plain = found.get("plain loop")
-                    ratio = "" if plain is None else f"{us / plain:.2f}"
-                    row = dict(zip(columns, (cell, stem, what, how, f"{us:.0f}", ratio, f"{1e6 * size / us:.0f}",
-                                             repeats // share), strict=True))  # fmt: skip
-                    rows.append(row)
-                    print("  ".join(f"{value!s:>12}" for value in row.values()), flush=True)
-    save("inference", rows)
+    for cell, stem in NETWORKS[:1] if quick else NETWORKS:
+        name = {"cell": cell, "stem": stem, "threads": torch.get_num_threads()}
+        with tempfile.TemporaryDirectory() as folder:
+            network = make_network(cell, stem, Path(folder))
+            steps = measure(step_calls(cell, stem, network, Path(folder)), runs)
+            batches = measure(batch_calls(cell, stem, network, Path(folder)), max(1, runs // 10))
+        rows += [name | {"what": "one step"} | row for row in steps]
+        rows += [name | {"what": f"{BATCH} sequences of {STEPS} steps"} | row for row in batches]
+    save("inference", rows, quick=quick)
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise")
-    onnxruntime.set_default_logger_severity(3)
-    main()
+    parser = options_of(__doc__, runs=100)
+    parser.add_argument("--threads", type=int, help="of torch; default: torch's own choice")
+    main(**vars(parser.parse_args()))

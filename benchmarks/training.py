@@ -1,163 +1,159 @@
-"""How long does `fit` train, against plain loops for the same work?
+"""How fast does `fit` train?
 
-Each case runs both in turns of five epochs, as processes with one thread. Ours validates in each epoch, writes
-TensorBoard events and checkpoints and prints what it always does; what the plain loops do is said in their files. The
-first epoch of a turn does not count, see `turns`.
+    python -m benchmarks.training --case mid         # without --case: all but wide
+    python -m benchmarks.training --case wide --device cuda
+
+published: the published script, against the default `fit`; 1,000 sequences of 10 steps.
+mid: the best plain loop, against `fit`; 4,096 sequences of 100 steps, H = 64, B = 64.
+wide: the same with 8,192 sequences of 512 steps, H = 256, B = 256.
+ragged: an LSTM over packed sequences, against `fit`; 2,400 sequences of 6 to 92 steps.
+ranks: one process, against two that share the sequences; the LSTM of `mid`.
+monitoring: `fit` without TensorBoard and calibration, by default, and with figures in each epoch.
+sizes: 10,000 sequences of 10 steps, against 1,000, 100,000 and 1,000,000; B = 256.
+
+`fit` validates after each epoch, writes TensorBoard events and checkpoints, and prints its usual
+lines.
 """
 
-import argparse
-import statistics
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import ratio, save
-from benchmarks.turns import counted, taking_turns
+from benchmarks.harness import ROOT, Side, compare, options_of, save
+
+CASES = ("published", "mid", "ragged", "ranks", "monitoring", "sizes")
+CELLS = ("rnn", "lstm", "gru")
+FIT = ["-m", "lightning_rnn", "fit"]
+BASELINE = ["-m", "benchmarks.baselines"]
+TINY = {"steps": 5, "sequences": 64, "hidden": 4, "batch": 32, "epochs": 2}
+MID = {"steps": 100, "sequences": 4096, "hidden": 64, "batch": 64, "epochs": 10}
+WIDE = {"steps": 512, "sequences": 8192, "hidden": 256, "batch": 256, "epochs": 3}
 
 
-class Case(NamedTuple):
-    """Commands to compare: arguments of `python` each, without the number of epochs."""
-
-    name: str
-    epochs: int
-    plain: list[str]
-    ours: list[str]
+def flags(options: dict[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
-def seed(cell: str) -> Case:
-    """The published experiment, against the published loop: N = 1,000, T = 10, H = 32, B = 32."""
-    return Case(
-        f"seed {cell}",
-        15,
-        ["-m", "benchmarks.plain_seed", cell, "{epochs}"],
-        ["--model.cell", cell],
-    )
+def published(cell: str, epochs: int) -> list[Side]:
+    script = [*BASELINE, "published", *flags({"cell": cell, "epochs": epochs})]
+    fit = [*FIT, *flags({"model.cell": cell, "trainer.max_epochs": epochs})]
+    return [Side("published script", script, 1000), Side("fit", fit, 1000)]
 
 
-def fixed(
-    name: str,
-    cell: str,
-    *,
-    epochs: int = 3,
-    steps: int,
-    train: int,
-    hidden: int = 64,
-    batch: int = 64,
-    device: str,
-) -> Case:
-    """Sequences of one length, against the best plain loop; a quarter as many are for validation."""
-    val = train // 4
-    plain = [
-        "-m",
-        "benchmarks.plain_best",
-        cell,
-        *map(str, (steps, train, val, hidden, batch)),
-        "{epochs}",
-        device,
-    ]
-    ours = {
-        "--model.cell": cell, "--model.hidden_size": hidden, "--data.length": steps, "--data.num_train": train,
-        "--data.num_val": val, "--data.batch_size": batch, "--trainer.accelerator": device.replace("cuda", "gpu"),
-    }  # fmt: skip
-    return Case(
-        f"{name} {cell}", epochs, plain, [str(word) for pair in ours.items() for word in pair]
-    )
-
-
-def ragged(folder: Path, bidirectional: bool, buckets: bool = False) -> Case:
-    """Lengths 6 to 92 and F = 13, as the spoken digits have, against packing and collating; H = 64, B = 64."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 2400), ("val", 600)):
-        lengths, y = rng.integers(6, 93, count), rng.integers(0, 2, count)
-        x = (
-            rng.standard_normal((lengths.sum(), 13), dtype=np.float32)
-            + np.repeat(y, lengths)[:, None] * 0.2
-        )
-        np.savez(folder / f"{part}.npz", X=x.astype(np.float32), lengths=lengths, y=y)
-    train, val = str(folder / "train.npz"), str(folder / "val.npz")
-    plain = [
-        "-m",
-        "benchmarks.plain_packed",
-        train,
-        "64",
-        "64",
-        "{epochs}",
-        str(int(bidirectional)),
-    ]
-    ours = {
-        "--data": "FileDataModule", "--data.train_path": train, "--data.val_path": val, "--data.batch_size": "64",
-        "--model.cell": "lstm", "--model.hidden_size": "64", "--model.bidirectional": str(bidirectional).lower(),
-        "--data.buckets": str(buckets).lower(),
-    }  # fmt: skip
-    words = [word for pair in ours.items() for word in pair]
-    name = (
-        f"ragged lstm {'two-way' if bidirectional else 'one-way'}{', buckets' if buckets else ''}"
-    )
-    return Case(name, 10, plain, words)
-
-
-def compare(case: Case, runs: int) -> dict[str, Any]:
-    """Run both in turn and return a row of results."""
-    fit = ["-m", "lightning_rnn", "fit", "--trainer.max_epochs", str(case.epochs), *case.ours]
-    both = {
-        "plain": ([[word.format(epochs=case.epochs) for word in case.plain]], 1),
-        "ours": ([[*fit, "--trainer.callbacks+=benchmarks.clock.InTurns"]], 1),
+def fit_side(name: str, cell: str, shape: dict[str, int], **trainer: object) -> Side:
+    """Return a `fit` of the same work as the loop `best`."""
+    options: dict[str, object] = {
+        "model.cell": cell,
+        "model.hidden_size": shape["hidden"],
+        "data.length": shape["steps"],
+        "data.num_train": shape["sequences"],
+        "data.num_val": shape["sequences"] // 4,
+        "data.batch_size": shape["batch"],
+        "trainer.max_epochs": shape["epochs"],
     }
-    plain, ours = [], []
-    for _ in range(runs):
-        seconds = taking_turns(both, case.epochs)
-        plain.extend(seconds["plain"])
-        ours.extend(seconds["ours"])
-    spread = [a / b for a, b in zip(ours, plain, strict=True)]
-    print(f"{case.name}: {ratio(ours, plain):.2f}", flush=True)
-    return {
-        "case": case.name,
-        "plain_ms_per_epoch": f"{statistics.median(plain) / counted(case.epochs) * 1e3:.1f}",
-        "ours_ms_per_epoch": f"{statistics.median(ours) / counted(case.epochs) * 1e3:.1f}",
-        "ratio": f"{ratio(ours, plain):.2f}",
-        "lowest_ratio": f"{min(spread):.2f}",
-        "highest_ratio": f"{max(spread):.2f}",
-        "runs": runs,
+    options |= {f"trainer.{option}": value for option, value in trainer.items()}
+    return Side(name, [*FIT, *flags(options)], shape["sequences"])
+
+
+def fixed_length(cell: str, shape: dict[str, int], device: str) -> list[Side]:
+    loop = [*BASELINE, "best", *flags({"cell": cell, "device": device, **shape})]
+    fit = fit_side("fit", cell, shape, accelerator=device.replace("cuda", "gpu"))
+    return [Side("best plain loop", loop, shape["sequences"]), fit]
+
+
+def ranks(shape: dict[str, int]) -> list[Side]:
+    one = fit_side("1 rank", "lstm", shape, accelerator="cpu")
+    two = fit_side("2 ranks", "lstm", shape, accelerator="cpu", devices=2, strategy="ddp")
+    return [one, two]
+
+
+def write_ragged(path: Path, sequences: int, seed: int) -> None:
+    """Write sequences of 6 to 92 steps with 13 features, the shape of the spoken digits."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(6, 93, sequences)
+    y = rng.integers(0, 2, sequences)
+    x = rng.standard_normal((lengths.sum(), 13), dtype=np.float32)
+    x += 0.2 * np.repeat(y, lengths)[:, None].astype(np.float32)
+    np.savez(path, X=x, lengths=lengths, y=y)
+
+
+def ragged(folder: Path, direction: str, sequences: int, epochs: int) -> list[Side]:
+    train_path = folder / "train.npz"
+    val_path = folder / "val.npz"
+    write_ragged(train_path, sequences, seed=0)
+    write_ragged(val_path, sequences // 4, seed=1)
+    packed = [*BASELINE, "packed", str(train_path), f"--epochs={epochs}"]
+    options = {
+        "data": "FileDataModule",
+        "data.train_path": train_path,
+        "data.val_path": val_path,
+        "data.batch_size": 64,
+        "model.cell": "lstm",
+        "model.hidden_size": 64,
+        "trainer.max_epochs": epochs,
     }
+    fit = [*FIT, *flags(options)]
+    if direction == "two-way":
+        packed.append("--bidirectional")
+        fit.append("--model.bidirectional=true")
+    return [Side("packed sequences", packed, sequences), Side("fit", fit, sequences)]
 
 
-def main(runs: int = 5, device: str = "cpu", only: str = "", more: bool = False) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        cases = [
-            *(seed(cell) for cell in ("rnn", "lstm")),
-            # as many epochs as by default: of the first three, two are looked into for gradients through time; so below
-            *(
-                fixed("mid", cell, epochs=10, steps=100, train=4096, device=device)
-                for cell in ("rnn", "lstm", "gru")
-            ),
-            *(ragged(Path(folder), bidirectional) for bidirectional in (False, True)),
-        ]
-        if more:
-            cases += [ragged(Path(folder), False, buckets=True)]
-            cases += [
-                fixed("long", cell, steps=1000, train=512, device=device)
-                for cell in ("rnn", "lstm", "gru")
-            ]
-        if device != "cpu":
-            cases = [fixed("wide", cell, steps=512, train=8192, hidden=256, batch=256, device=device)
-                     for cell in ("rnn", "lstm", "gru")]  # fmt: skip
-        rows = [compare(case, runs) for case in cases if only in case.name]
-    words = [
-        "training",
-        *([device] if device != "cpu" else []),
-        *([only.replace(" ", "_")] if only else []),
+def monitoring(epochs: int) -> list[Side]:
+    fit = [*FIT, f"--config={ROOT / 'configs/lstm.yaml'}", f"--trainer.max_epochs={epochs}"]
+    without = [*fit, "--trainer.logger=false", "--calibrate.when=never"]
+    every_epoch = [*fit, "--figures.every_n_epochs=1", "--gradient_flow.every_n_epochs=1"]
+    return [
+        Side("without", without, 1000),
+        Side("default", fit, 1000),
+        Side("figures in each epoch", every_epoch, 1000),
     ]
-    save("_".join(words), rows)
+
+
+def size(sequences: int) -> Side:
+    options = {
+        "data.num_train": sequences,
+        "data.num_val": sequences // 10,
+        "data.batch_size": 256,
+        "trainer.max_epochs": 8 if sequences <= 10_000 else 2,
+    }
+    return Side(f"{sequences:,} sequences", [*FIT, *flags(options)], sequences)
+
+
+def comparisons(case: str, folder: Path, device: str, quick: bool) -> dict[str, list[Side]]:
+    """Return the sides to compare, by title."""
+    epochs = 2 if quick else 10
+    shape = WIDE if case == "wide" else MID
+    if quick:
+        shape = TINY
+    if case == "published":
+        return {f"published {cell}": published(cell, epochs) for cell in ("rnn", "lstm")}
+    if case == "ragged":
+        sequences = 64 if quick else 2400
+        directions = ("one-way", "two-way")
+        return {f"ragged {name}": ragged(folder, name, sequences, epochs) for name in directions}
+    if case == "ranks":
+        return {case: ranks(shape)}
+    if case == "monitoring":
+        return {case: monitoring(epochs)}
+    if case == "sizes":
+        numbers = (100, 10) if quick else (10_000, 1_000, 100_000, 1_000_000)
+        return {case: [size(number) for number in numbers]}
+    return {f"{case} {cell}": fixed_length(cell, shape, device) for cell in CELLS}
+
+
+def main(case: str | None = None, runs: int = 5, device: str = "cpu", quick: bool = False) -> None:
+    for name in CASES if case is None else (case,):
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            for title, sides in comparisons(name, Path(folder), device, quick).items():
+                rows += compare(title, sides, runs, warm_up=0 if quick else 1)
+        save(f"training_{name}", rows, quick=quick)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
+    parser = options_of(__doc__, runs=5)
+    parser.add_argument("--case", choices=[*CASES, "wide"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument(
-        "--more", action="store_true", help="also longer sequences, and batches of like length"
-    )
     main(**vars(parser.parse_args()))

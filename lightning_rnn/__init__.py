@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_rnn.training.classifier import SequenceClassifier
     from lightning_rnn.training.early_stopping import EarlyStopping
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "EarlyStopping",
     "FileDataModule",

@@ -32,7 +32,7 @@ def test_python_of_the_document_runs(tmp_path, monkeypatch):
     net = SequenceNetwork(input_size=1, num_classes=2)
     for name, streaming in (("model", False), ("step", True)):
         export_onnx(net, f"{name}.onnx", class_names=["no", "yes"], streaming=streaming)
-    page = (EXAMPLES.parent / "docs/deploy.md").read_text()
+    page = (EXAMPLES.parent / "docs/export.md").read_text()
     found = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     assert len(found) == 3 and all(code.count("\n") < 20 for code in found)
     for code in found:
