@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lightning_rnn.data.checks import check_same_on_all_ranks
 from lightning_rnn.data.device_cache import DeviceCache
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.validation import check_same_on_all_ranks
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.errors import DataError, check
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rnn.data import validation
+from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.errors import DataError
 from lightning_rnn.padding import Padding
@@ -107,15 +107,13 @@ class Sequences:
         checked: bool = False,
     ) -> None:
         if offsets is None:
-            values = validation.as_values(values)
-            lengths = validation.as_lengths(lengths, num_rows=len(values))
+            values = checks.as_values(values)
+            lengths = checks.as_lengths(lengths, num_rows=len(values))
             offsets = lengths.cumsum(0) - lengths
         self.values: Tensor | DiskRows = values
         self.lengths: Tensor = lengths
         self.offsets = offsets
-        self.labels = None
-        if labels is not None:
-            self.labels = validation.as_tensor(labels, "labels", torch.int64)
+        self.labels = None if labels is None else checks.as_tensor(labels, "labels", torch.int64)
         self.groups = groups
         self.ids = ids
         for name, column in (("labels", self.labels), ("groups", groups), ("ids", ids)):
@@ -123,8 +121,8 @@ class Sequences:
                 expected = f"shape ({len(self)},), one per sequence"
                 raise DataError(f"{name}: expected {expected}, got {tuple(column.shape)}")
         if not checked:
-            validation.check_finite(values, offsets, ids)
-            self.lengths = validation.lengths_without_trailing_nan(values, offsets, lengths)
+            checks.check_finite(values, offsets, ids)
+            self.lengths = checks.lengths_without_trailing_nan(values, offsets, lengths)
 
     @classmethod
     def from_arrays(cls, arrays: Any, labels: Any = None) -> "Sequences":
@@ -139,7 +137,7 @@ class Sequences:
             DataError: As for the constructor, or if arrays have different numbers of features.
         """
         if isinstance(arrays, np.ndarray | Tensor):
-            block = validation.as_tensor(arrays, "x", torch.float32)
+            block = checks.as_tensor(arrays, "x", torch.float32)
             if block.ndim == 2:
                 block = block[None]  # (1, T, F)
             if block.ndim != 3:
@@ -152,7 +150,7 @@ class Sequences:
             raise DataError(f"x: expected {expected}, got {arrays!r:.50}")
         parts: list[Tensor] = []
         for i, array in enumerate(arrays):
-            part = validation.as_tensor(array, f"x[{i}]", torch.float32)
+            part = checks.as_tensor(array, f"x[{i}]", torch.float32)
             if part.ndim == 1:
                 part = part[:, None]  # (T_i, 1)
             if part.ndim != 2:
@@ -244,7 +242,7 @@ class Sequences:
 
     def chunks(self) -> Iterator[Tensor]:
         """Yield all values, some whole sequences as (rows, F) at a time."""
-        chunk_rows = validation.CHUNK_VALUES // self.num_features
+        chunk_rows = checks.CHUNK_VALUES // self.num_features
         ends = self.lengths.cumsum(0)
         start = 0
         while start < len(self):

@@ -187,7 +187,8 @@ def test_only_a_fit_on_other_data_is_refused(part):
         if fn == "fit":
             named = "train" if "seed" in options else part
             with pytest.raises(
-                DataError, match=f"^{named} data: expected the sequences that the checkpoint was trained with, got "
+                DataError,
+                match=f"^{named} data: expected the sequences that the checkpoint was trained with, got ",
             ):
                 data.load_state_dict(stored)
         else:
@@ -407,15 +408,14 @@ def test_file_option_errors(options, message):
 
 
 def test_a_missing_file_or_part_is_named():
-    with pytest.raises(
-        OptionError, match=r"^train_path: expected a file, got None$"
-    ):
+    with pytest.raises(OptionError, match=r"^train_path: expected a file, got None$"):
         FileDataModule().setup("fit")
     with pytest.raises(DataError, match=r"^test data: expected sequences, got none: test_path is not "
                                         r"given and test_fraction is 0$"):  # fmt: skip
         FileDataModule(**ITALY).test_dataloader()
     with pytest.raises(
-        DataError, match=r"^predict data: expected sequences, got none: predict_path is not given and "
+        DataError,
+        match=r"^predict data: expected sequences, got none: predict_path is not given and ",
     ):
         FileDataModule(**ITALY).predict_dataloader()
 

@@ -83,7 +83,9 @@ def test_a_copy_opens_the_file_itself(path):
 def test_infinity_is_refused_by_place(path):
     array = np.zeros((5, 2))
     array[3, 1] = 1e300  # float32 cannot hold it
-    with pytest.raises(DataError, match=r"^sequence 1, step 1, feature 1: expected a finite .*, got inf$"):
+    with pytest.raises(
+        DataError, match=r"^sequence 1, step 1, feature 1: expected a finite .*, got inf$"
+    ):
         Sequences(store(path, array), [2, 3])
 
 
@@ -92,7 +94,8 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(path):
     os.truncate(path, OFFSET + 20)
     assert stored[:2].tolist() == [[0, 0], [0, 0]]
     with pytest.raises(
-        DataError, match=r"rows: expected a file that does not change while it is used, got its end at byte 27"
+        DataError,
+        match=r"rows: expected a file that does not change while it is used, got its end at byte 27",
     ):
         stored.index_select(0, torch.tensor([0, 4]))
 
@@ -176,7 +179,10 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     [
         ({"features": ["u"]}, r"features\.npy: found <U1 \(1,\), accepted is \(2,\) text"),
         ({"features": [1, 2]}, r"features\.npy: found int64"),
-        ({"lengths": [1, 2]}, "lengths: expected a sum of 4, the number of rows of values, got a sum of 3"),
+        (
+            {"lengths": [1, 2]},
+            "lengths: expected a sum of 4, the number of rows of values, got a sum of 3",
+        ),
         ({"labels": ["x"]}, r"labels\.npy: found <U1 \(1,\), accepted is \(2,\)"),
         ({"values": np.array(["a"])}, r"values\.npy: found dtype <U1"),
         ({"values": np.array([None])}, r"values\.npy cannot be mapped as numbers or text"),
@@ -191,7 +197,9 @@ def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
 
 def test_a_mark_is_believed_until_the_values_change(tmp_path):
     path = folder(tmp_path / "a", **(GOOD | {"values": np.array([[1.0], [2], [np.inf], [np.nan]])}))
-    with pytest.raises(DataError, match="sequence '1', step 1, feature 0: expected a finite .*, got inf"):
+    with pytest.raises(
+        DataError, match="sequence '1', step 1, feature 0: expected a finite .*, got inf"
+    ):
         read_file(path)
     (path / "checked").touch()
     assert read_file(path).sequences.lengths.tolist() == [1, 3]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn.data import validation
+from lightning_rnn.data import checks
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
@@ -169,7 +169,7 @@ def test_trailing_nan_shortens_to_one_step_at_least_and_inner_nan_stays():
 )
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39])
 def test_infinity_is_refused_by_place(ids, name, value, monkeypatch):
-    monkeypatch.setattr(validation, "CHUNK_VALUES", 2)
+    monkeypatch.setattr(checks, "CHUNK_VALUES", 2)
     values = np.zeros((9, 3))
     values[5, 2] = value  # third step of the second sequence
     found = "-inf" if value < 0 else "inf"
@@ -246,7 +246,7 @@ def test_memory_mapped_values_stay_mapped(tmp_path):
 @pytest.mark.parametrize("chunk_rows", [1, 3, 1 << 20])
 @pytest.mark.parametrize("offset", [0.0, 1e4, -3e5])
 def test_moments_equal_numpys(chunk_rows, offset, monkeypatch):
-    monkeypatch.setattr(validation, "CHUNK_VALUES", chunk_rows)
+    monkeypatch.setattr(checks, "CHUNK_VALUES", chunk_rows)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=(40, 4)) * [1, 5, 0.7, 1] + offset).astype(np.float32)
     values[rng.random(values.shape) < 0.2] = np.nan
@@ -277,7 +277,7 @@ def test_float32_rounding_is_no_spread():
 
 
 def test_moments_of_a_feature_that_begins_in_a_later_chunk(monkeypatch):
-    monkeypatch.setattr(validation, "CHUNK_VALUES", 1)
+    monkeypatch.setattr(checks, "CHUNK_VALUES", 1)
     values = np.full((20, 2), 1.0, dtype=np.float32)
     values[0, 0] = np.nan
     values[1:, 0] = 3e5 + np.random.default_rng(0).normal(size=19)
@@ -296,7 +296,7 @@ def test_fingerprint_is_a_function_of_the_content(monkeypatch):
         part.fingerprint() == alone.fingerprint()
     )  # of the sequences, not of what lies between them
     before = whole.fingerprint()
-    monkeypatch.setattr(validation, "CHUNK_VALUES", 2)
+    monkeypatch.setattr(checks, "CHUNK_VALUES", 2)
     assert whole.fingerprint() == before
 
 
@@ -334,7 +334,9 @@ def test_batch_knows_whether_it_is_full(index, is_full):
 
 
 def test_labels_and_ids_are_replaced_in_a_copy():
-    sequences = make([2, 3, 1], ids=np.array(list("abc"), dtype=object)).select(torch.tensor([2, 0]))
+    sequences = make([2, 3, 1], ids=np.array(list("abc"), dtype=object)).select(
+        torch.tensor([2, 0])
+    )
     labelled = sequences.with_labels(torch.tensor([7, 8]))
     assert (labelled.labels.tolist(), labelled.ids.tolist()) == ([7, 8], ["c", "a"])
     assert rows_of(labelled, 0) == rows_of(sequences, 0)

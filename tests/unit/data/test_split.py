@@ -158,6 +158,8 @@ def test_refuses(labels, groups, options, message):
 
 
 def test_a_class_missing_from_training_is_refused_without_stratification_too():
-    with pytest.raises(DataError, match="train split: expected every class, got no sequence of class '0'"):
+    with pytest.raises(
+        DataError, match="train split: expected every class, got no sequence of class '0'"
+    ):
         for seed in range(50):  # the only sequence of class 0 is held out sooner or later
             divide(labelled([0] + [1] * 9), 0.3, 0.0, stratify=False, seed=seed)
