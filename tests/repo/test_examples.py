@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score
 from lightning_rnn import SequenceNetwork
 from lightning_rnn.errors import NumericError
 from lightning_rnn.export.onnx_export import export_onnx
+from lightning_rnn.models.network import NetworkOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -41,7 +42,9 @@ def test_python_of_the_document_runs(tmp_path, monkeypatch):
 
 def test_lines_are_scored(tmp_path):
     torch.manual_seed(0)
-    net = SequenceNetwork(input_size=2, num_classes=2, cell="gru").eval()
+    net = SequenceNetwork(
+        input_size=2, num_classes=2, options=NetworkOptions(cell="gru")
+    ).eval()
     export_onnx(net, tmp_path / "step.onnx", class_names=["no", "yes"], streaming=True)
     lines = "a 1 2\nb 0.5 nan\n\na -1 0.25\na\n \na 1 2\n"
     done = example("score_lines.py", "step.onnx", cwd=tmp_path, text=lines)

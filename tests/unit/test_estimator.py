@@ -177,30 +177,30 @@ def test_what_cannot_be_used():
             x,
             y,
             OptionError,
-            "axis_order: found 'tnf', accepted is ntf or nft",
+            "axis_order: expected ntf or nft, got 'tnf'",
         ),
         (
             {},
             [*x[:11].tolist(), [[1, 2], [3]]],
             y,
             DataError,
-            r"^x\[11\]: found nested lists of different lengths",
+            r"^x\[11\]: expected a rectangular array, got nested lists of different lengths",
         ),
         (
             {"axis_order": "nft"},
             [[[1, 2], [3]], *x[1:]],
             y,
             DataError,
-            r"^x\[0\]: found nested lists of different",
+            r"^x\[0\]: expected a rectangular array, got nested lists",
         ),
         (
             {"class_weight": {"Early": 4, "late": 2, np.str_("nver"): 1}},
             x,
             y,
             OptionError,
-            r"^class_weight: found \['Early', 'nver'\], accepted is any of \['early', 'late', 'never'\]$",
+            r"^class_weight: expected any of \['early', 'late', 'never'\], got \['Early', 'nver'\]$",
         ),
-        ({"cell": "transformer"}, x, y, OptionError, "cell: found 'transformer'"),
+        ({"cell": "transformer"}, x, y, OptionError, "^cell: expected one of rnn, lstm, gru, mingru, got 'transformer'$"),
     ):
         with pytest.raises(error, match=message):
             RecurrentClassifier(**QUICK | change).fit(form, labels)
@@ -244,7 +244,7 @@ def test_scikit_learn_is_named_where_it_is_missing(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert (
-        "scikit-learn is not installed; pip install 'lightning_rnn[sklearn]' brings it"
+        "scikit-learn is not installed; run: pip install 'lightning_rnn[sklearn]'"
         in done.stderr
     )
 

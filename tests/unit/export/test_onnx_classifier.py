@@ -97,7 +97,7 @@ def test_what_cannot_be_used(tmp_path):
         ([[["a", "b"]]], "accepted are numbers"),
         (
             [[[1, 2]], [[1, 2], [3]]],
-            r"^x\[1\]: found nested lists of different lengths, accepted is a table$",
+            r"^x\[1\]: expected a rectangular array, got nested lists of different lengths$",
         ),
     ):
         with pytest.raises(DataError, match=message):

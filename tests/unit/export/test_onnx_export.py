@@ -154,7 +154,7 @@ def test_a_network_of_nan_is_refused(tmp_path):
 
 
 def test_a_two_way_network_takes_no_steps(tmp_path):
-    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
+    with pytest.raises(OptionError, match="bidirectional: expected false for streaming, got True"):
         export_onnx(
             network(bidirectional=True),
             tmp_path / "m.onnx",
@@ -242,5 +242,5 @@ def test_a_missing_package_is_named(missing, trained, run, monkeypatch):
     result = run("export")
     assert result.code == 2
     assert (
-        f"{missing} is not installed; pip install 'lightning_rnn[export]' brings it" in result.err
+        f"{missing} is not installed; run: pip install 'lightning_rnn[export]'" in result.err
     )

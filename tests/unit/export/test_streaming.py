@@ -112,9 +112,9 @@ def test_what_cannot_be_taken_changes_nothing():
         (
             ["a"],
             [[[1, 2], [3]]],
-            r"^x\[0\]: found nested lists of different lengths, accepted is a table$",
+            r"^x\[0\]: expected a rectangular array, got nested lists of different lengths$",
         ),
-        (["a", "b"], [[1, 2], [1, [2]]], r"^x\[1\]: found nested lists of different lengths"),
+        (["a", "b"], [[1, 2], [1, [2]]], r"^x\[1\]: expected a rectangular array, got nested lists of different lengths"),
         (np.array([], dtype=str), np.ones((0, 2)), "found 0"),
     ):
         with pytest.raises(DataError, match=message):
@@ -142,7 +142,7 @@ def test_ids_may_be_an_array():
 
 
 def test_two_way_models_are_refused():
-    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
+    with pytest.raises(OptionError, match="bidirectional: expected false for streaming, got True"):
         StreamingClassifier(network(bidirectional=True))
 
 
