@@ -49,8 +49,7 @@ class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ig
     """Recurrent classifier of sequences in memory, with scikit-learn's interface.
 
     `X` is an (N, T, F) array, an (N, T) array of one feature, or a list of N arrays (T_i, F) or
-    (T_i,), whose lengths may differ. NaN is a missing value. Nothing is printed or written unless
-    `verbose` is true.
+    (T_i,). NaN is a missing value. `fit` prints and writes nothing, unless `verbose` is true.
 
     Args:
         cell: Recurrent cell: rnn, lstm, gru or mingru; see `SequenceClassifier`.

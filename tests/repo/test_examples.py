@@ -13,9 +13,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score
 
-from lightning_rnn import SequenceNetwork
+from lightning_rnn import SequenceNetwork, export_onnx
 from lightning_rnn.errors import NumericError
-from lightning_rnn.export.onnx_export import export_onnx
 from lightning_rnn.models.network import NetworkOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
