@@ -19,8 +19,9 @@ from lightning_rnn.training.classifier import SMALL, SequenceClassifier
 from lightning_rnn.training.schedules import Schedule
 
 try:
-    from sklearn import base, utils  # type: ignore[import-untyped]  # it has no types
-    from sklearn.utils import multiclass, validation  # type: ignore[import-untyped]  # as above
+    from sklearn import utils  # type: ignore[import-untyped]  # it has no types
+    from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]
+    from sklearn.utils import multiclass, validation  # type: ignore[import-untyped]
 except ModuleNotFoundError:
     import_extra("sklearn", "sklearn")  # raises an error that names the extra to install
     raise
@@ -45,7 +46,7 @@ class _ArraysDataModule(SequenceDataModule):
         return self._sequences if name == "train" else None
 
 
-class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ignore[misc]  # as above
+class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # as above
     """Recurrent classifier of sequences in memory, with scikit-learn's interface.
 
     `X` is an (N, T, F) array, an (N, T) array of one feature, or a list of N arrays (T_i, F) or
@@ -68,8 +69,7 @@ class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ig
         max_epochs: Number of passes through the training data.
         batch_size: Sequences per batch; by default an eighth of all, within 8 and 64.
         gradient_clip_val: Norm to which gradients are clipped, or None.
-        axis_order: Order of the axes: ntf (sequences, steps, features), or nft as in sktime. The
-            arrays of a list have the last two of them.
+        axis_order: Order of the axes of `X`: ntf (sequences, steps, features), or nft as in sktime.
         accelerator: Accelerator of Lightning's Trainer: auto, cpu, gpu, ...
         random_state: Seed or generator for weights, order and dropout.
         verbose: Whether to show a progress bar.
@@ -141,7 +141,6 @@ class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ig
             NumericError: If the loss or the gradients are no longer finite.
         """
         if y is None:
-            # in scikit-learn's words, which its checks expect
             raise ValueError("fit requires y to be passed, but the target y is None")
         arrays = self._to_arrays(X)
         y = utils.column_or_1d(y, warn=True)
@@ -153,7 +152,7 @@ class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ig
         if len(labels) < 2:
             raise DataError(f"y: expected at least two classes, got one class, {labels[0]!r}")
         sequences = Sequences.from_arrays(arrays, codes)
-        names = [str(label) for label in labels]
+        names = list(map(str, labels))
         seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
         data = _ArraysDataModule(sequences, names, batch_size=self.batch_size, seed=seed)
         with (
@@ -195,19 +194,20 @@ class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ig
         tags.input_tags.three_d_array = True
         return tags
 
-    def _to_arrays(self, x: Any) -> np.ndarray | list[np.ndarray]:
+    def _to_arrays(self, x: Any) -> Any:
         """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
         check(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
         features_first = self.axis_order == "nft"
         if isinstance(x, list | tuple):
-            arrays = [as_array(sequence, f"x[{i}]") for i, sequence in enumerate(x)]
-            return [array.T for array in arrays] if features_first else arrays
-        array: np.ndarray = utils.check_array(
-            x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan"
-        )
-        if array.ndim == 2:
-            return array[:, :, None]
-        return array.transpose(0, 2, 1) if features_first else array
+            arrays = []
+            for i, sequence in enumerate(x):
+                array = as_array(sequence, f"x[{i}]")
+                arrays.append(array.T if features_first else array)
+            return arrays
+        x = utils.check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
+        if x.ndim == 2:
+            return x[:, :, None]
+        return x.transpose(0, 2, 1) if features_first else x
 
     def _new_model(self, num_features: int, class_names: list[str]) -> SequenceClassifier:
         return SequenceClassifier(
@@ -235,7 +235,7 @@ class RecurrentClassifier(base.ClassifierMixin, base.BaseEstimator):  # type: ig
         labels = self.classes_.tolist()
         unknown = [np.asarray(label).tolist() for label in self.class_weight if label not in labels]
         # unknown labels are accepted beside all known ones, as a fold may lack a class
-        all_known = all(label in self.class_weight for label in labels)
+        all_known = set(labels).issubset(self.class_weight)
         check(all_known or not unknown, "class_weight", unknown, f"any of {labels}")
         return [float(self.class_weight.get(label, 1.0)) for label in labels]
 

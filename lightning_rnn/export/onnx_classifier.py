@@ -119,7 +119,7 @@ class OnnxClassifier:
     def _run(self, output: str, x: Any) -> np.ndarray:
         """Return one output of the graph for N sequences, (N, ...)."""
         sequences = self._check(x)
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        lengths = np.array(list(map(len, sequences)), dtype=np.int64)
         order: list[int] = []
         results = []
         for rows in _batches(lengths):

@@ -15,7 +15,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]  # torch does 
 
 from lightning_rnn import __version__
 from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.errors import ExportError, check, import_extra
+from lightning_rnn.errors import DataError, ExportError, check, import_extra
 from lightning_rnn.export.onnx_classifier import METADATA_KEY, open_session
 from lightning_rnn.export.step_network import StepNetwork
 from lightning_rnn.models.decision import Decision
@@ -128,7 +128,7 @@ def export_onnx(
         temporary.write_bytes(model.SerializeToString())
         try:
             return verify(network, temporary, streaming=streaming)
-        except ExportError as error:
+        except (DataError, ExportError) as error:
             raise ExportError(f"{path}: not written, as {error}") from None
 
 
@@ -198,16 +198,23 @@ def verify(network: SequenceNetwork, path: Path, *, streaming: bool) -> list[Com
     generator = torch.Generator().manual_seed(0)
     comparisons = []
     for size in VERIFIED_SIZES:
+        batch_size, num_steps = size
         x, lengths = _random_batch(network, size, generator)
         try:
             if streaming:
-                outputs, expected = _run_steps(session, network, x, lengths)
+                # the graph takes all T steps, so that those in the padding become missing values
+                x = x.masked_fill(~valid_steps(lengths, num_steps)[..., None], torch.nan)
+                outputs = _run_steps(session, StepNetwork(network).initial_state(batch_size), x)
+                x = x.repeat(num_steps, 1, 1)  # (T B, T, F), for the sequences after each step
+                lengths = torch.arange(1, num_steps + 1).repeat_interleave(batch_size)
             else:
-                outputs, expected = _run_sequences(session, network, x, lengths)
+                inputs = {"x": x.numpy(), "lengths": lengths.numpy()}
+                outputs = session.run(list(OUTPUTS), inputs)
         except Exception as error:  # onnxruntime has no public exception classes
-            batch_size, num_steps = size
-            at = f"B = {batch_size}, T = {num_steps}"
-            raise ExportError(f"the ONNX graph fails with {at}: {error}") from None
+            message = f"the ONNX graph fails with B = {batch_size}, T = {num_steps}: {error}"
+            raise ExportError(message) from None
+        with torch.inference_mode():
+            expected = network(x, lengths)
         comparisons.append(_compare(network.decision, size, outputs, expected))
     if not all(comparison.is_equal for comparison in comparisons):
         message = "the ONNX graph does not compute what PyTorch computes"
@@ -217,10 +224,10 @@ def verify(network: SequenceNetwork, path: Path, *, streaming: bool) -> list[Com
 
 
 def _compare(
-    decision: Decision, size: tuple[int, int], outputs: list[Tensor], expected: Tensor
+    decision: Decision, size: tuple[int, int], outputs: list[np.ndarray], expected: Tensor
 ) -> Comparison:
     """Compare a file's `OUTPUTS` with the network's logits."""
-    probability, label, logits = outputs
+    probability, label, logits = map(torch.from_numpy, outputs)
     difference = (logits - expected) / expected.abs().clamp(min=1)
     probability_difference = probability - decision.probabilities(expected)
     return Comparison(
@@ -259,37 +266,13 @@ def _random_batch(
     return x, lengths
 
 
-def _run_sequences(
-    session: Any, network: SequenceNetwork, x: Tensor, lengths: Tensor
-) -> tuple[list[Tensor], Tensor]:
-    """Return the file's `OUTPUTS` and the network's logits for B sequences."""
-    outputs = session.run(list(OUTPUTS), {"x": x.numpy(), "lengths": lengths.numpy()})
-    with torch.inference_mode():
-        expected = network(x, lengths)
-    return [torch.from_numpy(output) for output in outputs], expected
-
-
-def _run_steps(
-    session: Any, network: SequenceNetwork, x: Tensor, lengths: Tensor
-) -> tuple[list[Tensor], Tensor]:
-    """Return the file's `OUTPUTS` after each of T steps, (T B, ...), and the network's logits.
-
-    The padding is replaced by missing values, which count as steps.
-    """
-    batch_size, num_steps = x.shape[:2]
-    x = x.masked_fill(~valid_steps(lengths, num_steps)[..., None], torch.nan)
-    initial_state = StepNetwork(network).initial_state(batch_size)
+def _run_steps(session: Any, initial_state: dict[str, Tensor], x: Tensor) -> list[np.ndarray]:
+    """Return the file's `OUTPUTS` after each of T steps of B sequences, (T B, ...)."""
     state = {name: part.numpy() for name, part in initial_state.items()}
-    history = []
-    for t in range(num_steps):
-        outputs = session.run(None, {"x": x[:, t].numpy(), **state})
-        history.append(outputs[: len(OUTPUTS)])
-        state = dict(zip(state, outputs[len(OUTPUTS) :], strict=True))
-    joined = []
-    for i in range(len(OUTPUTS)):
-        output = np.concatenate([outputs[i] for outputs in history])
-        joined.append(torch.from_numpy(output))
-    lengths_so_far = torch.arange(1, num_steps + 1).repeat_interleave(batch_size)
-    with torch.inference_mode():
-        expected = network(x.repeat(num_steps, 1, 1), lengths_so_far)
-    return joined, expected
+    outputs_of_steps: list[list[np.ndarray]] = [[] for _ in OUTPUTS]
+    for x_t in x.unbind(1):
+        values = session.run(None, {"x": x_t.numpy(), **state})
+        for outputs, value in zip(outputs_of_steps, values, strict=False):
+            outputs.append(value)
+        state = dict(zip(state, values[len(OUTPUTS) :], strict=True))
+    return list(map(np.concatenate, outputs_of_steps))

@@ -127,7 +127,8 @@ class StepNetwork(nn.Module):
         advanced: State = {}
         layers = self.network.recurrent.forward_layers
         for layer, names in zip(layers, self._layer_names, strict=True):
-            parts = layer.step(x, tuple(state[name] for name in names))  # type: ignore[operator]  # ModuleList hides the type
+            before = tuple(state[name] for name in names)
+            parts = layer.step(x, before)  # type: ignore[operator]  # ModuleList hides the type
             advanced.update(zip(names, parts, strict=True))
             x = parts[0]
         pooling = self.network.options.pooling
@@ -184,7 +185,8 @@ def _convolve(
     length = steps
     first_position = 2 * first_open - 4  # in the first convolution
     for conv, norm in zip(stem.convs, stem.norms, strict=True):
-        x = conv1d(x, conv.weight, stride=2)  # type: ignore[arg-type]  # as above; (B, C, 15), then (B, C, 4)
+        # (B, C, 15), then (B, C, 4)
+        x = conv1d(x, conv.weight, stride=2)  # type: ignore[arg-type]  # as above
         length = (length + 1) // 2
         position = first_position[:, None] + torch.arange(x.shape[2])
         exists = (position >= 0) & (position < length[:, None])

@@ -91,7 +91,7 @@ class StreamingClassifier:
         """
         _check_ids(ids, len(x))
         sequences = self._check(x)
-        lengths = np.array([len(sequence) for sequence in sequences])
+        lengths = np.array(list(map(len, sequences)))
         rows = self._rows_of(ids)
         num_classes = len(self.class_names)
         shape = (len(rows),) if num_classes == 2 else (len(rows), num_classes)
@@ -117,11 +117,12 @@ class StreamingClassifier:
             self._free_rows.append(self._row_of.pop(name))
 
     def _check(self, x: Any) -> list[np.ndarray]:
-        arrays = [as_array(values, f"x[{i}]") for i, values in enumerate(x)]
-        one_step = arrays[0].ndim == 1
+        one_step = as_array(x[0], "x[0]").ndim == 1
         sequences = []
-        for i, array in enumerate(arrays):
-            steps = array[None] if one_step else array
+        for i, values in enumerate(x):
+            steps = as_array(values, f"x[{i}]")
+            if one_step:
+                steps = steps[None]
             sequences.append(check_sequence(steps, f"x[{i}]", self.num_features))
         return sequences
 
@@ -186,7 +187,7 @@ class _TorchSteps:
 
         self._network = StepNetwork(deepcopy(network).cpu().float()).eval()
         self.num_features = self._network.num_features
-        self.class_names = [str(code) for code in range(network.num_classes)]
+        self.class_names = list(map(str, range(network.num_classes)))
 
     def initial_state(self, batch_size: int) -> State:
         state = self._network.initial_state(batch_size)
@@ -195,9 +196,9 @@ class _TorchSteps:
     def step(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         import torch
 
-        inputs = [torch.from_numpy(part) for part in (x, *state.values())]
+        inputs = map(torch.from_numpy, (x, *state.values()))
         with torch.inference_mode():
             logits, *parts = self._network(*inputs)
             probability = self._network.network.decision.probabilities(logits)
-        arrays = [part.numpy() for part in parts]
+        arrays = map(torch.Tensor.numpy, parts)
         return probability.numpy(), dict(zip(state, arrays, strict=True))

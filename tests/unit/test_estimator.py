@@ -143,7 +143,14 @@ def test_in_scikit_learns_tools():
     calibrated = CalibratedClassifierCV(RecurrentClassifier(**QUICK), cv=2).fit(x, y)
     np.testing.assert_allclose(calibrated.predict_proba(x).sum(1), 1, atol=1e-6)
     groups = np.arange(60) // 6
-    out = cross_val_predict(RecurrentClassifier(**QUICK), rows, y, groups=groups, cv=GroupKFold(3), method="predict_proba")  # fmt: skip  # noqa: E501
+    out = cross_val_predict(
+        RecurrentClassifier(**QUICK),
+        rows,
+        y,
+        groups=groups,
+        cv=GroupKFold(3),
+        method="predict_proba",
+    )
     assert out.shape == (60, 3)
     assert np.isfinite(out).all()
 
