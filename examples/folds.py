@@ -1,7 +1,9 @@
-"""Out-of-fold predictions: `python examples/folds.py train.csv --id_column patient --group_column ward`.
+"""Out-of-fold predictions of a stratified k-fold cross-validation.
 
-Stratified k-fold; where there are groups, none is in training and judged in the same fold. Writes `folds.csv` with the
-fold, the label and the probabilities of each sequence, from a model that has not seen it.
+    python examples/folds.py train.csv --id_column patient --group_column ward
+
+Writes `folds.csv` with the fold, the label and the class probabilities of each sequence, predicted
+by a model that was not trained on it. With a group column, a group lies in one fold.
 """
 
 import argparse
@@ -12,46 +14,60 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
-from lightning_rnn import RecurrentClassifier
-from lightning_rnn.data.readers.contents import ReadOptions
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn import ReadOptions, RecurrentClassifier, Sequences, read_file
+
+
+def to_arrays(sequences: Sequences) -> list[np.ndarray]:
+    """Return the sequences as a list of arrays (T_i, F)."""
+    arrays = []
+    for row in range(len(sequences)):
+        batch = sequences.batch(torch.tensor([row]))
+        arrays.append(batch.x[0].numpy())
+    return arrays
 
 
 def main() -> None:
-    """Train k models and write what each says of the sequences it has not seen."""
+    """Train a model for each fold and write its predictions of the sequences in the fold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("path")
-    for name in ("id_column", "time_column", "group_column"):
-        parser.add_argument(f"--{name}")
+    parser.add_argument("--id_column")
+    parser.add_argument("--time_column")
+    parser.add_argument("--group_column")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--max_epochs", type=int, default=30)
     parser.add_argument("--cell", default="lstm")
     parser.add_argument("--output", default="folds.csv")
     args = parser.parse_args()
-    columns = {name: getattr(args, name) for name in ("id_column", "time_column", "group_column")}
-    contents = read_file(args.path, ReadOptions(**columns))
-    sequences, labels = contents.sequences, np.asarray(contents.labels, dtype=str)
-    arrays = [sequences.batch(torch.tensor([i])).x[0].numpy() for i in range(len(sequences))]
-    kind = StratifiedKFold if sequences.groups is None else StratifiedGroupKFold
-    splits = list(
-        kind(args.folds, shuffle=True, random_state=0).split(arrays, labels, sequences.groups)
+
+    options = ReadOptions(
+        id_column=args.id_column, time_column=args.time_column, group_column=args.group_column
     )
-    fold = np.zeros(len(arrays), int)
-    for number, (_, held_out) in enumerate(splits):
-        fold[held_out] = number
+    contents = read_file(args.path, options)
+    sequences = contents.sequences
+    arrays = to_arrays(sequences)
+    labels = np.asarray(contents.labels, dtype=str)
+
+    splitter = StratifiedKFold if sequences.groups is None else StratifiedGroupKFold
+    folds = splitter(args.folds, shuffle=True, random_state=0)
+    splits = list(folds.split(arrays, labels, sequences.groups))
+    fold_of = np.zeros(len(arrays), dtype=int)
+    for fold, (_, held_out) in enumerate(splits):
+        fold_of[held_out] = fold
+
     model = RecurrentClassifier(cell=args.cell, max_epochs=args.max_epochs, random_state=0)
-    p = cross_val_predict(model, arrays, labels, cv=splits, method="predict_proba")
-    names = np.unique(labels)  # the order of the columns
-    decided = names[p.argmax(1)]
-    for number in range(args.folds):
-        print(
-            f"fold {number}: accuracy {accuracy_score(labels[fold == number], decided[fold == number]):.4f}"
-        )
-    print(f"all: accuracy {accuracy_score(labels, decided):.4f}")
-    table = {"id": sequences.ids, "fold": fold, "label": labels}
-    table |= {f"probability_{name}": p[:, k] for k, name in enumerate(names)}
+    probabilities = cross_val_predict(model, arrays, labels, cv=splits, method="predict_proba")
+    class_names = np.unique(labels)  # in the order of the columns
+    predicted = class_names[probabilities.argmax(axis=1)]
+    for fold in range(args.folds):
+        in_fold = fold_of == fold
+        print(f"fold {fold}: accuracy {accuracy_score(labels[in_fold], predicted[in_fold]):.4f}")
+    print(f"all: accuracy {accuracy_score(labels, predicted):.4f}")
+
+    table = {"id": sequences.ids, "fold": fold_of, "label": labels}
+    for code, name in enumerate(class_names):
+        table[f"probability_{name}"] = probabilities[:, code]
     pl.DataFrame(table, strict=False).write_csv(args.output)
 
 

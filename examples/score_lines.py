@@ -1,16 +1,15 @@
-"""Score lines as they come: `name value value ...` is a step of that sequence, a name alone ends it."""
+"""Score lines as they arrive: `name value value ...` is a step, a name alone ends its sequence."""
 
 import sys
 
 from lightning_rnn import StreamingClassifier
 
-stream = StreamingClassifier(sys.argv[1])  # step.onnx, written by `export --streaming true`
+stream = StreamingClassifier(sys.argv[1])  # written by: lightning-rnn export --streaming true
 for line in sys.stdin:
-    if not (words := line.split()):
-        continue
-    name, *values = words
-    if values:
+    words = line.split()
+    if len(words) > 1:
+        name, *values = words
         (probability,) = stream.update([name], [[float(value) for value in values]])
         print(name, probability, flush=True)
-    else:
-        stream.forget([name])
+    elif words:
+        stream.forget(words)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_rnn.data.base_module import SequenceDataModule
     from lightning_rnn.data.file_module import FileDataModule
+    from lightning_rnn.data.readers.contents import ReadOptions
+    from lightning_rnn.data.readers.files import read_file
     from lightning_rnn.data.sequences import SequenceBatch, Sequences
     from lightning_rnn.data.synthetic_module import SyntheticDataModule
     from lightning_rnn.estimator import RecurrentClassifier
     from lightning_rnn.export.onnx_classifier import OnnxClassifier
+    from lightning_rnn.export.onnx_export import export_onnx
     from lightning_rnn.export.streaming import StreamingClassifier
     from lightning_rnn.models.network import SequenceNetwork
     from lightning_rnn.training.classifier import SequenceClassifier
@@ -24,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "FileDataModule",
     "OnnxClassifier",
+    "ReadOptions",
     "RecurrentClassifier",
     "SequenceBatch",
     "SequenceClassifier",
@@ -32,12 +36,15 @@ __all__ = [
     "Sequences",
     "StreamingClassifier",
     "SyntheticDataModule",
+    "export_onnx",
+    "read_file",
 ]
 
 _MODULE_OF = {
     "EarlyStopping": "training.early_stopping",
     "FileDataModule": "data.file_module",
     "OnnxClassifier": "export.onnx_classifier",
+    "ReadOptions": "data.readers.contents",
     "RecurrentClassifier": "estimator",
     "SequenceBatch": "data.sequences",
     "SequenceClassifier": "training.classifier",
@@ -46,6 +53,8 @@ _MODULE_OF = {
     "Sequences": "data.sequences",
     "StreamingClassifier": "export.streaming",
     "SyntheticDataModule": "data.synthetic_module",
+    "export_onnx": "export.onnx_export",
+    "read_file": "data.readers.files",
 }
 
 

@@ -1,4 +1,4 @@
-"""A scikit-learn classifier around the same data module, network and Trainer as the command line's."""
+"""A scikit-learn classifier with the same data module, network and Trainer as the command line."""
 
 import logging
 import warnings
@@ -15,27 +15,16 @@ from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, as_array, check, import_extra
 from lightning_rnn.models.network import Pooling, Stem
 from lightning_rnn.models.recurrent import CellName
-from lightning_rnn.training.classifier import ARCHITECTURE, SMALL, SequenceClassifier
+from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.schedules import Schedule
 
-import_extra("sklearn", "sklearn")
-from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]  # noqa: E402
-from sklearn.utils import (
-    assert_all_finite,
-    check_array,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)  # type: ignore[import-untyped]  # noqa: E402
-from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]  # noqa: E402
-from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]  # noqa: E402
-
-OPTIMISATION = (
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "schedule",
-)  # settings that are the model's, as its architecture
+try:
+    from sklearn import utils  # type: ignore[import-untyped]  # it has no types
+    from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]
+    from sklearn.utils import multiclass, validation  # type: ignore[import-untyped]
+except ModuleNotFoundError:
+    import_extra("sklearn", "sklearn")  # raises an error that names the extra to install
+    raise
 
 
 class _ArraysDataModule(SequenceDataModule):
@@ -45,7 +34,8 @@ class _ArraysDataModule(SequenceDataModule):
         self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
-        self._sequences, self._class_names = sequences, class_names
+        self._sequences = sequences
+        self._class_names = class_names
 
     def read_schema(self) -> Schema:
         return Schema(self._sequences.num_features, self._class_names, None)
@@ -54,16 +44,47 @@ class _ArraysDataModule(SequenceDataModule):
         return self._sequences if name == "train" else None
 
 
-class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # as above
     """Recurrent classifier of sequences in memory, with scikit-learn's interface.
 
-    X is an (N, T, F) array, an (N, T) array of one feature, or a list of N arrays, (T_i, F) or (T_i,), whose lengths
-    may differ; NaN is a missing value. Nothing is printed or written unless asked for.
+    `X` is an (N, T, F) array, an (N, T) array of one feature, or a list of N arrays (T_i, F) or
+    (T_i,). NaN is a missing value. `fit` prints and writes nothing, unless `verbose` is true.
+
+    Args:
+        cell: Recurrent cell: rnn, lstm, gru or mingru; see `SequenceClassifier`.
+        hidden_size: Width H of the state, per layer and direction.
+        num_layers: Number of recurrent layers.
+        bidirectional: Whether each sequence is also read backwards.
+        dropout: Probability of dropping an input of a higher layer or of the head.
+        pooling: last, mean or max of the top layer's states over time.
+        stem: conv puts two strided convolutions in front of the recurrent layers; or none.
+        class_weight: Weight of each class in the loss, by label and 1 where not given; balanced
+            weighs classes inversely to their frequency.
+        optimizer: adam or adamw.
+        lr: Highest learning rate.
+        weight_decay: L2 penalty for adam, decoupled decay for adamw.
+        schedule: Learning rate schedule: constant, cosine or onecycle.
+        max_epochs: Number of passes through the training data.
+        batch_size: Sequences per batch; by default an eighth of all, within 8 and 64.
+        gradient_clip_val: Norm to which gradients are clipped, or None.
+        axis_order: Order of the axes of `X`: ntf (sequences, steps, features), or nft as in sktime.
+        accelerator: Accelerator of Lightning's Trainer: auto, cpu, gpu, ...
+        random_state: Seed or generator for weights, order and dropout.
+        verbose: Whether to show a progress bar.
 
     Attributes:
         classes_: (K,) labels in the order of the columns of `predict_proba`.
-        n_features_in_: F, not the number of columns of an (N, T) array.
-        model_: The trained `SequenceClassifier`, which `export_onnx` and `StreamingClassifier` take the network of.
+        n_features_in_: Number of features F, not the number of columns of an (N, T) array.
+        model_: The trained `SequenceClassifier`, whose `network` can be exported and streamed.
+
+    Example:
+        >>> import numpy as np
+        >>> from lightning_rnn import RecurrentClassifier
+        >>> X = np.random.default_rng(0).normal(size=(200, 10))  # 200 sequences of 10 steps
+        >>> y = np.where(X.sum(axis=1) > 0, "up", "down")
+        >>> model = RecurrentClassifier(max_epochs=5, random_state=0).fit(X, y)
+        >>> bool(model.score(X, y) > 0.8)
+        True
     """
 
     def __init__(
@@ -89,174 +110,172 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        """Set up.
-
-        Args:
-            cell: See `SequenceClassifier`, as for all that follow up to `stem`.
-            hidden_size: Width of the state.
-            num_layers: Recurrent layers.
-            bidirectional: Read each sequence backwards as well.
-            dropout: Probability of dropping an input of a higher layer or of the head.
-            pooling: last, mean or max.
-            stem: none or conv.
-            class_weight: Weight of each class in the loss by its label, 1 where none is given; balanced weighs
-                against the frequency.
-            optimizer: adam or adamw.
-            lr: Learning rate.
-            weight_decay: L2 penalty for adam, decoupled decay for adamw.
-            schedule: constant, cosine or onecycle.
-            max_epochs: Passes through the training data.
-            batch_size: Sequences in a batch; when not given, an eighth of them, from 8 to 64.
-            gradient_clip_val: Norm to which gradients are clipped.
-            axis_order: What the axes of arrays are: ntf (sequences, steps, features), or nft, which sktime and aeon
-                use; the arrays of a list have the last two. It is never guessed.
-            accelerator: What Lightning's Trainer calls so: auto, cpu, gpu.
-            random_state: Seed, or generator of one, for weights, order and dropout.
-            verbose: Show a progress bar.
-        """
-        self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
-        self.bidirectional, self.dropout, self.pooling, self.stem = (
-            bidirectional,
-            dropout,
-            pooling,
-            stem,
-        )
-        self.class_weight, self.optimizer, self.lr, self.weight_decay = (
-            class_weight,
-            optimizer,
-            lr,
-            weight_decay,
-        )
-        self.schedule, self.max_epochs, self.batch_size = schedule, max_epochs, batch_size
-        self.gradient_clip_val, self.axis_order, self.accelerator = (
-            gradient_clip_val,
-            axis_order,
-            accelerator,
-        )
-        self.random_state, self.verbose = random_state, verbose
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.pooling = pooling
+        self.stem = stem
+        self.class_weight = class_weight
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.gradient_clip_val = gradient_clip_val
+        self.axis_order = axis_order
+        self.accelerator = accelerator
+        self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> "RecurrentClassifier":
-        """Train.
-
-        Args:
-            X: N sequences.
-            y: (N,) labels of at least two classes.
+        """Train on N sequences and their labels `y` (N,), of at least two classes.
 
         Raises:
-            DataError: X cannot be used, or y is of one class.
-            OptionError: A setting outside its range, or a weight of a label that y does not have.
-            NumericError: The training left the finite numbers.
+            DataError: If `X` cannot be used, or `y` has one class.
+            OptionError: If a setting is out of range, or `class_weight` has an unknown label.
+            NumericError: If the loss or the gradients are no longer finite.
         """
-        arrays = self._arrays(X)
         if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None"
-            )
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
+            raise ValueError("fit requires y to be passed, but the target y is None")
+        arrays = self._to_arrays(X)
+        y = utils.column_or_1d(y, warn=True)
+        utils.assert_all_finite(y, input_name="y")
+        multiclass.check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        check_consistent_length(arrays, codes)
-        if len(self.classes_) < 2:
-            raise DataError(
-                f"y: found one class, {self.classes_.tolist()[0]!r}; accepted are two or more"
-            )
+        utils.check_consistent_length(arrays, codes)
+        labels = self.classes_.tolist()
+        if len(labels) < 2:
+            raise DataError(f"y: expected at least two classes, got one class, {labels[0]!r}")
         sequences = Sequences.from_arrays(arrays, codes)
-        names = [str(label) for label in self.classes_]
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        names = list(map(str, labels))
+        seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
         data = _ArraysDataModule(sequences, names, batch_size=self.batch_size, seed=seed)
-        with _quietly(self.hidden_size, self.accelerator, seed):
+        with _quiet_lightning(), _raise_interrupts(), _seeded(seed, self.accelerator):
             model = self._new_model(sequences.num_features, names)
-            trainer = Trainer(
-                max_epochs=self.max_epochs, gradient_clip_val=self.gradient_clip_val, accelerator=self.accelerator,
-                devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
-                enable_progress_bar=self.verbose, use_distributed_sampler=False, num_sanity_val_steps=0,
-            )  # fmt: skip
-            trainer.fit(model, datamodule=data)
+            self._new_trainer().fit(model, datamodule=data)
         model.trainer = None
-        self.model_, self.n_features_in_ = model.cpu().eval(), sequences.num_features
+        self.model_ = model.cpu().eval()
+        self.n_features_in_ = sequences.num_features
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return (N, K) float32 probabilities, a column for each of `classes_`.
+        """Return the probabilities of N sequences, (N, K) float32 in the order of `classes_`.
 
         Raises:
-            NotFittedError: `fit` comes first.
-            DataError: X cannot be used, or has other features than in `fit`.
+            NotFittedError: If `fit` has not been called.
+            DataError: If `X` cannot be used, or has not as many features as in `fit`.
         """
-        check_is_fitted(self)
-        p = self.model_.predict_proba(self._arrays(X))
-        return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
+        validation.check_is_fitted(self)
+        probabilities = self.model_.predict_proba(self._to_arrays(X))
+        if probabilities.ndim == 2:
+            return probabilities
+        return np.stack([1 - probabilities, probabilities], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the (N,) most probable labels; see `predict_proba`."""
-        codes = self.predict_proba(X).argmax(
-            1
-        )  # before `classes_`: it refuses where `fit` has not been called
+        codes = self.predict_proba(X).argmax(axis=1)
         labels: np.ndarray = self.classes_[codes]
         return labels
 
     def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn what is accepted."""
+        """Describe the accepted input to scikit-learn."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
         return tags
 
-    def _arrays(self, x: Any) -> Any:
-        """Return an (N, T, F) array or a list of (T_i, F) arrays."""
+    def _to_arrays(self, x: Any) -> Any:
+        """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
         check(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
-        flips = self.axis_order == "nft"
+        features_first = self.axis_order == "nft"
         if isinstance(x, list | tuple):
-            parts = [as_array(part, f"x[{i}]") for i, part in enumerate(x)]
-            return [part.T if flips and part.ndim == 2 else part for part in parts]
-        array = check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
-        return (
-            array[:, :, None] if array.ndim == 2 else array.transpose(0, 2, 1) if flips else array
-        )
+            arrays = []
+            for i, sequence in enumerate(x):
+                array = as_array(sequence, f"x[{i}]")
+                arrays.append(array.T if features_first else array)
+            return arrays
+        x = utils.check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
+        if x.ndim == 2:
+            return x[:, :, None]
+        return x.transpose(0, 2, 1) if features_first else x
 
-    def _new_model(self, num_features: int, names: list[str]) -> SequenceClassifier:
-        weights: Any = self.class_weight
-        if isinstance(weights, dict):
-            labels = self.classes_.tolist()
-            unknown = [np.asarray(label).tolist() for label in weights if label not in labels]
-            all_named = all(label in weights for label in labels)  # a fold may lack a class
-            check(not unknown or all_named, "class_weight", unknown, f"any of {labels}")
-            weights = [float(weights.get(label, 1.0)) for label in labels]
-        same: dict[str, Any] = {
-            name: getattr(self, name) for name in (*ARCHITECTURE, *OPTIMISATION)
-        }
+    def _new_model(self, num_features: int, class_names: list[str]) -> SequenceClassifier:
         return SequenceClassifier(
             input_size=num_features,
-            num_classes=len(names),
-            class_names=names,
-            class_weights=weights,
-            **same,
+            num_classes=len(class_names),
+            class_names=class_names,
+            cell=self.cell,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            pooling=self.pooling,
+            stem=self.stem,
+            class_weights=self._class_weights(),
+            optimizer=self.optimizer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+        )
+
+    def _class_weights(self) -> Any:
+        """Return the weights in the order of `classes_`, "balanced" or None."""
+        if not isinstance(self.class_weight, dict):
+            return self.class_weight
+        labels = self.classes_.tolist()
+        unknown = [np.asarray(label).tolist() for label in self.class_weight if label not in labels]
+        # unknown labels are accepted beside all known ones, as a fold may lack a class
+        all_known = set(labels).issubset(self.class_weight)
+        check(all_known or not unknown, "class_weight", unknown, f"any of {labels}")
+        return [float(self.class_weight.get(label, 1.0)) for label in labels]
+
+    def _new_trainer(self) -> Trainer:
+        return Trainer(
+            max_epochs=self.max_epochs,
+            gradient_clip_val=self.gradient_clip_val,
+            accelerator=self.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=self.verbose,
         )
 
 
 @contextmanager
-def _quietly(hidden_size: int, accelerator: str, seed: int) -> Iterator[None]:
-    """Keep Lightning from talking; seed, and give threads and random states back as they were."""
-    logger, threads = logging.getLogger("lightning.pytorch"), torch.get_num_threads()
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's log messages and a warning about its own code."""
+    logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    if hidden_size <= SMALL:
-        torch.set_num_threads(1)
-    devices = [] if accelerator == "cpu" else list(range(torch.cuda.device_count()))
+    message = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices):
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed would reach devices that are not used here
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-            # Lightning's own call of a deprecated function
-            warnings.filterwarnings(
-                "ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated"
-            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=message)
             yield
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise stop.__context__ or stop from None
     finally:
         logger.setLevel(level)
-        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _raise_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C, where Lightning would end the process."""
+    try:
+        yield
+    except SystemExit as exit_:
+        raise exit_.__context__ or exit_ from None
+
+
+@contextmanager
+def _seeded(seed: int, accelerator: str) -> Iterator[None]:
+    """Seed torch, and restore its random state at the end."""
+    devices = [] if accelerator == "cpu" else list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices):
+        # torch.manual_seed would also seed devices that are not restored
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        yield

@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
-from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx, table
+from lightning_rnn.export.onnx_export import TOLERANCE, comparison_table, export_onnx
 from lightning_rnn.training.checkpoint_file import StoredRun, newest_run
 from lightning_rnn.training.classifier import SequenceClassifier
 
@@ -45,7 +45,7 @@ def export(
         feature_names=schema.feature_names,
         streaming=streaming,
     )
-    print(table(rows))
+    print(comparison_table(rows))
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -1,1 +1,1 @@
-"""What leaves the training stack. `onnx_classifier` and `streaming` need numpy and onnxruntime only."""
+"""Exported models. `onnx_classifier` and `streaming` need only numpy and onnxruntime."""

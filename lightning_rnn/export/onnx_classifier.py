@@ -1,6 +1,7 @@
-"""Predictions from an exported file; needs numpy and onnxruntime, neither torch nor lightning."""
+"""Predictions from an exported ONNX file, with numpy and onnxruntime but without torch."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,148 +9,174 @@ import numpy as np
 
 from lightning_rnn.errors import DataError, as_array, import_extra
 
-METADATA = "lightning_rnn"  # the file's entry with all that is not in its graph
-BATCH_STEPS = 1 << 16  # B * T run together
+METADATA_KEY = "lightning_rnn"  # entry of the ONNX file's metadata that holds our JSON
+MAX_BATCH_STEPS = 1 << 16  # limit of B * T, padding included
 
 
-def open_session(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """Open an exported file.
+def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, dict[str, Any]]:
+    """Return the onnxruntime session and the metadata of an exported file.
+
+    The session uses one thread, because a second one slows small recurrent networks down.
 
     Args:
         path: The file.
-
-    Returns:
-        The onnxruntime session, on one thread (a second costs small recurrent networks more than it brings), and
-        the file's metadata.
+        streaming: Whether it must be a file for single steps, or else for whole sequences.
 
     Raises:
-        DataError: The file is missing, damaged, or was not written by `export`.
-        OptionError: onnxruntime is not installed.
+        DataError: If the file is missing, damaged, or not one of `export_onnx` of the right kind.
+        OptionError: If onnxruntime is not installed.
     """
-    runtime = import_extra("onnxruntime", "export")
+    onnxruntime = import_extra("onnxruntime", "export")
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file, accepted is a file that `export` has written")
-    options = runtime.SessionOptions()
+        raise DataError(f"{path}: expected a file written by export_onnx, got no such file")
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-    except KeyError:
-        raise DataError(
-            f"{path}: found an ONNX file of another program, accepted is one of `export`"
-        ) from None
-    except Exception as error:  # onnxruntime's own kinds
-        raise DataError(
-            f"{path}: not a readable ONNX file ({str(error).splitlines()[0][:200]})"
-        ) from None
-    return session, facts
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
+    except Exception as error:  # onnxruntime has no public exception classes
+        reason = str(error).partition("\n")[0][:200]
+        raise DataError(f"{path}: expected a readable ONNX file, got {reason!r}") from None
+    kinds = {True: "a file for single steps", False: "a file for whole sequences"}
+    got = kinds.get(metadata.get("streaming"), "an ONNX file of another program")
+    if got != kinds[streaming]:
+        raise DataError(f"{path}: expected {kinds[streaming]} written by export_onnx, got {got}")
+    return session, metadata
 
 
 class OnnxClassifier:
-    """Classifies raw sequences with a file that `export` has written.
+    """Classifier of raw sequences that runs an exported ONNX file, without torch and lightning.
+
+    Args:
+        path: File written by `export_onnx` or by the command `export`.
 
     Attributes:
+        path: The file.
         class_names: K names in the order of the columns of `predict_proba`.
         feature_names: F names, or None.
-        num_features: F.
+        num_features: Number of features F.
         version: Version of this package that wrote the file.
-        temperature: By which the graph divides logits.
-        threshold: Of two classes, the probability above which the graph decides for the second.
+        temperature: Temperature by which the graph divides the logits.
+        threshold: For two classes, the probability above which `predict` returns the second one.
+
+    Raises:
+        DataError: If the file is missing, damaged, or not one of `export_onnx` for whole sequences.
+        OptionError: If onnxruntime is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from lightning_rnn import OnnxClassifier, SequenceNetwork, export_onnx
+        >>> network = SequenceNetwork(input_size=1, num_classes=2)
+        >>> network.decision.set(threshold=0.0)  # always predict the second class
+        >>> path = tempfile.mkdtemp() + "/model.onnx"
+        >>> _ = export_onnx(network, path, class_names=["down", "up"])
+        >>> classifier = OnnxClassifier(path)
+        >>> sequences = [np.array([[0.3], [1.2]]), np.array([[-0.4]])]  # (T_i, F) each
+        >>> classifier.predict_proba(sequences).shape
+        (2,)
+        >>> classifier.predict(sequences)
+        array(['up', 'up'], dtype='<U4')
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open a file.
+        self._session, metadata = open_session(path, streaming=False)
+        self.path = Path(path)
+        self.class_names: list[str] = metadata["class_names"]
+        self.feature_names: list[str] | None = metadata["feature_names"]
+        self.num_features: int = metadata["num_features"]
+        self.version: str = metadata["version"]
+        self.temperature: float = metadata["temperature"]
+        self.threshold: float = metadata["threshold"]
 
-        Raises:
-            DataError: Not a file of `export`, or one that takes single steps.
-            OptionError: onnxruntime is not installed.
-        """
-        self._session, facts = open_session(path)
-        if facts["streaming"]:
-            raise DataError(
-                f"{path}: takes single steps, as was asked of `export`; accepted by StreamingClassifier"
-            )
-        self.class_names: list[str] = facts["class_names"]
-        self.feature_names: list[str] | None = facts["feature_names"]
-        self.num_features: int = facts["num_features"]
-        self.version: str = facts["version"]
-        self.temperature: float = facts["temperature"]
-        self.threshold: float = facts["threshold"]
+    def __repr__(self) -> str:
+        """Return a description of the model."""
+        sizes = f"num_features={self.num_features}, class_names={self.class_names}"
+        return f"OnnxClassifier({str(self.path)!r}, {sizes})"
 
     def predict_proba(self, x: Any) -> np.ndarray:
-        """Classify raw values.
+        """Compute class probabilities from raw values.
 
         Args:
-            x: (N, T, F) array, or a list of (T_i, F) arrays; a list may hold (T_i,) arrays of one feature. NaN where
-                missing. Steps at the end without any value do not count, as in training.
+            x: (N, T, F) array, or list of (T_i, F) arrays, or of (T_i,) arrays for one feature. NaN
+                where missing. As in training, a sequence ends at its last step with a value.
 
         Returns:
-            (N,) float32 probabilities of the second class, or (N, K).
+            (N,) float32 probabilities of the second class for two classes, (N, K) for more.
 
         Raises:
-            DataError: A wrong shape, dtype or number of features, no step, or an infinite value.
+            DataError: If a sequence has a wrong shape, dtype or number of features, no step, or an
+                infinite value.
         """
         return self._run("probability", x)
 
-    def predict(self, x: Any) -> list[str]:
-        """Return the names of the N decided classes; see `predict_proba`."""
-        return [self.class_names[code] for code in self._run("label", x)]
+    def predict(self, x: Any) -> np.ndarray:
+        """Return (N,) names of the predicted classes, as strings; see `predict_proba`."""
+        names: np.ndarray = np.array(self.class_names)[self._run("label", x)]
+        return names
 
     def _run(self, output: str, x: Any) -> np.ndarray:
+        """Return one output of the graph for N sequences, (N, ...)."""
+        sequences = self._check(x)
+        lengths = np.array(list(map(len, sequences)), dtype=np.int64)
+        order: list[int] = []
+        results = []
+        for rows in _batches(lengths):
+            padded = np.zeros((len(rows), lengths[rows].max(), self.num_features), np.float32)
+            for i, row in enumerate(rows):
+                padded[i, : lengths[row]] = sequences[row]
+            (values,) = self._session.run([output], {"x": padded, "lengths": lengths[rows]})
+            order.extend(rows)
+            results.append(values)
+        result: np.ndarray = np.concatenate(results)[np.argsort(order)]
+        return result
+
+    def _check(self, x: Any) -> list[np.ndarray]:
         if isinstance(x, np.ndarray) and x.ndim != 3:
-            raise DataError(
-                f"x: found shape {x.shape}, accepted is (N, T, {self.num_features}) or a list"
-            )
-        rows = [
-            _without_empty_end(check_steps(row, f"x[{i}]", self.num_features))
-            for i, row in enumerate(x)
-        ]
-        if not rows:
-            raise DataError("x: found no sequence, accepted is at least one")
-        lengths = np.array([len(row) for row in rows])
-        order = np.argsort(lengths, kind="stable")
-        found: list[Any] = [None] * len(rows)
-        start = 0
-        while start < len(rows):  # batches of like lengths
-            stop = start + 1
-            while stop < len(rows) and lengths[order[stop]] * (stop + 1 - start) <= BATCH_STEPS:
-                stop += 1
-            chosen = order[start:stop]
-            batch = np.zeros((len(chosen), lengths[chosen[-1]], self.num_features), np.float32)
-            for place, row in enumerate(chosen):
-                batch[place, : lengths[row]] = rows[row]
-            (values,) = self._session.run([output], {"x": batch, "lengths": lengths[chosen]})
-            for row, value in zip(chosen, values, strict=True):
-                found[row] = value
-            start = stop
-        return np.stack(found)
+            expected = f"shape (N, T, {self.num_features}) or a list of arrays"
+            raise DataError(f"x: expected {expected}, got shape {x.shape}")
+        if len(x) == 0:
+            raise DataError("x: expected at least one sequence, got none")
+        sequences = []
+        for i, values in enumerate(x):
+            sequence = check_sequence(values, f"x[{i}]", self.num_features)
+            has_value = ~np.isnan(sequence).all(axis=1)
+            has_value[0] = True  # a sequence has at least one step
+            last = np.flatnonzero(has_value)[-1]
+            sequences.append(sequence[: last + 1])
+        return sequences
 
 
-def check_steps(x: Any, name: str, num_features: int) -> np.ndarray:
-    """Return (T, F) float32 of one sequence.
+def check_sequence(x: Any, name: str, num_features: int) -> np.ndarray:
+    """Convert one sequence, (T, F) or for one feature (T,), to a (T, F) float32 array.
 
     Raises:
-        DataError: A wrong shape, dtype or number of features, no step, or an infinite value.
+        DataError: If the sequence has a wrong shape, dtype or number of features, no step, or an
+            infinite value. The message calls it `name`.
     """
-    steps = as_array(x, name)
-    steps = steps[:, None] if steps.ndim == 1 and num_features == 1 else steps
-    if steps.dtype.kind not in "biuf":
-        raise DataError(f"{name}: found dtype {steps.dtype}, accepted are numbers")
-    if steps.ndim != 2 or steps.shape[1] != num_features or len(steps) == 0:
-        raise DataError(
-            f"{name}: found shape {steps.shape}, accepted is (T, {num_features}), T at least 1"
-        )
+    array = as_array(x, name)
+    if array.ndim == 1 and num_features == 1:
+        array = array[:, None]
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != num_features or len(array) == 0:
+        expected = f"shape (T, {num_features}) with T of at least 1"
+        raise DataError(f"{name}: expected {expected}, got {array.shape}")
     with np.errstate(over="ignore"):
-        steps = steps.astype(np.float32, copy=False)
-    if np.isinf(steps).any():
-        raise DataError(
-            f"{name}: found an infinite value, accepted are finite float32 numbers, or NaN where missing"
-        )
-    return steps
+        array = array.astype(np.float32, copy=False)
+    if np.isinf(array).any():
+        expected = "finite float32 numbers, or NaN where missing"
+        raise DataError(f"{name}: expected {expected}, got an infinite value")
+    return array
 
 
-def _without_empty_end(steps: np.ndarray) -> np.ndarray:
-    """Cut off the steps at the end in which every feature is missing; one step always stays."""
-    seen = np.flatnonzero(~np.isnan(steps).all(1))
-    return steps[: int(seen[-1]) + 1 if len(seen) else 1]
+def _batches(lengths: np.ndarray) -> Iterator[list[int]]:
+    """Yield rows of similar lengths; with padding, more than one have at most `MAX_BATCH_STEPS`."""
+    batch: list[int] = []
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if batch and lengths[row] * (len(batch) + 1) > MAX_BATCH_STEPS:
+            yield batch
+            batch = []
+        batch.append(row)
+    yield batch

@@ -1,4 +1,4 @@
-"""A network that takes one step of each sequence at a time and keeps what it must remember in a state."""
+"""A network that takes one step of each sequence at a time and carries a state."""
 
 import torch
 from torch import Tensor, nn
@@ -6,149 +6,195 @@ from torch.nn.functional import conv1d
 
 from lightning_rnn.errors import check
 from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.models.stem import ConvStem
 
-Memory = tuple[Tensor, ...]  # the layers' states from below, then what pooling has gathered
+State = dict[str, Tensor]  # parts of the state of B sequences, (B, ...) each, by name
 
-# A position of the stem's output sees 25 inputs; a step completes one position at most and changes three behind it.
-SEEN = 24  # inputs kept, those that incomplete positions see
-SPAN = 37  # inputs that four positions of the second convolution see
+# The stem has two convolutions of kernel 9, stride 2 and padding 4. Position p of the second one
+# sees positions 2p - 4 to 2p + 4 of the first one, and through them inputs 4p - 12 to 4p + 12.
+STRIDE = 4  # inputs from one position to the next
+REACH = 12  # inputs that position p sees on each side of input 4p
+# After n steps there are ceil(n / 4) positions, at most 3 of them not completed. The step itself
+# can complete one, so that a step changes up to 4 positions.
+OPEN_POSITIONS = 4
+WINDOW = 2 * REACH + 1 + STRIDE * (OPEN_POSITIONS - 1)  # inputs that 4 positions see together: 37
+KEPT_INPUTS = 24  # of a window, those that can have arrived: see `completed_positions`
+
+
+def completed_positions(steps: Tensor) -> Tensor:
+    """Count the positions of the stem's output that no further step can change.
+
+    Position p is completed when its last input, 4p + 12, has arrived, after n >= 4p + 13 steps. So
+    floor((n - 9) / 4) positions are completed, or none if n < 9. The next position p then sees at
+    most 24 of the inputs so far, from 4p - 12 to n - 1, since n <= 4p + 12.
+
+    Args:
+        steps: (B,) int64, number of steps n so far.
+
+    Example:
+        >>> completed_positions(torch.tensor([1, 12, 13, 16, 17]))
+        tensor([0, 0, 1, 1, 2])
+    """
+    return (steps - 9).clamp(min=0) // 4
 
 
 class StepNetwork(nn.Module):
-    """Computes after each step what a `SequenceNetwork` computes of the sequence so far, in constant memory.
+    """Computes after each step what a `SequenceNetwork` computes for the sequence so far.
 
-    Without a stem a step advances each layer once. With one, the stem's outputs whose 25 inputs have all come are
-    committed to the layers' states; the up to three behind them, which see beyond the sequence's end so far, are run
-    anew at each step and forgotten.
+    Without a stem, a step advances each recurrent layer once. With a stem, the state holds the
+    layers' states after the last completed position. The positions behind it depend on where the
+    sequence ends: each step computes them anew, advances the layers over them for its logits, and
+    discards the result.
+
+    Args:
+        network: The network whose weights are used.
 
     Attributes:
-        num_features: F.
-        state: Shape and dtype of each part of the state of one sequence, by name. At the beginning all are zero.
+        num_features: Number of features F.
+        state_names: Names of the parts of the state.
+
+    Raises:
+        OptionError: If the network is bidirectional, which would require the end of the sequence.
     """
 
     def __init__(self, network: SequenceNetwork) -> None:
-        """Set up with the weights of `network`.
-
-        Raises:
-            OptionError: A two-way network, which would need the sequence's end first.
-        """
         super().__init__()
-        two_way = len(network.recurrent.backward_layers) > 0
-        check(not two_way, "bidirectional", True, "false for streaming")
+        bidirectional = network.options.bidirectional
+        check(not bidirectional, "bidirectional", bidirectional, "False for streaming")
         self.network = network
-        self.num_features = num_features = len(network.preprocess.mean)
-        self.state: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "steps": ((), torch.int64),
-            "last_values": ((num_features,), torch.float32),
+        self.num_features = len(network.preprocess.mean)
+        cell = network.options.cell
+        self._layer_names: list[
+            tuple[str, ...]
+        ] = []  # parts of each layer's state, the output first
+        for i in range(network.options.num_layers):
+            self._layer_names.append((f"h{i}", f"c{i}") if cell == "lstm" else (f"h{i}",))
+        self.state_names = list(self.initial_state(0))
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state of B sequences before their first step: zeros."""
+        width = self.network.options.hidden_size
+        state = {
+            "steps": torch.zeros(batch_size, dtype=torch.int64),
+            "last_values": torch.zeros(batch_size, self.num_features),
         }
-        if network.stem is not None:
-            self.state["inputs"] = ((SEEN, num_features), torch.float32)
-        for i, layer in enumerate(network.recurrent.forward_layers):
-            for part in ("h", "c") if layer.cell == "lstm" else ("h",):
-                self.state[f"{part}{i}"] = ((network.recurrent.output_size,), torch.float32)
-        self._pooled = (
-            -1 if network.options.pooling != "last" or "c0" not in self.state else -2
-        )  # in the memory
-        if (
-            network.options.pooling != "last"
-        ):  # double: a sum over thousands of steps must lose nothing
-            self.state["pooled"] = ((network.recurrent.output_size,), torch.float64)
+        if self.network.stem is not None:
+            state["inputs"] = torch.zeros(batch_size, KEPT_INPUTS, self.num_features)
+        for names in self._layer_names:
+            for name in names:
+                state[name] = torch.zeros(batch_size, width)
+        if self.network.options.pooling != "last":
+            # in float64, as a sum over thousands of steps would lose digits
+            state["pooled"] = torch.zeros(batch_size, width, dtype=torch.float64)
+        return state
 
-    def initial_state(self, batch: int) -> list[Tensor]:
-        """Return the state before the first step of `batch` sequences."""
-        return [torch.zeros(batch, *shape, dtype=dtype) for shape, dtype in self.state.values()]
-
-    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         """Take one step.
 
         Args:
             x: (B, F) raw values, NaN where missing.
-            state: The parts named in `self.state`, each (B, ...).
+            parts: The state after the previous step, in the order of `state_names`.
 
         Returns:
-            Logits as from the network, then the state's parts.
+            Logits, as the network computes them for the sequence so far, and the new state.
         """
-        net, (steps, last_values, *memory) = self.network, state
-        extra: Memory = ()
-        x = (x - net.preprocess.mean) / net.preprocess.std
-        last_values = torch.where(x.isnan(), last_values, x)
-        steps = steps + 1
-        if net.stem is None:
-            kept = ahead = self._advance(last_values, tuple(memory), steps == 1)
-            count = steps
+        state = dict(zip(self.state_names, parts, strict=True))
+        preprocess = self.network.preprocess
+        x = (x - preprocess.mean) / preprocess.std
+        x = torch.where(x.isnan(), state["last_values"], x)
+        steps = state["steps"] + 1
+        if self.network.stem is None:
+            current = self._advance(x, state, is_first=steps == 1)
+            next_state = current
+            num_positions = steps
         else:
-            kept, ahead, count, extra = self._through_stem(
-                last_values, memory[0], tuple(memory[1:]), steps
-            )
-        pooled = ahead[self._pooled]
-        if net.options.pooling == "mean":
-            pooled = pooled / count[:, None]
-        logits: Tensor = net.head(pooled.to(x.dtype))
-        return (
-            logits.squeeze(1) if net.num_classes == 2 else logits,
-            steps,
-            last_values,
-            *extra,
-            *kept,
-        )
+            current, next_state = self._through_stem(self.network.stem, x, state, steps)
+            num_positions = (steps + 3) // 4
+        next_state = next_state | {"steps": steps, "last_values": x}
+        return self._logits(current, num_positions), *[next_state[n] for n in self.state_names]
 
-    def _advance(self, x: Tensor, memory: Memory, is_first: Tensor) -> Memory:
-        """Return the memory after one more input (B, C) of the layers."""
-        after: list[Tensor] = []
-        for layer in self.network.recurrent.forward_layers:
-            width = 2 if layer.cell == "lstm" else 1
-            after += layer.step(x, memory[len(after) : len(after) + width])  # type: ignore[operator]
-            x = after[-width]
-        if self.network.options.pooling == "mean":
-            after.append(memory[-1] + x)
-        elif self.network.options.pooling == "max":
-            after.append(
-                torch.where(is_first[:, None], x.double(), torch.maximum(memory[-1], x.double()))
-            )
-        return tuple(after)
+    def _logits(self, state: State, num_positions: Tensor) -> Tensor:
+        """Return logits from a state after a number of positions (B,)."""
+        pooling = self.network.options.pooling
+        pooled = state[self._layer_names[-1][0]] if pooling == "last" else state["pooled"]
+        if pooling == "mean":
+            pooled = pooled / num_positions[:, None]
+        logits: Tensor = self.network.head(pooled.float())
+        return logits.squeeze(1) if self.network.num_classes == 2 else logits
+
+    def _advance(self, x: Tensor, state: State, *, is_first: Tensor) -> State:
+        """Return the state of the layers and the pooling after one more input (B, C)."""
+        advanced: State = {}
+        layers = self.network.recurrent.forward_layers
+        for layer, names in zip(layers, self._layer_names, strict=True):
+            before = tuple(state[name] for name in names)
+            parts = layer.step(x, before)  # type: ignore[operator]  # ModuleList hides the type
+            advanced.update(zip(names, parts, strict=True))
+            x = parts[0]
+        pooling = self.network.options.pooling
+        if pooling == "mean":
+            advanced["pooled"] = state["pooled"] + x
+        elif pooling == "max":
+            maximum = torch.maximum(state["pooled"], x.double())
+            advanced["pooled"] = torch.where(is_first[:, None], x.double(), maximum)
+        return advanced
 
     def _through_stem(
-        self, x: Tensor, inputs: Tensor, memory: Memory, steps: Tensor
-    ) -> tuple[Memory, Memory, Tensor, Memory]:
-        """Return the committed memory, that at the end, the number of positions and the inputs to keep."""
-        assert self.network.stem is not None
-        lengths = [
-            steps,
-            (steps + 1) // 2,
-            (steps + 3) // 4,
-        ]  # of the sequence and behind each convolution
-        complete, before = (
-            ((length + 1) // 2 - 5).clamp(min=0) // 2 for length in (steps, steps - 1)
-        )
-        # `inputs` begins at 4 * before - 12, the first input that position `before` sees
-        inputs = torch.cat(
-            [inputs, inputs.new_zeros(x.shape[0], SPAN - SEEN, x.shape[1])], dim=1
-        )  # (B, 37, F)
-        at = steps - 1 - 4 * before + 12
-        inputs = torch.where((torch.arange(SPAN) == at[:, None])[..., None], x[:, None], inputs)
-        y = inputs.transpose(1, 2)
-        first = 2 * before - 4
-        for conv, norm, length in zip(
-            self.network.stem.convs, self.network.stem.norms, lengths[1:], strict=True
-        ):
-            y = conv1d(y, conv.weight, stride=2)  # type: ignore[arg-type]  # (B, C, 15), then (B, C, 4)
-            position = first[:, None] + torch.arange(y.shape[2])
-            valid = (position >= 0) & (position < length[:, None])
-            y = norm(y, valid[:, None]).relu().masked_fill(~valid[:, None], 0.0)
-            first = before
-        commits = complete > before
-        kept = ahead = memory
-        for i in range(4):
-            after = self._advance(y[:, :, i], ahead, before + i == 0)
-            ahead = _choose(valid[:, i], after, ahead)
-            kept = _choose(commits, after, kept) if i == 0 else kept
-        return (
-            kept,
-            ahead,
-            lengths[2],
-            (torch.where(commits[:, None, None], inputs[:, 4:28], inputs[:, :SEEN]),),
-        )
+        self, stem: ConvStem, x: Tensor, state: State, steps: Tensor
+    ) -> tuple[State, State]:
+        """Take one step, number `steps` (B,), with standardised values `x` (B, F).
+
+        Returns:
+            The layers' states after the last position so far, for the logits; and the parts of the
+            next state: latest inputs, and layers' states after the last completed position.
+        """
+        first_open = completed_positions(steps - 1)  # first position not completed before this step
+        window_start = STRIDE * first_open - REACH  # first input that this position sees
+        is_completed = completed_positions(steps) > first_open
+
+        # tracing would freeze len(x), but not x.shape[0]
+        not_arrived = x.new_zeros(x.shape[0], WINDOW - KEPT_INPUTS, self.num_features)
+        window = torch.cat([state["inputs"], not_arrived], dim=1)  # (B, 37, F)
+        is_new = torch.arange(WINDOW) == (steps - 1 - window_start)[:, None]
+        window = torch.where(is_new[..., None], x[:, None], window)
+        outputs, exists = _convolve(stem, window, first_open, steps)  # (B, C, 4), (B, 4)
+
+        current = {name: state[name] for names in self._layer_names for name in names}
+        if "pooled" in state:
+            current["pooled"] = state["pooled"]
+        committed = current
+        for i in range(OPEN_POSITIONS):
+            advanced = self._advance(outputs[:, :, i], current, is_first=first_open + i == 0)
+            current = _choose(exists[:, i], advanced, current)
+            if i == 0:
+                committed = _choose(is_completed, advanced, committed)
+        shifted = window[:, STRIDE : STRIDE + KEPT_INPUTS]  # where the next window starts
+        kept = torch.where(is_completed[:, None, None], shifted, window[:, :KEPT_INPUTS])
+        return current, {"inputs": kept, **committed}
 
 
-def _choose(condition: Tensor, yes: Memory, no: Memory) -> Memory:
-    return tuple(torch.where(condition[:, None], a, b) for a, b in zip(yes, no, strict=True))
+def _convolve(
+    stem: ConvStem, window: Tensor, first_open: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute the four positions of the stem's output that see a window of inputs (B, 37, F).
+
+    Returns:
+        Outputs (B, C, 4), and (B, 4) bool, whether the position exists after so many steps.
+    """
+    x = window.transpose(1, 2)
+    length = steps
+    first_position = 2 * first_open - 4  # in the first convolution
+    for conv, norm in zip(stem.convs, stem.norms, strict=True):
+        # (B, C, 15), then (B, C, 4)
+        x = conv1d(x, conv.weight, stride=2)  # type: ignore[arg-type]  # as above
+        length = (length + 1) // 2
+        position = first_position[:, None] + torch.arange(x.shape[2])
+        exists = (position >= 0) & (position < length[:, None])
+        x = norm(x, exists[:, None]).relu().masked_fill(~exists[:, None], 0.0)
+        first_position = first_open  # in the second convolution
+    return x, exists
+
+
+def _choose(condition: Tensor, yes: State, no: State) -> State:
+    """Choose the state of each sequence by a condition (B,)."""
+    return {name: torch.where(condition[:, None], yes[name], no[name]) for name in no}

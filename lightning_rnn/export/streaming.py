@@ -1,152 +1,204 @@
 """Probabilities after every step of many sequences at once, in constant memory for each."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_rnn.errors import DataError, as_array
-from lightning_rnn.export.onnx_classifier import check_steps, open_session
+from lightning_rnn.export.onnx_classifier import check_sequence, open_session
 
 if TYPE_CHECKING:
     from lightning_rnn.models.network import SequenceNetwork
 
-Run = Callable[[np.ndarray, list[np.ndarray]], tuple[np.ndarray, list[np.ndarray]]]
+Ids = Sequence[Hashable] | np.ndarray
+State = dict[str, np.ndarray]  # parts of the state of B sequences, (B, ...) each, by name
+DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 
 
 class StreamingClassifier:
-    """Holds the state of many sequences and takes their next steps.
+    """Classifier of many sequences that takes their steps as they arrive.
 
-    What it returns is what the network says of the whole sequence so far. A step counts even if all of its values
-    are missing, as more may follow; a finished sequence, by contrast, ends at its last step with a value.
+    After each step it returns the probabilities that the network computes for the sequence so far.
+    A step counts even if all of its values are missing, as more may follow. By contrast,
+    `OnnxClassifier` and `SequenceClassifier` end a sequence at its last step with a value.
+
+    Args:
+        model: File written by `export_onnx` with `streaming=True`, which needs neither torch nor
+            lightning; or a network, which is copied.
 
     Attributes:
-        num_features: F.
+        num_features: Number of features F.
+        class_names: K names in the order of the class codes; the codes as text for a network.
+
+    Raises:
+        DataError: If the file is missing, damaged, or not one of `export_onnx` for single steps.
+        OptionError: If the network is bidirectional, or onnxruntime is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from lightning_rnn import SequenceNetwork, StreamingClassifier
+        >>> stream = StreamingClassifier(SequenceNetwork(input_size=1, num_classes=2))
+        >>> stream.update(["ward 3", "ward 7"], np.array([[0.3], [-0.4]])).shape  # one step of each
+        (2,)
+        >>> stream.update(["ward 3"], [np.array([[1.2], [0.1], [0.7]])]).shape  # three more steps
+        (1,)
+        >>> stream.forget(["ward 7"])
+        >>> stream
+        StreamingClassifier(num_features=1, class_names=['0', '1'], sequences=1)
     """
 
     def __init__(self, model: "str | Path | SequenceNetwork") -> None:
-        """Set up.
-
-        Args:
-            model: A network (`classifier.network`), or a file that `export --streaming true` has written, which
-                needs neither torch nor lightning.
-
-        Raises:
-            DataError: A file that cannot be used.
-            OptionError: A two-way network, or onnxruntime is not installed.
-        """
-        opened = _open_file(model) if isinstance(model, str | Path) else _open_network(model)
-        self._run, self.num_features, self._state = opened
+        self._model: _OnnxSteps | _TorchSteps
+        if isinstance(model, str | Path):
+            self._model = _OnnxSteps(model)
+        else:
+            self._model = _TorchSteps(model)
+        self.num_features = self._model.num_features
+        self.class_names = self._model.class_names
+        self._state = self._model.initial_state(0)
+        self._capacity = 0  # rows of each part of the state
         self._row_of: dict[Hashable, int] = {}
-        self._free: list[int] = []
+        self._free_rows: list[int] = []
 
     def __len__(self) -> int:
-        """Return the number of sequences known."""
+        """Return the number of sequences that have begun and were not forgotten."""
         return len(self._row_of)
 
-    def update(self, ids: Sequence[Hashable] | np.ndarray, x: Any) -> np.ndarray:
-        """Take the next step or steps of some sequences; an id that is not known begins a sequence.
+    def __repr__(self) -> str:
+        """Return a description of the model."""
+        sizes = f"num_features={self.num_features}, class_names={self.class_names}"
+        return f"StreamingClassifier({sizes}, sequences={len(self)})"
+
+    def update(self, ids: Ids, x: Any) -> np.ndarray:
+        """Take the next step or steps of some sequences.
 
         Args:
-            ids: n different names.
-            x: (n, F) array of one step each, or a list of n (T_i, F) arrays; raw values, NaN where missing.
+            ids: n different names. An unknown name begins a new sequence.
+            x: (n, F) array of one step each, or list of n (T_i, F) arrays; raw values, NaN where
+                missing.
 
         Returns:
-            (n,) float32 probabilities of the second class so far, or (n, K).
+            Probabilities after the last step of each sequence: (n,) float32 of the second class for
+            two classes, (n, K) for more.
 
         Raises:
-            DataError: An id twice, another number of ids than of arrays, or values that `OnnxClassifier` refuses; no
-                sequence has advanced.
+            DataError: If the ids are not as many as the sequences and all different, or `x` has a
+                wrong shape, dtype or number of features, or an infinite value. No sequence then
+                advances.
         """
-        if len(set(ids)) != len(ids) or len(ids) != len(x) or len(ids) == 0:
-            raise DataError(
-                f"ids: found {len(ids)} for {len(x)} sequences, accepted are as many, all different"
-            )
-        arrays = [as_array(row, f"x[{i}]") for i, row in enumerate(x)]
-        one_step = arrays[0].ndim == 1
-        steps = [check_steps(array[None] if one_step else array, f"x[{i}]", self.num_features)
-                 for i, array in enumerate(arrays)]  # fmt: skip
-        rows, lengths = self._rows(ids), np.array([len(each) for each in steps])
-        result: np.ndarray | None = None
+        _check_ids(ids, len(x))
+        sequences = self._check(x)
+        lengths = np.array(list(map(len, sequences)))
+        rows = self._rows_of(ids)
+        num_classes = len(self.class_names)
+        shape = (len(rows),) if num_classes == 2 else (len(rows), num_classes)
+        probabilities = np.empty(shape, np.float32)
         for t in range(lengths.max()):
-            at = np.flatnonzero(lengths > t)
-            state = [part[rows[at]] for part in self._state]
-            probability, state = self._run(np.stack([steps[i][t] for i in at]), state)
-            for part, new in zip(self._state, state, strict=True):
-                part[rows[at]] = new
-            result = (
-                np.empty((len(ids), *probability.shape[1:]), np.float32)
-                if result is None
-                else result
-            )
-            result[at] = probability
-        assert result is not None
-        return result
+            active = np.flatnonzero(lengths > t)
+            x_t = np.stack([sequences[i][t] for i in active])
+            state = {name: part[rows[active]] for name, part in self._state.items()}
+            probabilities[active], state = self._model.step(x_t, state)
+            for name, part in self._state.items():
+                part[rows[active]] = state[name]
+        return probabilities
 
-    def forget(self, ids: Sequence[Hashable] | np.ndarray) -> None:
-        """Give back the memory of sequences that have ended; an id used again begins anew.
+    def forget(self, ids: Ids) -> None:
+        """Free the state of sequences that have ended; an id used again begins a new sequence.
 
         Raises:
-            DataError: An id that is not known.
+            DataError: If an id is unknown.
         """
         for name in ids:
             if name not in self._row_of:
-                plain = name.item() if isinstance(name, np.generic) else name
-                raise DataError(f"ids: {plain!r} is not known")
-            self._free.append(self._row_of.pop(name))
+                raise DataError(f"ids: expected a sequence that has begun, got {_plain(name)!r}")
+            self._free_rows.append(self._row_of.pop(name))
 
-    def _rows(self, ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
-        """Return each sequence's row of the state, new ones set to zero."""
+    def _check(self, x: Any) -> list[np.ndarray]:
+        one_step = as_array(x[0], "x[0]").ndim == 1
+        sequences = []
+        for i, values in enumerate(x):
+            steps = as_array(values, f"x[{i}]")
+            if one_step:
+                steps = steps[None]
+            sequences.append(check_sequence(steps, f"x[{i}]", self.num_features))
+        return sequences
+
+    def _rows_of(self, ids: Ids) -> np.ndarray:
+        """Return the row of the state of each sequence; a new sequence gets a row of zeros."""
         new = [name for name in ids if name not in self._row_of]
-        capacity = len(self._state[0])
-        if len(new) > len(self._free):
-            grown = max(2 * capacity, capacity + len(new))
-            self._free = [*range(grown - 1, capacity - 1, -1), *self._free]
-            self._state = [np.concatenate([p, np.zeros((grown - capacity, *p.shape[1:]), p.dtype)])
-                           for p in self._state]  # fmt: skip
+        if len(new) > len(self._free_rows):
+            self._grow(max(self._capacity, len(new)))
         for name in new:
-            self._row_of[name] = row = self._free.pop()
-            for part in self._state:
+            row = self._free_rows.pop()
+            self._row_of[name] = row
+            for part in self._state.values():
                 part[row] = 0
         return np.array([self._row_of[name] for name in ids])
 
-
-def _open_file(path: str | Path) -> tuple[Run, int, list[np.ndarray]]:
-    """Return what takes a step, the number of features, and the state of no sequences."""
-    session, facts = open_session(path)
-    if not facts["streaming"]:
-        raise DataError(
-            f"{path}: takes whole sequences, accepted is a file of `export --streaming true`"
-        )
-    given = session.get_inputs()[1:]
-    names = [part.name for part in given]
-    wanted = ["probability", *(f"next_{name}" for name in names)]
-
-    def run(x: np.ndarray, state: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        probability, *after = session.run(wanted, {"x": x, **dict(zip(names, state, strict=True))})
-        return probability, after
-
-    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
-    return (
-        run,
-        facts["num_features"],
-        [np.zeros((0, *part.shape[1:]), kinds[part.type]) for part in given],
-    )
+    def _grow(self, num_rows: int) -> None:
+        self._free_rows.extend(range(self._capacity, self._capacity + num_rows))
+        self._capacity += num_rows
+        for name, part in self._model.initial_state(num_rows).items():
+            self._state[name] = np.concatenate([self._state[name], part])
 
 
-def _open_network(network: "SequenceNetwork") -> tuple[Run, int, list[np.ndarray]]:
-    from copy import deepcopy
+def _check_ids(ids: Ids, num_sequences: int) -> None:
+    different = len(set(ids))
+    if len(ids) == 0 or len(ids) != num_sequences or different != len(ids):
+        got = f"{len(ids)}, {different} of them different, for {num_sequences} sequences"
+        raise DataError(f"ids: expected one different id for each sequence, got {got}")
 
-    import torch
 
-    from lightning_rnn.export.step_network import StepNetwork
+def _plain(name: Hashable) -> Any:
+    """Return a NumPy scalar as a Python object, which prints without its type."""
+    return name.item() if isinstance(name, np.generic) else name
 
-    step = StepNetwork(deepcopy(network).cpu().float()).eval()  # the caller's stays as it is
 
-    @torch.inference_mode()
-    def run(x: np.ndarray, state: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        logits, *after = step(torch.from_numpy(x), *map(torch.from_numpy, state))
-        return step.network.decision.probabilities(logits).numpy(), [part.numpy() for part in after]
+class _OnnxSteps:
+    """Runs a file for single steps with onnxruntime."""
 
-    return run, step.num_features, [part.numpy() for part in step.initial_state(0)]
+    def __init__(self, path: str | Path) -> None:
+        self._session, metadata = open_session(path, streaming=True)
+        self.num_features: int = metadata["num_features"]
+        self.class_names: list[str] = metadata["class_names"]
+        self._parts = self._session.get_inputs()[1:]  # the first input is x
+        self._outputs = ["probability", *(f"next_{part.name}" for part in self._parts)]
+
+    def initial_state(self, batch_size: int) -> State:
+        state = {}
+        for part in self._parts:
+            state[part.name] = np.zeros((batch_size, *part.shape[1:]), DTYPES[part.type])
+        return state
+
+    def step(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Return probabilities (B,) or (B, K) and the new state, from raw values (B, F)."""
+        probability, *parts = self._session.run(self._outputs, {"x": x, **state})
+        return probability, dict(zip(state, parts, strict=True))
+
+
+class _TorchSteps:
+    """Runs a copy of a network with torch; has the methods of `_OnnxSteps`."""
+
+    def __init__(self, network: "SequenceNetwork") -> None:
+        from lightning_rnn.export.step_network import StepNetwork
+
+        self._network = StepNetwork(deepcopy(network).cpu().float()).eval()
+        self.num_features = self._network.num_features
+        self.class_names = list(map(str, range(network.num_classes)))
+
+    def initial_state(self, batch_size: int) -> State:
+        state = self._network.initial_state(batch_size)
+        return {name: part.numpy() for name, part in state.items()}
+
+    def step(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        import torch
+
+        inputs = map(torch.from_numpy, (x, *state.values()))
+        with torch.inference_mode():
+            logits, *parts = self._network(*inputs)
+            probability = self._network.network.decision.probabilities(logits)
+        arrays = map(torch.Tensor.numpy, parts)
+        return probability.numpy(), dict(zip(state, arrays, strict=True))

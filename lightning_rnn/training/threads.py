@@ -81,6 +81,15 @@ class ThreadChoice(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the number of threads."""
+        self._restore()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Restore the number of threads: Lightning does not call `teardown` after an error."""
+        self._restore()
+
+    def _restore(self) -> None:
         if self._num_threads_before is not None:
             torch.set_num_threads(self._num_threads_before)
             self._num_threads_before = None

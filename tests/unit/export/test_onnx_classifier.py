@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_rnn import OnnxClassifier, SequenceClassifier
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn import OnnxClassifier, SequenceClassifier, export_onnx, read_file
 from lightning_rnn.errors import DataError
 from lightning_rnn.export import onnx_classifier
-from lightning_rnn.export.onnx_export import export_onnx
 
 ROOT = Path(__file__).parents[3]
 VOWELS = ROOT / "tests/files/JapaneseVowels_slice_TEST.ts"
@@ -59,8 +57,10 @@ def test_it_predicts_what_the_checkpoint_predicts(tmp_path, monkeypatch):
         expected = model.predict_proba(rows)
         np.testing.assert_allclose(classifier.predict_proba(rows), expected, rtol=0, atol=1e-5)
         decided = expected > 0.45 if num_classes == 2 else expected.argmax(1)
-        assert classifier.predict(rows) == [names[int(code)] for code in decided]
-        monkeypatch.setattr(onnx_classifier, "BATCH_STEPS", 50)  # many batches
+        predicted = classifier.predict(rows)
+        assert isinstance(predicted, np.ndarray)
+        assert predicted.tolist() == [names[int(code)] for code in decided]
+        monkeypatch.setattr(onnx_classifier, "MAX_BATCH_STEPS", 50)  # many batches
         np.testing.assert_allclose(classifier.predict_proba(rows), expected, rtol=0, atol=1e-5)
         block = np.stack([row[:1] for row in rows])
         np.testing.assert_allclose(
@@ -71,9 +71,26 @@ def test_it_predicts_what_the_checkpoint_predicts(tmp_path, monkeypatch):
             ["p", "q"],
             2,
         )
-        assert classifier.temperature == pytest.approx(
-            1.4
-        ) and classifier.threshold == pytest.approx(0.45 if num_classes == 2 else 0.5)
+        assert classifier.temperature == pytest.approx(1.4)
+        assert classifier.threshold == pytest.approx(0.45 if num_classes == 2 else 0.5)
+
+
+def test_the_predicted_class_follows_the_fitted_threshold(tmp_path):
+    model, path = exported(tmp_path)
+    x = np.random.default_rng(0).normal(size=(50, 4, 2))
+    probabilities = OnnxClassifier(path).predict_proba(x)
+    threshold = float(np.median(probabilities))
+    model.network.decision.set(1.4, threshold)
+    export_onnx(model.network, path, class_names=["no", "yes"])
+    above = OnnxClassifier(path).predict_proba(x) > np.float32(threshold)
+    assert OnnxClassifier(path).predict(x).tolist() == np.where(above, "yes", "no").tolist()
+    assert 20 <= above.sum() <= 30
+
+
+def test_it_describes_itself(tmp_path):
+    _, path = exported(tmp_path, num_classes=3, class_names=["a", "b", "c"])
+    expected = f"OnnxClassifier({str(path)!r}, num_features=2, class_names=['a', 'b', 'c'])"
+    assert repr(OnnxClassifier(path)) == expected
 
 
 def test_one_feature_needs_no_axis(tmp_path):
@@ -87,17 +104,23 @@ def test_one_feature_needs_no_axis(tmp_path):
 def test_what_cannot_be_used(tmp_path):
     classifier = OnnxClassifier(exported(tmp_path)[1])
     for x, message in (
-        ([], "x: found no sequence"),
-        (np.ones((3, 2)), r"x: found shape \(3, 2\), accepted is \(N, T, 2\) or a list"),
-        ([np.ones((3, 2)), np.ones((3, 1))], r"x\[1\]: found shape \(3, 1\), accepted is \(T, 2\)"),
-        ([np.ones((0, 2))], r"x\[0\]: found shape \(0, 2\)"),
-        ([np.ones(2)], r"x\[0\]: found shape \(2,\)"),
-        ([[[1.0, np.inf]]], r"x\[0\]: found an infinite value"),
-        ([[[1e300, 0.0]]], r"x\[0\]: found an infinite value"),
-        ([[["a", "b"]]], "accepted are numbers"),
+        ([], "^x: expected at least one sequence, got none$"),
+        (
+            np.ones((3, 2)),
+            r"^x: expected shape \(N, T, 2\) or a list of arrays, got shape \(3, 2\)$",
+        ),
+        (
+            [np.ones((3, 2)), np.ones((3, 1))],
+            r"^x\[1\]: expected shape \(T, 2\) with T of at least 1, got \(3, 1\)$",
+        ),
+        ([np.ones((0, 2))], r"^x\[0\]: expected shape .*, got \(0, 2\)$"),
+        ([np.ones(2)], r"^x\[0\]: expected shape .*, got \(2,\)$"),
+        ([[[1.0, np.inf]]], r"^x\[0\]: expected finite float32 numbers.*, got an infinite value$"),
+        ([[[1e300, 0.0]]], r"^x\[0\]: expected finite float32 numbers.*, got an infinite value$"),
+        ([[["a", "b"]]], r"^x\[0\]: expected numbers, got dtype <U1$"),
         (
             [[[1, 2]], [[1, 2], [3]]],
-            r"^x\[1\]: found nested lists of different lengths, accepted is a table$",
+            r"^x\[1\]: expected a rectangular array, got nested lists of different lengths$",
         ),
     ):
         with pytest.raises(DataError, match=message):
@@ -117,14 +140,15 @@ def test_files_that_cannot_be_used(tmp_path):
         model.network, tmp_path / "step.onnx", class_names=schema.class_names, streaming=True
     )
     for name, message in (
-        ("none.onnx", "no such file"),
-        (".", "no such file"),
-        ("cut.onnx", "not a readable ONNX file"),
-        ("foreign.onnx", "an ONNX file of another program"),
-        ("step.onnx", "takes single steps"),
+        ("none.onnx", "got no such file"),
+        (".", "got no such file"),
+        ("cut.onnx", "expected a readable ONNX file, got "),
+        ("foreign.onnx", "for whole sequences written by export_onnx, got an ONNX file of another"),
+        ("step.onnx", "for whole sequences written by export_onnx, got a file for single steps"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=message) as raised:
             OnnxClassifier(tmp_path / name)
+        assert str(raised.value).startswith(f"{tmp_path / name}: ")
 
 
 WITHOUT_TORCH = """
@@ -146,7 +170,7 @@ print(len(rows), "predicted")
 
 
 def place_example(folder):
-    """Put an exported model, the example file's sequences and PyTorch's predictions into a folder."""
+    """Write exported models, the sequences of an example file and PyTorch's predictions."""
     rows = read_file(VOWELS).sequences
     arrays = [rows.batch(torch.tensor([i])).x[0].numpy() for i in range(len(rows))]
     model, path = exported(
@@ -165,7 +189,8 @@ def place_example(folder):
 def test_neither_torch_nor_lightning_is_imported(tmp_path, run_apart):
     n = place_example(tmp_path)
     result = run_apart("-c", WITHOUT_TORCH, cwd=tmp_path, module=None)
-    assert (result.code, result.err) == (0, "") and result.out == f"{n} predicted\n"
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"{n} predicted\n"
 
 
 @pytest.mark.slow

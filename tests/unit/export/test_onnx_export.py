@@ -12,12 +12,13 @@ import pytest
 import torch
 from networks import network
 
-from lightning_rnn import SequenceClassifier, SequenceNetwork
+from lightning_rnn import SequenceClassifier, SequenceNetwork, export_onnx
 from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
-from lightning_rnn.export.onnx_export import PROVEN, TOLERANCE, TRACED, export_onnx
+from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SIZES
 from lightning_rnn.models import recurrent as cells_module
+from lightning_rnn.padding import Padding
 
 BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
 CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
@@ -39,7 +40,7 @@ def check(path, streaming, cell, num_layers, bidirectional, pooling, stem, num_c
     }
     net = network(num_classes=num_classes, dropout=0.3, **options)
     rows = export_onnx(net, path, class_names=["a", "b", "c"][:num_classes], streaming=streaming)
-    assert [row[:2] for row in rows] == list(PROVEN)
+    assert [(row.batch_size, row.num_steps) for row in rows] == list(VERIFIED_SIZES)
     assert all(max(row.logits, row.probability) <= 1e-5 and row.labels == 0 for row in rows)
     assert net.training  # as it was given
 
@@ -57,9 +58,11 @@ def test_every_network(combination, num_classes, tmp_path):
 
 
 def test_the_proof_leaves_the_traced_size_and_asks_enough():
-    assert TRACED not in PROVEN and len(PROVEN) >= 6 and TOLERANCE == 1e-5
-    assert TRACED[0] not in {batch for batch, _ in PROVEN}
-    assert sum(steps != TRACED[1] for _, steps in PROVEN) >= 6
+    assert TRACED_SIZE not in VERIFIED_SIZES
+    assert len(VERIFIED_SIZES) >= 6
+    assert TOLERANCE == 1e-5
+    assert TRACED_SIZE[0] not in {batch for batch, _ in VERIFIED_SIZES}
+    assert sum(steps != TRACED_SIZE[1] for _, steps in VERIFIED_SIZES) >= 6
 
 
 def ignores_padding(self, x, lengths):
@@ -67,25 +70,27 @@ def ignores_padding(self, x, lengths):
 
 
 def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
-    """Each defect is one that was met in exporters: a frozen axis, padding that counts, weights of another model."""
+    """Defects known from exporters: a frozen axis, padding that counts, another model's weights."""
     net, path = network(), tmp_path / "model.onnx"
     path.write_bytes(b"the file before")
-    trace = export_module._trace
+    trace = export_module.trace
 
     def traced_with(target, name, broken):
-        def broken_trace(*args):
+        def broken_trace(traced, *, streaming):
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, broken)
-                return trace(*args)
+                return trace(traced, streaming=streaming)
 
         return broken_trace
 
-    def other_weights(_, streaming):
-        return trace(network(cell="gru"), streaming)
+    def other_weights(_, *, streaming):
+        return trace(network(cell="gru"), streaming=streaming)
 
     def last_of_the_traced(x, lengths):
         return (
-            x[:, TRACED[1] - 1] if torch.jit.is_tracing() else x[torch.arange(len(x)), lengths - 1]
+            x[:, TRACED_SIZE[1] - 1]
+            if torch.jit.is_tracing()
+            else x[torch.arange(len(x)), lengths - 1]
         )
 
     for broken, found in (
@@ -100,7 +105,7 @@ def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
         (traced_with(cells_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
         (other_weights, "not compute what PyTorch computes"),
     ):
-        monkeypatch.setattr(export_module, "_trace", broken)
+        monkeypatch.setattr(export_module, "trace", broken)
         with pytest.raises(ExportError, match=found):
             export_onnx(net, path, class_names=["a", "b", "c"])
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -109,17 +114,17 @@ def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
 
 def test_a_difference_of_one_weight_is_caught(tmp_path, monkeypatch):
     net = network(cell="lstm")
-    trace = export_module._trace
+    trace = export_module.trace
 
-    def slightly_off(traced, streaming):
+    def slightly_off(traced, *, streaming):
         with torch.no_grad():
             traced.head.weight[0, 0] += 2e-3
             try:
-                return trace(traced, streaming)
+                return trace(traced, streaming=streaming)
             finally:
                 traced.head.weight[0, 0] -= 2e-3
 
-    monkeypatch.setattr(export_module, "_trace", slightly_off)
+    monkeypatch.setattr(export_module, "trace", slightly_off)
     for streaming in (False, True):
         with pytest.raises(ExportError):
             export_onnx(
@@ -129,18 +134,18 @@ def test_a_difference_of_one_weight_is_caught(tmp_path, monkeypatch):
 
 def test_a_wrong_decision_is_caught(tmp_path, monkeypatch):
     net = network(num_classes=2)
-    trace = export_module._trace
+    trace = export_module.trace
 
-    def other_threshold(traced, streaming):
+    def other_threshold(traced, *, streaming):
         traced.decision.threshold.fill_(0.5)
         try:
-            return trace(traced, streaming)
+            return trace(traced, streaming=streaming)
         finally:
             traced.decision.threshold.fill_(0.45)
 
     net.decision.set(1.0, 0.45)
     torch.nn.init.zeros_(net.head.bias)
-    monkeypatch.setattr(export_module, "_trace", other_threshold)
+    monkeypatch.setattr(export_module, "trace", other_threshold)
     with pytest.raises(ExportError):
         export_onnx(net, tmp_path / "model.onnx", class_names=["a", "b"])
 
@@ -153,8 +158,39 @@ def test_a_network_of_nan_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_number_of_names_is_checked(tmp_path):
+    for names, message in (
+        ({"class_names": ["a", "b"]}, r"^class_names: expected 3 names, got \['a', 'b'\]$"),
+        ({"class_names": ["a", "b", "c"], "feature_names": ["p"]}, "^feature_names: expected 2"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            export_onnx(network(), tmp_path / "model.onnx", **names)
+
+
+def test_the_random_state_stays(tmp_path):
+    net = network()
+    before = torch.get_rng_state()
+    export_onnx(net, tmp_path / "model.onnx", class_names=["a", "b", "c"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@torch.inference_mode()
+def test_completed_positions():
+    """A position is completed if further steps do not change the stem's output there."""
+    stem = network(stem="conv").stem.eval()
+    x = torch.randn(8, 80, 2)
+    whole, _ = stem(x, Padding(torch.full((8,), 80)))
+    for steps in range(1, 61):
+        outputs, _ = stem(x[:, :steps], Padding(torch.full((8,), steps)))
+        completed = int(steps_module.completed_positions(torch.tensor(steps)))
+        assert 1 <= outputs.shape[1] - completed <= 3
+        changes = (outputs - whole[:, : outputs.shape[1]]).abs().amax((0, 2))
+        assert (changes[:completed] < 1e-6).all()
+        assert changes[completed] > 1e-4
+
+
 def test_a_two_way_network_takes_no_steps(tmp_path):
-    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
+    with pytest.raises(OptionError, match="bidirectional: expected False for streaming, got True"):
         export_onnx(
             network(bidirectional=True),
             tmp_path / "m.onnx",
@@ -164,11 +200,14 @@ def test_a_two_way_network_takes_no_steps(tmp_path):
 
 
 def test_the_stem_as_the_step_knows_it(tmp_path):
-    """`steps` has the convolutions' sizes in its constants."""
+    """`step_network` has the convolutions' sizes in its constants."""
     net = network(stem="conv")
     sizes = {(c.kernel_size, c.stride, c.padding) for c in net.stem.convs}
-    assert sizes == {((9,), (2,), (4,))} and len(net.stem.convs) == 2
-    assert steps_module.SPAN == 9 + 2 * (9 + 2 * 3 - 1)
+    assert sizes == {((9,), (2,), (4,))}
+    assert len(net.stem.convs) == 2
+    assert steps_module.WINDOW == 9 + 2 * (9 + 2 * 3 - 1)
+    assert steps_module.REACH == 4 + 2 * 4
+    assert steps_module.STRIDE == 2 * 2
 
 
 # the command
@@ -179,8 +218,9 @@ def test_export_writes_a_proven_file(trained, run_ok):
     path = Path("lightning_logs/version_0/model.onnx")
     assert len(
         re.findall(r"^ +\d+ +\d+ +\S+e-\d+|^ +\d+ +\d+ +0.0e\+00", out, flags=re.MULTILINE)
-    ) == len(PROVEN)
-    assert str(path) in out and str(BEST) in out
+    ) == len(VERIFIED_SIZES)
+    assert str(path) in out
+    assert str(BEST) in out
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(path)
     assert [(i.name, i.shape, i.type) for i in session.get_inputs()] == [
@@ -193,7 +233,8 @@ def test_export_writes_a_proven_file(trained, run_ok):
         ("logits", ["B"], "tensor(float)"),
     ]
     facts = json.loads(session.get_modelmeta().custom_metadata_map["lightning_rnn"])
-    assert facts["class_names"] == ["negative", "positive"] and facts["num_features"] == 1
+    assert facts["class_names"] == ["negative", "positive"]
+    assert facts["num_features"] == 1
     assert (facts["temperature"], facts["threshold"], facts["streaming"]) == (1.0, 0.5, False)
 
 
@@ -232,7 +273,8 @@ def test_export_refuses(trained, run):
 
 def test_export_without_a_run(empty, run):
     result = run("export")
-    assert result.code == 1 and "no run with a checkpoint" in result.err
+    assert result.code == 1
+    assert "no run with a checkpoint" in result.err
     assert not list(empty.iterdir())
 
 
@@ -241,6 +283,4 @@ def test_a_missing_package_is_named(missing, trained, run, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, missing, None)
     result = run("export")
     assert result.code == 2
-    assert (
-        f"{missing} is not installed; pip install 'lightning_rnn[export]' brings it" in result.err
-    )
+    assert f"{missing} is not installed; run: pip install 'lightning_rnn[export]'" in result.err

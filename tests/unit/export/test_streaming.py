@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn import StreamingClassifier
+from lightning_rnn import StreamingClassifier, export_onnx
 from lightning_rnn.errors import DataError, OptionError
-from lightning_rnn.export.onnx_export import export_onnx
 
 COMBINATIONS = list(
     product(
@@ -26,7 +25,7 @@ def network(**options):
 
 @torch.inference_mode()
 def whole(net, x):
-    """Return the probabilities after each step of one sequence (T, F), each from the whole sequence so far."""
+    """Return the probabilities after each step of a sequence (T, F), from the sequence so far."""
     steps = len(x)
     logits = net(torch.from_numpy(x).expand(steps, -1, -1), torch.arange(1, steps + 1))
     return net.decision.probabilities(logits).numpy()
@@ -91,7 +90,7 @@ def test_nothing_is_lost_over_thousands_of_steps(cell, pooling):
         np.testing.assert_allclose(
             found, net.decision.probabilities(logits).numpy(), rtol=0, atol=1e-6
         )
-        memory = sum(part.nbytes for part in stream._state)
+        memory = sum(part.nbytes for part in stream._state.values())
         assert size in (None, memory)  # constant
         size = memory
 
@@ -102,25 +101,37 @@ def test_what_cannot_be_taken_changes_nothing():
     first = np.ones((1, 2), np.float32)
     stream.update(["a"], first)
     for ids, x, message in (
-        (["a", "a"], np.ones((2, 2)), "all different"),
-        (["a", "b"], np.ones((1, 2)), "found 2 for 1"),
-        ([], np.ones((0, 2)), "found 0"),
-        (["b", "a"], [[1.0, 2.0], [1.0, np.inf]], r"x\[1\]: found an infinite value"),
-        (["a"], np.ones((1, 3)), r"x\[0\]: found shape \(1, 3\)"),
-        (["a"], [np.ones((0, 2))], r"x\[0\]: found shape \(0, 2\)"),
-        (["a"], [["x", "y"]], "accepted are numbers"),
+        (["a", "a"], np.ones((2, 2)), "got 2, 1 of them different, for 2 sequences$"),
+        (["a", "b"], np.ones((1, 2)), "got 2, 2 of them different, for 1 sequences$"),
+        ([], np.ones((0, 2)), "^ids: expected one different id for each sequence, got 0, "),
+        (
+            ["b", "a"],
+            [[1.0, 2.0], [1.0, np.inf]],
+            r"^x\[1\]: expected finite .*, got an infinite value$",
+        ),
+        (["a"], np.ones((1, 3)), r"^x\[0\]: expected shape .*, got \(1, 3\)$"),
+        (["a"], [np.ones((0, 2))], r"^x\[0\]: expected shape .*, got \(0, 2\)$"),
+        (["a"], [["x", "y"]], "expected numbers, got dtype"),
         (
             ["a"],
             [[[1, 2], [3]]],
-            r"^x\[0\]: found nested lists of different lengths, accepted is a table$",
+            r"^x\[0\]: expected a rectangular array, got nested lists of different lengths$",
         ),
-        (["a", "b"], [[1, 2], [1, [2]]], r"^x\[1\]: found nested lists of different lengths"),
-        (np.array([], dtype=str), np.ones((0, 2)), "found 0"),
+        (
+            ["a", "b"],
+            [[1, 2], [1, [2]]],
+            r"^x\[1\]: expected a rectangular array, got nested lists of different lengths",
+        ),
+        (
+            np.array([], dtype=str),
+            np.ones((0, 2)),
+            "^ids: expected one different id for each sequence, got 0, ",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             stream.update(ids, x)
     for unknown in (["z"], np.array(["z"])):
-        with pytest.raises(DataError, match=r"^ids: 'z' is not known$"):
+        with pytest.raises(DataError, match=r"^ids: expected a sequence that has begun, got 'z'$"):
             stream.forget(unknown)
     assert len(stream) == 1
     np.testing.assert_allclose(
@@ -141,15 +152,26 @@ def test_ids_may_be_an_array():
         assert len(stream) == 2
 
 
+def test_names_and_description(nets):
+    net, file = nets
+    stream = StreamingClassifier(file)
+    stream.update(["p", "q"], np.ones((2, 2)))
+    expected = "StreamingClassifier(num_features=2, class_names=['a', 'b', 'c'], sequences=2)"
+    assert repr(stream) == expected
+    assert StreamingClassifier(net).class_names == ["0", "1", "2"]
+
+
 def test_two_way_models_are_refused():
-    with pytest.raises(OptionError, match="bidirectional: found True, accepted is false"):
+    with pytest.raises(OptionError, match="bidirectional: expected False for streaming, got True"):
         StreamingClassifier(network(bidirectional=True))
 
 
 def test_a_file_of_whole_sequences_is_refused(tmp_path):
     file = tmp_path / "model.onnx"
     export_onnx(network(), file, class_names=["a", "b", "c"])
-    with pytest.raises(DataError, match="takes whole sequences"):
+    with pytest.raises(
+        DataError, match="for single steps written by export_onnx, got a file for whole sequences"
+    ):
         StreamingClassifier(file)
 
 
