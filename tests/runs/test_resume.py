@@ -234,7 +234,7 @@ def test_another_content_of_the_training_file_is_refused(empty, run_ok, refused,
     head, data = Path("train.ts").read_text().split("@data")
     Path("train.ts").write_text(f"{head}@data{data.replace('-0.7', '-0.6')}")
     message = refused("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3, code=1)
-    assert "the train sequences are not those of the checkpoint" in message
+    assert "train data: expected the sequences that the checkpoint was trained with" in message
     assert LAST.read_bytes() == before
 
 
@@ -424,7 +424,7 @@ def test_a_run_on_a_users_own_data_module_goes_on(empty, run_ok, refused, monkey
         "--data: found 'SyntheticDataModule', accepted is 'the class that it was trained with'"
         in err
     )
-    assert "the train sequences are not those of the checkpoint" in refused(
+    assert "train data: expected the sequences that the checkpoint was trained with" in refused(
         *trusted, "--data.seed", 9, code=1
     )
 
