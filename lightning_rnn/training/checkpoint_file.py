@@ -138,7 +138,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if not zipfile.is_zipfile(path):  # the older format is a bare pickle
             raise ValueError("not a zip archive")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, depending on the damage
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from None
@@ -155,7 +155,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             entry = content[name]
             settings = entry.get("settings") if isinstance(entry, dict) else None
             _check_arguments(path, name, settings, data_class)
-    return content
+    return dict(content)
 
 
 def _check_arguments(path: Path, entry: str, settings: Any, owner: type) -> None:
