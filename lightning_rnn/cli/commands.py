@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lightning_rnn.cli.parser import PROGRAM, Parser, own_error_behind, with_flags
 from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
@@ -44,7 +45,7 @@ def pack(
     """
     from lightning_rnn.data.pack import pack as pack_file
 
-    pack_file(
+    sequences = pack_file(
         input=input,
         output=output,
         label_column=label_column,
@@ -55,6 +56,7 @@ def pack(
         require_labels=require_labels,
         overwrite=overwrite,
     )
+    print(f"{len(sequences)} sequences of {sequences.num_features} features written to {output}")
 
 
 def inspect(*, data: SequenceDataModule) -> None:
@@ -66,9 +68,7 @@ def inspect(*, data: SequenceDataModule) -> None:
     Raises:
         DataError: If the data cannot be used.
     """
-    from lightning_rnn.data.report import inspect as describe
-
-    describe(data=data)
+    print(describe(data))
 
 
 def export(

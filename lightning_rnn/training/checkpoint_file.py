@@ -106,7 +106,7 @@ class CheckpointFile:
                 self._compare("data", class_name, stored)
             names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
         elif class_name == self.data_class:
-            names = set(DATA_MODULES[class_name].pinned)
+            names = set(DATA_MODULES[class_name].identity_settings)
             hint = "; allow_data_change=True accepts the difference"
         else:
             return

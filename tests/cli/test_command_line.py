@@ -20,6 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModule, __version__
 from lightning_rnn.__main__ import main
+from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS
 from lightning_rnn.cli.request import COMMANDS
 
@@ -95,7 +96,7 @@ def test_fit_prints_a_line_for_each_epoch(trained):
 
 
 def test_epoch_lines_are_the_epochs_own_numbers(trained, run_ok):
-    """The last epoch's validation numbers are those that `validate` finds for the last checkpoint."""
+    """`validate` finds the validation numbers of the last epoch for the last checkpoint."""
     line = epoch_lines((trained / "fit.txt").read_text())[-1]
     out = run_ok("validate", "--ckpt_path", LAST)
     found = {
@@ -586,6 +587,24 @@ def test_fit_goes_on_from_a_checkpoint_with_its_settings(trained, run_ok):
     assert content["hyper_parameters"] == before
 
 
+def test_typed_settings_win_over_the_checkpoint_in_a_run(trained, run_ok):
+    """Contract with Lightning: it takes no setting from a checkpoint that is not in its config."""
+    run_ok("fit", "--ckpt_path", LAST, "--model.lr", 0.25, "--trainer.max_epochs", 3)
+    assert load(LAST)["hyper_parameters"]["lr"] == 0.25
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert (config["model"]["lr"], config["ckpt_path"]) == (0.25, str(LAST.absolute()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_lightning_calls_the_method_of_the_command(trained, run_ok, monkeypatch, command):
+    """Contract with Lightning: a method of the CLI takes the place of the Trainer's."""
+    calls = []
+    monkeypatch.setattr(CommandLine, command, lambda self, **objects: calls.append(objects))
+    run_ok(command, "--ckpt_path", BEST)
+    [objects] = calls
+    assert objects.keys() == {"model", "datamodule"}
+
+
 @pytest.mark.parametrize("words", [("--data", "FileDataModule"), ("--data=FileDataModule",)])
 def test_another_data_class_inherits_nothing(trained, run_ok, words):
     data = printed_config(run_ok, "predict", "--ckpt_path", BEST, *words)["data"]
@@ -598,7 +617,7 @@ def test_another_data_class_inherits_nothing(trained, run_ok, words):
 
 
 def test_configs_laid_over_each_other_count_as_one(trained, run_ok):
-    """Neither the folder of the runs nor the data class is lost to a later file that speaks of something else."""
+    """A later file that says nothing about root folder and data class leaves them as they are."""
     Path("lightning_logs").rename("moved")
     Path("runs").mkdir()
     Path("moved").rename("runs/lightning_logs")
@@ -654,10 +673,7 @@ def test_another_architecture_is_refused(trained, run, command, name, typed, sto
 def test_continuing_with_other_data_is_refused(trained, run):
     code, _, err = run("fit", "--ckpt_path", BEST, "--data.seed", 6)
     assert code == 2
-    assert (
-        err
-        == f"lightning_rnn: error: --data.seed: expected 5 as in {BEST.absolute()}, got 6\n"
-    )
+    assert err == f"lightning_rnn: error: --data.seed: expected 5 as in {BEST.absolute()}, got 6\n"
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "fit"])
