@@ -92,7 +92,7 @@ def export(
         OptionError: If the output exists, the model is bidirectional and streaming is set, or a
             package is missing.
     """
-    from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx, table
+    from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx, comparison_table
 
     if ckpt_path is None:
         run = newest_checkpoint(Path("."), ("best.ckpt",))
@@ -114,7 +114,7 @@ def export(
         feature_names=model.schema.feature_names,
         streaming=streaming,
     )
-    print(table(comparisons))
+    print(comparison_table(comparisons))
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
