@@ -40,7 +40,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,  # the first validation comes soon enough
     "use_distributed_sampler": False,  # the loaders know their rank
 }
-CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # callbacks with options, by group
+CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by group
     "fit": {
         "checkpoint": Checkpoints,
         "figures": Figures,
@@ -48,8 +48,6 @@ CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # callbacks with options, b
         "calibrate": Calibrate,
     },
     "validate": {"calibrate": Calibrate},
-    "test": {},
-    "predict": {},
 }
 FROM_DATA = {  # arguments of the model that fit takes from the data module, and its attributes
     "input_size": "num_features",
@@ -96,6 +94,9 @@ class CommandLine(LightningCLI):
         self.run = run
         self.interrupts = interrupts
         self.options: dict[str, Any] = {}  # all options of the command, once they are parsed
+        self.loading: dict[str, Any] = {"weights_only": True, "ckpt_path": None}
+        if run is not None:
+            self.loading["ckpt_path"] = str(run.path)
         command_kwargs = {"description": COMMANDS[self.command]}
         try:
             super().__init__(
@@ -129,7 +130,7 @@ class CommandLine(LightningCLI):
         """Add all other options, in the order of the help, and the defaults from the checkpoint."""
         parser.add_lightning_class_args(SequenceClassifier, "model")
         parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
-        for group, callback in CALLBACKS[self.command].items():
+        for group, callback in CALLBACKS.get(self.command, {}).items():
             parser.add_lightning_class_args(callback, group)
         if self.command == "fit":
             for argument, attribute in FROM_DATA.items():
@@ -166,7 +167,7 @@ class CommandLine(LightningCLI):
         self.options = config.as_dict()
         seed = self.options["seed_everything"]
         check(0 <= seed < 2**32, "seed_everything", seed, f"an integer from 0 to {2**32 - 1}")
-        for group in ("model", "data", "trainer", *CALLBACKS[self.command]):
+        for group in ("model", "data", "trainer", *CALLBACKS.get(self.command, ())):
             value = self.options.get(group, {})
             check(isinstance(value, dict), group, value, "settings by name")
 
@@ -187,7 +188,7 @@ class CommandLine(LightningCLI):
             if name.endswith("_path") and isinstance(value, str):  # for config.yaml in any folder
                 data["init_args"][name] = os.path.abspath(value)
         if self.run is not None:
-            config["ckpt_path"] = str(self.run.path)
+            config["ckpt_path"] = self.loading["ckpt_path"]
             self._check_against(self.run)
 
     def _check_against(self, run: CheckpointFile) -> None:
@@ -206,8 +207,8 @@ class CommandLine(LightningCLI):
         torch.set_float32_matmul_precision(self.options["matmul_precision"])
         if self.run is not None:
             self.run.restore(self.model)
-        schema = None if self.command == "fit" else self.model.schema
-        self.datamodule.load(self.command, schema)
+        known_schema = None if self.command == "fit" else self.model.schema
+        self.datamodule.load(self.command, known_schema)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""
@@ -230,26 +231,23 @@ class CommandLine(LightningCLI):
         kwargs["plugins"] = [*_as_list(chosen["plugins"]), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
         launched = launched_world()
-        if launched is not None and trainer.world_size != math.prod(launched):
-            got = f"{trainer.world_size} in the Trainer"
-            raise OptionError(f"expected {math.prod(launched)} processes as launched, got {got}")
+        if launched is not None:
+            size = math.prod(launched)
+            check(
+                trainer.world_size == size, "world size", trainer.world_size, f"{size} as launched"
+            )
         return trainer
 
     def _logger(self, root: str) -> TensorBoardLogger | Literal[False]:
         """Return the logger whose folder is the run folder; False if the command logs nothing."""
-        is_fit = self.command == "fit"
-        if is_fit and (self.run is None or not self.run.is_in_run_folder):
-            return TensorBoardLogger(root, default_hp_metric=False)
-        if self.run is None or self.command == "predict":
+        if self.command == "predict":
             return False
+        if self.run is None or (self.command == "fit" and not self.run.is_in_run_folder):
+            return TensorBoardLogger(root, default_hp_metric=False)
         folder = self.run.run_folder
-        return TensorBoardLogger(
-            folder.parent,
-            "",
-            folder.name,
-            default_hp_metric=False,
-            purge_step=self.run.step if is_fit else None,  # hides events after the checkpoint
-        )
+        purge_step = self.run.step if self.command == "fit" else None  # hides later events
+        settings: dict[str, Any] = {"default_hp_metric": False, "purge_step": purge_step}
+        return TensorBoardLogger(folder.parent, "", folder.name, **settings)
 
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
@@ -277,27 +275,23 @@ class CommandLine(LightningCLI):
 
     def fit(self, **objects: Any) -> None:
         """Train."""
-        self.trainer.fit(**objects, **self._loading())
+        self.trainer.fit(**objects, **self.loading)
 
     def validate(self, **objects: Any) -> None:
         """Evaluate on the validation split."""
-        self.trainer.validate(**objects, **self._loading())
+        self.trainer.validate(**objects, **self.loading)
 
     def test(self, **objects: Any) -> None:
         """Evaluate on the test split; `TestMetricsFile` prints the metrics."""
-        self.trainer.test(**objects, verbose=False, **self._loading())
+        self.trainer.test(**objects, verbose=False, **self.loading)
 
     def predict(self, **objects: Any) -> None:
         """Predict; `PredictionsFile` writes the predictions."""
-        self.trainer.predict(**objects, return_predictions=False, **self._loading())
-
-    def _loading(self) -> dict[str, Any]:
-        path = None if self.run is None else str(self.run.path)
-        return {"ckpt_path": path, "weights_only": True}
+        self.trainer.predict(**objects, return_predictions=False, **self.loading)
 
 
 def _as_list(chosen: Any) -> list[Any]:
     """Return the values of an option that takes one, several or none."""
-    if chosen is None:
-        return []
-    return list(chosen) if isinstance(chosen, list) else [chosen]
+    if isinstance(chosen, list):
+        return list(chosen)
+    return [] if chosen is None else [chosen]

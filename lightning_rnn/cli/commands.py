@@ -1,62 +1,29 @@
 """Commands that are no method of the Trainer: functions whose arguments are the options."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from lightning_rnn.cli.parser import PROGRAM, Parser, own_error_behind, with_flags
 from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
+from lightning_rnn.export.onnx_export import TOLERANCE, comparison_table, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.run_folder import newest_checkpoint
 
 
-def pack(
-    *,
-    input: str,
-    output: str,
-    label_column: str = "label",
-    id_column: str | None = None,
-    time_column: str | None = None,
-    group_column: str | None = None,
-    feature_columns: list[str] | None = None,
-    require_labels: bool = True,
-    overwrite: bool = False,
-) -> None:
-    """Convert a data file of any size to a folder that training reads batch by batch from disk.
-
-    Args:
-        input: File of sequences, of any format that training reads.
-        output: Folder to write.
-        label_column: Column of the class, in CSV and Parquet files.
-        id_column: Column that identifies the sequence, in files with one row per time step; if not
-            given, each row is a sequence.
-        time_column: Column by which the rows of a sequence are sorted; if not given, the rows keep
-            their order.
-        group_column: Column of groups that a split keeps together.
-        feature_columns: Columns of the features; if not given, all other columns.
-        require_labels: Whether a missing label is an error; if false, the folder has no labels.
-        overwrite: Whether to replace a folder that pack has written.
-
-    Raises:
-        DataError: If the file cannot be used.
-        OptionError: If the output exists and may not be replaced.
-    """
-    from lightning_rnn.data.pack import pack as pack_file
-
-    sequences = pack_file(
-        input=input,
-        output=output,
-        label_column=label_column,
-        id_column=id_column,
-        time_column=time_column,
-        group_column=group_column,
-        feature_columns=feature_columns,
-        require_labels=require_labels,
-        overwrite=overwrite,
+@wraps(pack_file)
+def pack(**options: Any) -> None:
+    """Pack a file; arguments and documentation are those of the function of the data module."""
+    sequences = pack_file(**options)
+    print(
+        f"{len(sequences)} sequences of {sequences.num_features} features written to "
+        f"{options['output']}"
     )
-    print(f"{len(sequences)} sequences of {sequences.num_features} features written to {output}")
 
 
 def inspect(*, data: SequenceDataModule) -> None:
@@ -92,8 +59,6 @@ def export(
         OptionError: If the output exists, the model is bidirectional and streaming is set, or a
             package is missing.
     """
-    from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx, comparison_table
-
     if ckpt_path is None:
         run = newest_checkpoint(Path("."), ("best.ckpt",))
     else:

@@ -1,10 +1,10 @@
 """From the arguments of the program to its exit code."""
 
 import logging
+import re
 import sys
 import traceback
 import warnings
-from functools import partial
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -28,17 +28,11 @@ SILENCED_WARNINGS = (
     # an evaluation needs none of the callbacks of the training
     "Be aware that when using `ckpt_path`, callbacks used to create",
 )
-SILENCED_MESSAGES = {  # by logger; the lines that this package prints say the same
-    "lightning.pytorch.utilities.rank_zero": (
-        "💡 Tip",
-        "TPU available",
-        "GPU available: False",
-        "Restor",
-        "Loaded model",
-        "`Trainer.fit` stopped",
-    ),
-    "lightning.fabric.utilities.seed": ("Seed set", "[rank:"),
-}
+SILENCED_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
+SILENCED_MESSAGES = re.compile(  # the lines that this package prints say the same
+    r"💡 Tip|TPU available|GPU available: False|Restor|Loaded model|`Trainer.fit` stopped"
+    r"|Seed set|\[rank:"
+)
 
 
 def run(args: list[str]) -> int:
@@ -70,24 +64,26 @@ def run(args: list[str]) -> int:
 
 def _print_error(error: Exception) -> None:
     rank = process_rank()
-    where = f" (rank {rank})" if rank else ""
+    prefix = f"{PROGRAM}: error"
+    if rank > 0:
+        prefix += f" (rank {rank})"
     text = " ".join(str(error).split())
-    print(f"{PROGRAM}: error{where}: {text}", file=sys.stderr)
+    print(f"{prefix}: {text}", file=sys.stderr)
 
 
 def _silence() -> None:
     for message in SILENCED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    for name, texts in SILENCED_MESSAGES.items():
-        logging.getLogger(name).addFilter(partial(_has_none_of, texts))
+    for name in SILENCED_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
 
 
-def _has_none_of(texts: tuple[str, ...], record: logging.LogRecord) -> bool:
-    return not any(text in record.getMessage() for text in texts)
+def _is_news(record: logging.LogRecord) -> bool:
+    return SILENCED_MESSAGES.search(record.getMessage()) is None
 
 
 def _run_command(args: list[str], interrupts: Interrupts) -> None:
-    name = args[0] if args else None
+    name = next(iter(args), "")
     if name in ("-h", "--help"):
         print(_program_help())
     elif name in EXTRA_COMMANDS:
@@ -99,9 +95,8 @@ def _run_command(args: list[str], interrupts: Interrupts) -> None:
             request = request.with_config_of(run)
         CommandLine(request, run, interrupts)
     else:
-        got = "nothing" if name is None else repr(name)
         names = ", ".join((*COMMANDS, *EXTRA_COMMANDS))
-        raise OptionError(f"expected one of {names}, got {got}", name="command")
+        raise OptionError(f"expected one of {names}, got {name!r}", name="command")
 
 
 def _program_help() -> str:

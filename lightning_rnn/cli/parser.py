@@ -49,15 +49,7 @@ class Parser(LightningArgumentParser):
     """A parser that raises an `OptionError` for arguments that it does not accept."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise an error.
-
-        Args:
-            message: Message of jsonargparse, often of several lines.
-            ex: Exception behind it.
-
-        Raises:
-            OptionError: Always.
-        """
+        """Raise an `OptionError` in place of exiting."""
         raise parse_error(message)
 
 
@@ -86,42 +78,47 @@ def parse_error(message: str) -> OptionError:
     key = re.match(r'Parser key "([^"]*)":?', message)
     if key is None:
         return OptionError(message)
-    name = f"--{key[1]}"
+    flag = f"--{key[1]}"
     nested = re.search(r"^ *- --([\w.]+): (.*)$", message, re.MULTILINE)
-    if nested is None:
-        return OptionError(_expected_and_got(message[key.end() :], name), name=name)
-    # raised by the parser of a class that is the value of this option
-    text = nested[2]
-    if name == "--data" and text == "unknown option":
+    if nested:
+        return _nested_error(flag, nested[1], nested[2])
+    expected = _expected_types(message, flag)
+    if not expected:
+        reasons = re.findall(r"^ *- (?!Expected|Does not)(.*)$", message, re.MULTILINE)
+        return OptionError("; ".join(reasons) or message[key.end() :], name=flag)
+    return OptionError(f"expected {' or '.join(expected)}{_got(message)}", name=flag)
+
+
+def _nested_error(flag: str, name: str, text: str) -> OptionError:
+    """Describe an error of the parser of a class that is the value of the flag."""
+    if flag == "--data" and text == "unknown option":
         text = f"unknown for this data module; give --data {DATA_CLASSES} before its options"
-    return OptionError(text, name=f"{name}.{nested[1]}")
+    return OptionError(text, name=f"{flag}.{name}")
 
 
-def _expected_and_got(text: str, name: str) -> str:
-    """Join the types that jsonargparse has tried."""
-    tried = re.findall(r"Expected (?:an? )?(.*?)(?:\. Got value: .*)?$", text, re.MULTILINE)
-    types = [_type_name(kind, name) for kind in tried if not re.search("NoneType|^path but", kind)]
-    types += re.findall(r"does not correspond to (a subclass of \w+)", text)
-    if "Unable to load config" in text:
-        types.append("settings by name")
-    value = re.search(
-        r"(?:[tn] value: |path string: |load config )(?!NestedArg|Namespace)(.*)", text
-    )
-    if not types:
-        reasons = re.findall(r"^    ?- (?!Expected)(.*)$", text, re.MULTILINE)
-        return "; ".join(reasons) or text
-    got = "" if value is None else f", got {value[1].strip(chr(39))!r}"
-    return f"expected {' or '.join(dict.fromkeys(types))}{got}"
+def _expected_types(message: str, flag: str) -> list[str]:
+    """Return the types that jsonargparse has tried, in words; None and paths go without saying."""
+    if "Unable to load config" in message:
+        return ["settings by name"]
+    expected = re.findall(r"does not correspond to (a subclass of \w+)", message)
+    for line in re.findall(r"Expected (?:an? )?(.*)$", message, re.MULTILINE):
+        kind = line.partition(". Got value: ")[0]
+        choices = re.match(r"(?:typing\.)?Literal\[(.*)\]", kind)
+        if choices:
+            words = choices[1].replace("'", "")
+            expected.append(f"one of {words}" if "," in words else words)
+        elif kind.startswith("dot import path string"):
+            expected.append(DATA_CLASSES if flag == "--data" else "the name of a class")
+        elif "NoneType" not in kind and not kind.startswith("path but"):
+            expected.append(re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind))
+    return list(dict.fromkeys(expected))
 
 
-def _type_name(kind: str, name: str) -> str:
-    if kind.startswith("dot import path string"):
-        return DATA_CLASSES if name == "--data" else "the name of a class"
-    choices = re.match(r"(?:typing\.)?Literal\[(.*)\]", kind)
-    if choices:
-        several = "one of " if "," in choices[1] else ""
-        return several + choices[1].replace("'", "")
-    return re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind)
+def _got(message: str) -> str:
+    value = re.search(r"(?:Got value: |Given value: |path string: |load config ')(.*)", message)
+    if value is None or value[1].startswith(("NestedArg(", "Namespace(")):
+        return ""
+    return f", got {value[1].removesuffix(chr(39))!r}"
 
 
 def own_error_behind(error: BaseException) -> LightningRNNError | None:
@@ -157,14 +154,10 @@ def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRN
 
 def _flags_by_name(options: dict[str, Any]) -> dict[str, str]:
     flags = {name: f"--{name}" for name in (*OWN_OPTIONS, *options)}
-    data = options.get("data")
-    data_settings = data.get("init_args") if isinstance(data, dict) else None
-    for group, settings in (
-        ("trainer", options.get("trainer")),
-        ("data", data_settings),
-        ("model", options.get("model")),
-    ):
+    for group in ("trainer", "data", "model"):
+        settings = options.get(group)
         if isinstance(settings, dict):
+            settings = settings.get("init_args", settings)
             flags |= {name: f"--{group}.{name}" for name in settings}
     return flags
 
@@ -176,6 +169,8 @@ def _replace_names(text: str, flags: dict[str, str]) -> str:
             return match[0]
         if value is None:
             return flags[name]
-        return f"{flags[name]} {value.lower() if value in ('True', 'False') else value}"
+        if value in ("True", "False"):
+            value = value.lower()
+        return f"{flags[name]} {value}"
 
     return NAME_IN_TEXT.sub(flag, text)

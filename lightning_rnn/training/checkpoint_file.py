@@ -51,7 +51,8 @@ class CheckpointFile:
     @property
     def data_settings(self) -> dict[str, Any]:
         """Arguments of the data module; empty for a class of the user's own."""
-        return {} if self.data_class is None else dict(self.content[self.data_class]["settings"])
+        entry = self.content.get(self.data_class, {})
+        return dict(entry.get("settings", {}))
 
     @property
     def is_in_run_folder(self) -> bool:
@@ -61,7 +62,9 @@ class CheckpointFile:
     @property
     def run_folder(self) -> Path:
         """Folder of the run; the folder of the file if it belongs to no run."""
-        return self.path.parent.parent if self.is_in_run_folder else self.path.parent
+        if self.is_in_run_folder:
+            return self.path.parent.parent
+        return self.path.parent
 
     def restore(self, model: SequenceClassifier) -> None:
         """Load the weights into a model.

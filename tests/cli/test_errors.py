@@ -238,7 +238,7 @@ def test_a_file_before_its_class(empty, refused, args):
 
 def test_file_data_without_a_file(empty, refused):
     message = refused("fit", "--data", "FileDataModule", code=2)
-    assert_tells(message, "--data.train_path: ", "nothing")
+    assert message == "--data.train_path: expected a file, got None"
 
 
 # config files
@@ -377,15 +377,15 @@ def test_unknown_extension(good, refused):
 @pytest.mark.parametrize(
     ("content", "tells"),
     [
-        ("t0,t1,label\n1,2,a\n1,2,3,b\n", ["line 3", "4 cells", "3 as in the header"]),
-        ("t0,t1,label\n1,2,a\n1,b\n", ["line 3", "2 cells"]),
+        ("t0,t1,label\n1,2,a\n1,2,3,b\n", ["line 3", "expected 3 cells as in the header, got 4"]),
+        ("t0,t1,label\n1,2,a\n1,b\n", ["line 3", "expected 3 cells as in the header, got 2"]),
         ("t0,t1,label\n1,2,a\nten,2,b\n", ["line 3", "'t0'", "'ten'", "finite"]),
         ("t0,t1,label\n1,2,a\n1,inf,b\n", ["line 3", "'t1'", "'inf'", "finite"]),
         ("t0,t1,label\n1,2,a\n1,1e300,b\n", ["line 3", "'t1'", "1e300", "finite"]),
         ("t0,t1,class\n1,2,3\n1,2,4\n", ["label_column", "'label'", "'class'"]),
-        ("t0,t1,label\n1,2,a\n1,2,\n", ["line 3", "no label"]),
-        ("t0,t1,label\n1,2,a\n1,2,a\n", ["one class only", "'a'"]),
-        ("t0,t1,label\n", ["no rows"]),
+        ("t0,t1,label\n1,2,a\n1,2,\n", ["line 3", "expected a label"]),
+        ("t0,t1,label\n1,2,a\n1,2,a\n", ["expected at least two classes, got only 'a'"]),
+        ("t0,t1,label\n", ["expected at least one row, got none"]),
         ("t0,t0,label\n1,2,a\n1,2,b\n", ["'t0'", "2 times"]),
     ],
 )
@@ -422,11 +422,11 @@ def test_columns_that_are_not_there(good, refused, make_long, option):
 @pytest.mark.parametrize(
     ("labels", "options", "tells"),
     [
-        ("a" * 10 + "b", [], ["train part", "class"]),
+        ("a" * 10 + "b", [], ["train split", "expected every class, got no sequence of class 'b'"]),
         (
             "ab",
             ["--data.val_fraction", 0.1, "--data.stratify", "false", "--data.test_fraction", 0.1],
-            ["part", "empty"],
+            ["train split", "expected at least one sequence, got none"],
         ),
     ],
 )
@@ -439,7 +439,10 @@ def test_splits_that_leave_too_little(good, refused, labels, options, tells):
 def test_no_validation_part(empty, run, run_ok, refused, tiny, command):
     run_ok("fit", *tiny, "--data.num_train", 64, "--data.num_val", 0)
     if command == "validate":
-        assert_tells(refused("validate", code=1), "there is no val part", "--data.num_val is 0")
+        assert_tells(
+            refused("validate", code=1),
+            "val data: expected sequences, got none: --data.num_val is 0",
+        )
     else:  # early stopping and the like need it, training does not
         run_ok("fit", *tiny, "--data.num_train", 64, "--data.num_val", 0)
 
@@ -450,7 +453,7 @@ def test_a_single_group_cannot_be_split(good, refused, make_long):
     message = refused(
         *fit_on(path, "--data.id_column", "id", "--data.group_column", "group"), code=1
     )
-    assert_tells(message, path, "val part", "empty")
+    assert_tells(message, path, "val split: expected at least one sequence, got none")
 
 
 def test_positive_class_that_is_not_there(good, refused):
@@ -489,8 +492,8 @@ def test_features_that_differ(trained_on_files, refused, make_long, part, change
     assert_tells(
         message,
         Path("other.csv").absolute(),
-        "features that differ",
-        "'z'" if change == "more" else "'a'",
+        "expected the features 'a', 'b', got",
+        "also 'z'" if change == "more" else "no feature 'a'",
     )
 
 
@@ -513,7 +516,9 @@ def test_no_test_part(good, run_ok, refused):
     run_ok(*fit_on(good("train.csv"), "--trainer.log_every_n_steps", 1))
     for command in ("test", "predict"):
         assert_tells(
-            refused(command, code=1), f"there is no {command} part", f"--data.{command}_path"
+            refused(command, code=1),
+            f"{command} data: expected sequences, got none",
+            f"--data.{command}_path",
         )
 
 
