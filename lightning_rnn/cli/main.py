@@ -23,7 +23,7 @@ SILENCED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # log_every_n_steps counts on over the end of an epoch
     r"The number of training batches \(\d+\) is smaller than the logging",
-    # the loaders repeat their batches as overfit_batches wants it
+    # the loaders repeat the same batches, as overfit_batches needs
     "You requested to overfit but enabled",
     # an evaluation needs none of the callbacks of the training
     "Be aware that when using `ckpt_path`, callbacks used to create",
@@ -96,7 +96,8 @@ def _run_command(args: list[str], interrupts: Interrupts) -> None:
         CommandLine(request, run, interrupts)
     else:
         names = ", ".join((*COMMANDS, *EXTRA_COMMANDS))
-        raise OptionError(f"expected one of {names}, got {name!r}", name="command")
+        got = repr(name) if name else "nothing"
+        raise OptionError(f"expected one of {names}, got {got}", name="command")
 
 
 def _program_help() -> str:

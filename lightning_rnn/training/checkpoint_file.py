@@ -51,8 +51,9 @@ class CheckpointFile:
     @property
     def data_settings(self) -> dict[str, Any]:
         """Arguments of the data module; empty for a class of the user's own."""
-        entry = self.content.get(self.data_class, {})
-        return dict(entry.get("settings", {}))
+        if self.data_class is None:
+            return {}
+        return dict(self.content[self.data_class]["settings"])
 
     @property
     def is_in_run_folder(self) -> bool:
