@@ -193,8 +193,8 @@ class SequenceDataModule(LightningDataModule):
                 splits.append(self._required(name))
         for sequences in splits:
             if sequences.num_features != self.num_features:
-                expected = f"{self.num_features} features, as the model"
-                raise DataError(f"data: expected {expected}, got {sequences.num_features}")
+                got = sequences.num_features
+                raise DataError(f"data: expected {self.num_features} features, got {got}")
         return splits
 
     def setup(self, stage: str) -> None:

@@ -68,7 +68,7 @@ class Sequences:
     """N sequences of different lengths, stored without padding.
 
     Trailing steps whose features are all NaN are cut off, except for the first step of a sequence;
-    any other NaN is a missing value. Selected sequences share the memory of the values.
+    any other NaN is a missing value. Selected sequences share the memory of all `values`.
 
     Args:
         values: (sum of T_i, F) real numbers, all sequences one after the other: a tensor,
@@ -80,9 +80,6 @@ class Sequences:
         offsets: (N,) int64, row of `values` at which each sequence starts, to share the values of
             other `Sequences`; None if the sequences follow each other.
         checked: Whether values are known to be finite and without steps to cut off.
-
-    Attributes:
-        values: (rows, F) float32 tensor or `DiskRows`; may have rows that belong to no sequence.
 
     Raises:
         DataError: If there is no sequence, a shape or dtype is wrong, a length is below 1, the
@@ -224,9 +221,7 @@ class Sequences:
         lengths = self.lengths[index]
         width = int(lengths.max())  # before the lengths are on an accelerator, which would wait
         is_full = int(lengths.min()) == width
-        y = _take(self.labels, index)
-        if y is not None:
-            y = y.to(self.device, non_blocking=True)
+        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
         first_rows = self.offsets[index].to(self.device, non_blocking=True)
         lengths = lengths.to(self.device, non_blocking=True)
         index = index.to(self.device, non_blocking=True)

@@ -129,6 +129,12 @@ def test_a_run_that_is_resumed_sees_what_an_uninterrupted_run_sees(options, tmp_
                 assert resumed_data.state_dict()["loader"] == data.state_dict()["loader"]
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true"])
+def test_precision(precision):
+    model, _ = fit(precision=precision, max_epochs=1)
+    assert len(model.trained) == 5
+
+
 def test_without_validation_data_the_trainer_stays_as_it_was():
     model = Recorder()
     bare = trainer(max_epochs=1)

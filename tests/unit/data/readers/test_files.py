@@ -292,8 +292,8 @@ X = np.ones((2, 3, 1))
             {"X": X, "lengths": [1, 2]},
             "X: found shape (2, 3, 1), accepted is (steps, F), because there is lengths",
         ),
-        ({"X": X[0], "lengths": [1, 1], "y": [1, 2]}, "lengths: they add up to 2 steps"),
-        ({"X": X[0], "lengths": [3, 0], "y": [1, 2]}, "lengths: sequence 1 has 0 steps"),
+        ({"X": X[0], "lengths": [1, 1], "y": [1, 2]}, "lengths: expected a sum of 3, "),
+        ({"X": X[0], "lengths": [3, 0], "y": [1, 2]}, "lengths: expected at least 1, got 0 for sequence 1"),
         ({"X": X[0], "lengths": [2**62] * 3}, f"lengths: found {2**62}, accepted is at most 3"),
         (
             {"X": X[0], "lengths": [1.0, 2.0]},
@@ -360,7 +360,7 @@ def test_npy_siblings(accepted, refused):
         ["g", "h"],
         ["5", "6"],
     )
-    assert "lengths: they add up to 5 steps" in refused("x.npy", npy(x, lengths=[2, 3]))
+    assert "got a sum of 5" in refused("x.npy", npy(x, lengths=[2, 3]))
     assert "x_lengths.npy: found 7, accepted is at most 6" in refused(
         "x.npy", npy(x, lengths=[7, 3])
     )
