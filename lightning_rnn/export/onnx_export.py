@@ -62,7 +62,7 @@ class _Graph(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         found = self.network(*inputs)
         logits, *state = found if isinstance(found, tuple) else (found,)
-        return self.decision.probabilities(logits), self.decision.decide(logits), logits, *state  # type: ignore[operator]
+        return self.decision.probabilities(logits), self.decision.predict(logits), logits, *state  # type: ignore[operator]
 
 
 def export_onnx(
@@ -135,7 +135,7 @@ def _prove(network: SequenceNetwork, path: Path) -> list[Comparison]:
         off_probability = float(
             (probability - network.decision.probabilities(expected)).abs().max()
         )
-        labels = int((label != network.decision.decide(logits)).sum())
+        labels = int((label != network.decision.predict(logits)).sum())
         rows.append(Comparison(batch, steps, off, off_probability, labels))
     if not all(
         row.logits <= TOLERANCE and row.probability <= TOLERANCE and row.labels == 0 for row in rows

@@ -218,7 +218,7 @@ class SequenceClassifier(LightningModule):
         logits, y, losses = zip(*self._uncounted, strict=True)
         self._uncounted = []
         self._train_sums[1] += int(
-            (self.network.decision.decide(torch.cat(logits)) == torch.cat(y)).sum()
+            (self.network.decision.predict(torch.cat(logits)) == torch.cat(y)).sum()
         )
         for loss, size in zip(torch.stack(losses).tolist(), map(len, y), strict=True):
             self._train_sums[0] += loss * size
@@ -322,7 +322,7 @@ class SequenceClassifier(LightningModule):
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
         """Return index, probability and label code of each sequence."""
         logits, decision = self(batch.x, batch.padding), self.network.decision
-        return Predictions(batch.index, decision.probabilities(logits), decision.decide(logits))
+        return Predictions(batch.index, decision.probabilities(logits), decision.predict(logits))
 
     @torch.inference_mode()
     def predict_proba(self, x: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
 from lightning_rnn.export.onnx_export import PROVEN, TOLERANCE, TRACED, export_onnx
-from lightning_rnn.models import recurrent as cells_module
+from lightning_rnn.models import padding as cells_module
 
 BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
 CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
