@@ -91,7 +91,7 @@ def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
     with torch.backends.cudnn.flags(enabled=False):  # its layers cannot go back in evaluation mode
         logits = network(x, batch.padding)
         decided = (
-            logits * network.decision.decide(logits).mul(2).sub(1)
+            logits * network.decision.predict(logits).mul(2).sub(1)
             if logits.ndim == 1
             else logits.amax(1)
         )
@@ -160,7 +160,7 @@ def saturations(run: Run, lengths: Tensor) -> dict[str, float]:
     if names is None:
         return {}
     assert isinstance(run.layer.layer, torch.nn.LSTM | torch.nn.GRU)
-    w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in run.layer.layer.all_weights[0])
+    w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in run.layer.layer.parameters())
     valid = valid_steps(lengths, len(run.states))
     before = torch.stack(
         [run.layer.initial_state(run.inputs)[0], *(state[0] for state in run.states[:-1])], dim=1

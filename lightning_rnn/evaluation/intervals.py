@@ -82,10 +82,10 @@ class _Weighted:
     def __init__(self, outcome: Evaluation, decision: Decision) -> None:
         logits, y, loss = outcome.logits, outcome.labels, outcome.losses
         decision = copy.deepcopy(decision).cpu()
-        table = decision.table(logits)  # (N, K)
+        table = decision.class_probabilities(logits)  # (N, K)
         self.num_classes = table.shape[1]
         self.own, self.decided = (
-            one_hot(codes, self.num_classes).double() for codes in (y, decision.decide(logits))
+            one_hot(codes, self.num_classes).double() for codes in (y, decision.predict(logits))
         )
         ranks = logits.double()[:, None] if logits.ndim == 1 else logits.double().softmax(1)
         orders = [column.argsort(descending=True, stable=True) for column in ranks.unbind(1)]

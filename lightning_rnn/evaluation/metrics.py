@@ -31,7 +31,7 @@ def evaluate(outcome: Evaluation, decision: Decision, *, full: bool) -> dict[str
         log_loss, ece (expected calibration error of the predicted class's probability, 15 bins).
     """
     y, logits = outcome.labels, outcome.logits
-    table, decided = decision.table(logits), decision.decide(logits)  # (N, K), (N,)
+    table, decided = decision.class_probabilities(logits), decision.predict(logits)  # (N, K), (N,)
     num_classes = table.shape[1]
     task: dict[str, Any] = {
         "task": "binary" if logits.ndim == 1 else "multiclass",

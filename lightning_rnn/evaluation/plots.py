@@ -42,8 +42,8 @@ def evaluation_figures(
         accuracy_by_length.
     """
     outcome, decision = outcome.cpu(), copy.deepcopy(decision).cpu()
-    table, before = (d.table(outcome.logits).numpy() for d in (decision, Decision()))
-    labels, decided = outcome.labels.numpy(), decision.decide(outcome.logits).numpy()
+    table, before = (d.class_probabilities(outcome.logits).numpy() for d in (decision, Decision()))
+    labels, decided = outcome.labels.numpy(), decision.predict(outcome.logits).numpy()
     right, is_binary = decided == labels, outcome.logits.ndim == 1
     threshold = float(decision.threshold) if is_binary else None
     yield "roc", roc(table, labels, class_names, threshold)

@@ -87,7 +87,7 @@ class Calibrate(Callback):
         self, trainer: Trainer, outcome: Evaluation, path: Path, content: dict[str, Any]
     ) -> None:
         outcome, decision = outcome.cpu(), Decision()
-        missing = too_few(outcome.labels, decision.table(outcome.logits).shape[1])
+        missing = too_few(outcome.labels, decision.class_probabilities(outcome.logits).shape[1])
         if missing is None or self.when == "always":
             text = fit_decision(decision, outcome, self.aim)
         else:

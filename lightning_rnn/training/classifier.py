@@ -225,7 +225,7 @@ class SequenceClassifier(LightningModule):
         else:
             loss = cross_entropies(logits, labels, reduction="mean")
         self.step_loss = loss.detach()
-        self.step_correct = (self.network.decision.decide(logits.detach()) == labels).sum()
+        self.step_correct = (self.network.decision.predict(logits.detach()) == labels).sum()
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -265,7 +265,7 @@ class SequenceClassifier(LightningModule):
         """Return row, probabilities and predicted class of each sequence."""
         logits = self(batch.x, batch.padding)
         decision = self.network.decision
-        return Predictions(batch.index, decision.probabilities(logits), decision.decide(logits))
+        return Predictions(batch.index, decision.probabilities(logits), decision.predict(logits))
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """Predict probabilities from raw values, on the device of the model.
@@ -286,7 +286,7 @@ class SequenceClassifier(LightningModule):
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
         decision = self.network.decision
-        codes = infer(self, x, decision.decide, num_features=self.schema.num_features)
+        codes = infer(self, x, decision.predict, num_features=self.schema.num_features)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 

@@ -49,7 +49,7 @@ class Earliness(Callback):
         counts: list[Tensor] = []
         for share in SHARES:
             lengths = (batch.lengths * share - 1e-9).ceil().long().clamp(min=1)
-            decided = pl_module.network.decision.decide(pl_module(batch.x, lengths))
+            decided = pl_module.network.decision.predict(pl_module(batch.x, lengths))
             counts.append((decided == batch.y)[real].sum())
         self._right = self._right.to(pl_module.device) + torch.stack([*counts, real.sum()])
 

@@ -115,7 +115,7 @@ class Figures(Callback):
         )
         assert outcome is not None
         if writer is not None:
-            table, labels = decision.table(outcome.logits).cpu(), outcome.labels.cpu()
+            table, labels = decision.class_probabilities(outcome.logits).cpu(), outcome.labels.cpu()
             for k in shown_classes(labels.numpy(), len(names)):
                 tag = f"{part}/pr_curve" if len(names) == 2 else f"{part}/pr_curve/{names[k]}"
                 writer.add_pr_curve(tag, labels == k, table[:, k], step)
