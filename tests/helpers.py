@@ -1,20 +1,27 @@
-"""What several test modules share."""
+"""Evaluations for tests."""
 
 import numpy as np
 import torch
 
-from lightning_rnn.evaluation.metrics import Evaluation
+from lightning_rnn.evaluation.results import Evaluation
 
 
-def outcome(logits, y):
-    logits, y = torch.as_tensor(logits, dtype=torch.float32), torch.as_tensor(y)
-    return Evaluation(torch.arange(len(y)), logits, y, torch.arange(len(y)) + 0.5)
+def make_evaluation(logits, labels):
+    """Return an evaluation whose losses are 0.5, 1.5, ..."""
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    labels = torch.as_tensor(labels)
+    index = torch.arange(len(labels))
+    return Evaluation(index, logits, labels, losses=index + 0.5)
 
 
-def random_outcome(num_classes, n, seed, scale=2.0):
-    """Logits that know something of the labels, ties among them; every class is there."""
+def random_evaluation(num_classes, n, seed, scale=2.0):
+    """Return informative logits with ties among them; every class occurs."""
     rng = np.random.default_rng(seed)
-    y = rng.permutation(np.arange(n) % num_classes)
-    shape = (n,) if num_classes == 2 else (n, num_classes)
-    hint = 2.0 * y - 1 if num_classes == 2 else np.eye(num_classes)[y]
-    return outcome(np.round(scale * rng.normal(size=shape) + hint, 1) + 0.03, y)
+    labels = rng.permutation(np.arange(n) % num_classes)
+    if num_classes == 2:
+        noise = rng.normal(size=n)
+        signal = 2.0 * labels - 1
+    else:
+        noise = rng.normal(size=(n, num_classes))
+        signal = np.eye(num_classes)[labels]
+    return make_evaluation(np.round(scale * noise + signal, 1) + 0.03, labels)

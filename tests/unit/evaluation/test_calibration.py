@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import sklearn.metrics as sk
 import torch
+from helpers import make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -24,7 +25,6 @@ from lightning_rnn.evaluation.calibration import (
     fit_threshold,
     too_few,
 )
-from lightning_rnn.evaluation.metrics import Evaluation
 from lightning_rnn.models.decision import Decision
 
 CHECKPOINTS = Path("lightning_logs/version_0/checkpoints")
@@ -117,7 +117,7 @@ def test_a_precision_out_of_reach_leaves_the_threshold():
     logits, y = torch.tensor([3.0, 2.0, 1.0, -1.0] * 10), torch.tensor([0, 1, 0, 1] * 10)
     decision = Decision()
     text = fit_decision(
-        decision, Evaluation(torch.arange(40), logits, y, None), Aim.parse("precision>=0.9")
+        decision, make_evaluation(logits, y), Aim.parse("precision>=0.9")
     )
     assert float(decision.threshold) == 0.5 and "no threshold reaches precision>=0.9" in text
 
@@ -126,7 +126,7 @@ def test_a_precision_out_of_reach_leaves_the_threshold():
     "text", ["", "F1", "precision", "precision>=2", "recall>=-1", "f1>=0.5", "precision>=0.9x"]
 )
 def test_other_aims_are_refused(text):
-    with pytest.raises(OptionError, match=r"--decide\.aim: found"):
+    with pytest.raises(OptionError, match=r"Calibrate\.aim: expected accuracy"):
         Aim.parse(text)
 
 

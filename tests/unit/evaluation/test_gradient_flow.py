@@ -1,5 +1,7 @@
 """What is remembered: against cells of torch, unrolled by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,20 +9,21 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.evaluation.gradient_flow import GATES, attribute, horizon, probe
-from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.models.network import NetworkOptions, SequenceNetwork
+from lightning_rnn.padding import Padding
 
 CELLS = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
 
 
 def make(lengths=(7, 5, 7, 2), num_features=3, **options):
     torch.manual_seed(1)
-    network = SequenceNetwork(input_size=num_features, num_classes=2, hidden_size=6, **options)
+    options = NetworkOptions(hidden_size=6, **options)
+    network = SequenceNetwork(input_size=num_features, num_classes=2, options=options)
     lengths = torch.tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()), num_features)
     x = x.masked_fill((torch.arange(x.shape[1]) >= lengths[:, None])[..., None], 0.0)
-    return network, SequenceBatch(
-        x, lengths, torch.arange(len(lengths)) % 2, torch.arange(len(lengths))
-    )
+    index = torch.arange(len(lengths))
+    return network, SequenceBatch(x, Padding.of(lengths, x.shape[1]), index % 2, index)
 
 
 class MinGRUCell(nn.Module):
@@ -87,7 +90,7 @@ def test_the_backward_direction_counts_from_the_start():
     x = batch.x.clone()
     for i, length in enumerate(batch.lengths.tolist()):
         x[i, :length] = batch.x[i, :length].flip(0)
-    one, other = probe(network, batch), probe(network, batch._replace(x=x))
+    one, other = probe(network, batch), probe(network, replace(batch, x=x))
     torch.testing.assert_close(one.gradients["layer0"], other.gradients["layer0_backward"])
     torch.testing.assert_close(one.gradients["layer0_backward"], other.gradients["layer0"])
 
@@ -129,7 +132,7 @@ def test_the_network_stays_as_it_is():
     assert torch.equal(first.gradients["layer0"], second.gradients["layer0"])  # no dropout
     assert len(first.gradients["layer0"]) == 32 and added.shape == (2, 30)  # input time
     assert (
-        network.training and network.pooling == "last" and torch.equal(torch.get_rng_state(), state)
+        network.training and network.options.pooling == "last" and torch.equal(torch.get_rng_state(), state)
     )
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())

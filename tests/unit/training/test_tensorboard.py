@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 import sklearn.metrics as sk
 import torch
-from helpers import random_outcome
+from helpers import random_evaluation
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
@@ -20,7 +21,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.evaluation.gradient_flow import horizon
-from lightning_rnn.evaluation.metrics import Evaluation
+from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.evaluation.plots import _cumulated, evaluation_figures, pixels
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import tensorboard
@@ -202,14 +203,14 @@ def decision_of(temperature, threshold):
 )
 def test_any_evaluation_can_be_drawn(case, decision):
     n, k = {"many": (80, 23), "three": (30, 3), "a single one": (1, 2)}.get(case, (30, 2))
-    o = random_outcome(k, n, 0)
+    o = random_evaluation(k, n, 0)
     match case:
         case "one class":
-            o = o._replace(y=torch.zeros_like(o.y))
+            o = replace(o, labels=torch.zeros_like(o.labels))
         case "all right":
-            o = o._replace(logits=10.0 * (2 * o.y - 1))
+            o = replace(o, logits=10.0 * (2 * o.labels - 1))
         case "confident":
-            o = o._replace(logits=o.logits * 1000)
+            o = replace(o, logits=o.logits * 1000)
     names = [f"class {i} of long name" for i in range(k)]
     drawn = dict(evaluation_figures(o, decision, sequences([1 + i % 9 for i in range(n)]), names))
     assert tuple(drawn) == EVALUATION
@@ -219,8 +220,8 @@ def test_any_evaluation_can_be_drawn(case, decision):
 
 
 def test_curves_equal_scikit_learns():
-    o = random_outcome(2, 70, 3)
-    score, own = o.logits.numpy(), o.y.numpy() == 1
+    o = random_evaluation(2, 70, 3)
+    score, own = o.logits.numpy(), o.labels.numpy() == 1
     true, false, at = _cumulated(score, own)
     fpr, tpr, thresholds = sk.roc_curve(own, score, drop_intermediate=False)
     np.testing.assert_allclose(np.r_[0, false / false[-1]], fpr)
@@ -234,9 +235,9 @@ def test_curves_equal_scikit_learns():
 def test_figures_say_the_truth(monkeypatch):
     """Texts in the axes against scikit-learn."""
     monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26, which is allowed, has none
-    o: Evaluation = random_outcome(2, 70, 4)
+    o: Evaluation = random_evaluation(2, 70, 4)
     drawn = dict(evaluation_figures(o, Decision(), sequences([5] * 70), ["no", "yes"]))
-    y, p = o.y.numpy(), o.logits.double().sigmoid().numpy()
+    y, p = o.labels.numpy(), o.logits.double().sigmoid().numpy()
     labels = {
         name: drawn[name].axes[0].get_legend().texts[0].get_text()
         for name in ("roc", "precision_recall")
