@@ -19,11 +19,11 @@ from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.calibration import (
-    Aim,
-    fit_decision,
+    Objective,
+    calibrate,
     fit_temperature,
     fit_threshold,
-    too_few,
+    shortage,
 )
 from lightning_rnn.models.decision import Decision
 
@@ -83,60 +83,86 @@ def test_temperature_is_finite_where_all_are_right():
 @given(n=st.integers(12, 60), seed=st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
 def test_thresholds_are_the_best_of_all(text, n, seed):
-    aim = Aim.parse(text)
+    objective = Objective.parse(text)
     logits, y = sample(n, seed, decimals=1)
     scores = logits.sigmoid()
-    found = fit_threshold(scores, y, aim)
+    found = fit_threshold(scores, y, objective)
     values = sorted({0.0, *scores.tolist()})
     decisions = [(scores > torch.tensor(value)).numpy() for value in values]
-    decisions = [d for d in decisions if d.any() or aim.name == "accuracy"]
-    if aim.least:
-        decisions = [d for d in decisions if METRICS[aim.name](y, d) >= aim.least]
-    goal = METRICS[{"precision": "recall", "recall": "precision"}.get(aim.name, aim.name)]
+    decisions = [d for d in decisions if d.any() or objective.name == "accuracy"]
+    if objective.minimum:
+        decisions = [d for d in decisions if METRICS[objective.name](y, d) >= objective.minimum]
+    goal = METRICS[{"precision": "recall", "recall": "precision"}.get(objective.name, objective.name)]
     if not decisions:
         assert found is None
         return
     decided = (scores > found).numpy()
     assert goal(y, decided) == pytest.approx(max(goal(y, d) for d in decisions))
-    assert not aim.least or METRICS[aim.name](y, decided) >= aim.least
+    assert not objective.minimum or METRICS[objective.name](y, decided) >= objective.minimum
 
 
 def test_of_equally_good_thresholds_the_nearest_to_one_half():
     scores, y = torch.tensor([0.1, 0.2, 0.9]), torch.tensor([0, 0, 1])
-    assert float(fit_threshold(scores, y, Aim("f1", 0))) == pytest.approx(0.55)
+    assert float(fit_threshold(scores, y, Objective("f1"))) == pytest.approx(0.55)
 
 
 def test_adjacent_scores_are_told_apart():
     low = torch.tensor(0.7)
     scores = torch.stack([low, torch.nextafter(low, torch.tensor(1.0))])
-    threshold = fit_threshold(scores, torch.tensor([0, 1]), Aim("accuracy", 0))
+    threshold = fit_threshold(scores, torch.tensor([0, 1]), Objective("accuracy"))
     assert (scores > threshold).tolist() == [False, True]
 
 
 def test_a_precision_out_of_reach_leaves_the_threshold():
     logits, y = torch.tensor([3.0, 2.0, 1.0, -1.0] * 10), torch.tensor([0, 1, 0, 1] * 10)
+    objective = Objective.parse("precision>=0.9")
+    calibration = calibrate(make_evaluation(logits, y), objective)
+    assert calibration.threshold == 0.5 and calibration.unreached == objective
+    assert "no threshold reaches precision>=0.9" in calibration.describe()
+
+
+def test_a_calibration_is_described_and_applied():
+    logits, y = sample(200, 0)
+    calibration = calibrate(make_evaluation(logits, y), Objective("f1"))
     decision = Decision()
-    text = fit_decision(
-        decision, make_evaluation(logits, y), Aim.parse("precision>=0.9")
+    calibration.apply(decision)
+    assert float(decision.temperature) == pytest.approx(calibration.temperature)
+    assert float(decision.threshold) == calibration.threshold
+    f1 = sk.f1_score(y, decision.decide(logits))
+    assert calibration.rates == {"f1": pytest.approx(f1)}
+    assert re.fullmatch(
+        rf"temperature \S+, threshold \S+ \(f1 {f1:.3f} on 200 validation sequences\)",
+        calibration.describe(),
     )
-    assert float(decision.threshold) == 0.5 and "no threshold reaches precision>=0.9" in text
+
+
+def test_without_an_objective_the_threshold_is_one_half():
+    logits, y = sample(200, 0)
+    calibration = calibrate(make_evaluation(logits, y), None)
+    decision = Decision()
+    decision.set(3.0, 0.1)
+    calibration.apply(decision)
+    assert calibration.threshold is None and float(decision.threshold) == 0.5
+    assert re.fullmatch(r"temperature \S+ from 200 validation sequences", calibration.describe())
 
 
 @pytest.mark.parametrize(
-    "text", ["", "F1", "precision", "precision>=2", "recall>=-1", "f1>=0.5", "precision>=0.9x"]
+    "text",
+    ["", "F1", "precision", "precision>=2", "recall>=-1", "f1>=0.5", "f1>=", "precision>=0.9x"],
 )
-def test_other_aims_are_refused(text):
-    with pytest.raises(OptionError, match=r"Calibrate\.aim: expected accuracy"):
-        Aim.parse(text)
+def test_other_objectives_are_refused(text):
+    with pytest.raises(OptionError, match="objective: expected accuracy, f1"):
+        Objective.parse(text)
 
 
-def test_what_is_enough():
-    assert too_few(torch.tensor([0] * 80 + [1] * 20), 2) is None
-    assert too_few(torch.tensor([0] * 81 + [1] * 19), 2) == (
-        "100 validation sequences, 19 of the rarest class; wanted are 100 and 20"
+def test_shortage():
+    assert shortage(torch.tensor([0] * 80 + [1] * 20), 2) is None
+    assert shortage(torch.tensor([0] * 81 + [1] * 19), 2) == (
+        "expected at least 100 validation sequences and 20 of each class, "
+        "got 100 and 19 of the rarest class"
     )
-    assert too_few(torch.tensor([0] * 49 + [1] * 50), 2) is not None
-    assert too_few(torch.tensor([0] * 80 + [1] * 20), 3) is not None
+    assert shortage(torch.tensor([0] * 49 + [1] * 50), 2) is not None
+    assert shortage(torch.tensor([0] * 80 + [1] * 20), 3) is not None
 
 
 # through the program
@@ -148,11 +174,11 @@ def stored(path):
 
 
 def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, run_apart, tiny):
-    out = run_ok("fit", *tiny, *VAL, "--calibrate.aim", "recall>=0.95")
+    out = run_ok("fit", *tiny, *VAL, "--calibrate.objective", "recall>=0.95")
     temperature, threshold = stored(BEST)
     assert temperature != 1 and threshold != 0.5 and stored(LAST) == (1, 0.5)
     found = re.search(
-        r"decision: temperature (\S+), threshold (\S+) \(precision \S+, recall (\S+) on", out
+        r"calibration: temperature (\S+), threshold (\S+) \(precision \S+, recall (\S+) on", out
     )
     assert [float(found[1]), float(found[2])] == pytest.approx([temperature, threshold], rel=5e-3)
     assert float(found[3]) >= 0.95
@@ -185,11 +211,11 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
 
 
 def test_too_little_validation_sets_nothing(trained, run_ok):
-    message = "decision: temperature 1, threshold 0.5: found 32 validation sequences"
+    message = "calibration: temperature 1, threshold 0.5: expected at least 100 validation sequences"
     assert message in Path("fit.txt").read_text() and stored(BEST) == (1, 0.5)
-    assert message in run_ok("validate", "--calibrate.aim", "f1")
+    assert message in run_ok("validate", "--calibrate.objective", "f1")
     last = LAST.read_bytes()
-    out = run_ok("validate", "--calibrate.aim", "f1", "--calibrate.when", "always")
+    out = run_ok("validate", "--calibrate.objective", "f1", "--calibrate.when", "always")
     assert "threshold" in out and "f1" in out and stored(BEST) != (1, 0.5)
     assert LAST.read_bytes() == last
     before = BEST.read_bytes()
@@ -199,15 +225,15 @@ def test_too_little_validation_sets_nothing(trained, run_ok):
 
 def test_without_validation(empty, run_ok, tiny):
     out = run_ok("fit", *tiny, "--data.num_train", 32, "--data.num_val", 0)
-    assert "there is no validation part" in out and stored(BEST) == (1, 0.5)
+    assert "no validation split" in out and stored(BEST) == (1, 0.5)
 
 
 def test_never_and_nonsense(empty, run, run_ok, tiny):
-    assert "decision" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never") and stored(
+    assert "calibration:" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never") and stored(
         BEST
     ) == (1, 0.5)
-    result = run("fit", *tiny, *VAL, "--calibrate.aim", "best")
-    assert result.code == 2 and "--calibrate.aim: found 'best', accepted is accuracy" in result.err
+    result = run("fit", *tiny, *VAL, "--calibrate.objective", "best")
+    assert result.code == 2 and "objective: expected accuracy, f1" in result.err
 
 
 def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, tiny):
@@ -249,11 +275,11 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
 def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
     paths = [files / f"JapaneseVowels_slice_{part}.ts" for part in ("TRAIN", "TEST")]
     out = run_ok("fit", *tiny, "--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1],
-                 "--calibrate.aim", "f1", "--calibrate.when", "always")  # fmt: skip
+                 "--calibrate.objective", "f1", "--calibrate.when", "always")  # fmt: skip
     assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).part("val")) > 0
     temperature, threshold = stored(BEST)
     assert (
         temperature != 1
         and threshold == 0.5
-        and "threshold" not in out.split("decision:")[1].split("\n")[0]
+        and "threshold" not in out.split("calibration:")[1].split("\n")[0]
     )
