@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
 from lightning_rnn.__main__ import main
-from lightning_rnn.evaluation.gradient_flow import FADED, probe
+from lightning_rnn.evaluation.gradient_flow import VANISHED, measure_gradient_flow
 
 CELLS, LENGTHS, EPOCHS = ("rnn", "lstm", "gru"), (10, 50, 200), 20
 
@@ -41,7 +41,7 @@ def trained(cell: str, length: int) -> tuple[torch.Tensor, int, float]:
         network = SequenceClassifier.load_from_checkpoint(path, map_location="cpu").network
     part = SyntheticDataModule(task="delayed_recall", length=length).part("val")
     assert part is not None
-    memory = probe(network, part.batch(torch.arange(64)))
+    memory = measure_gradient_flow(network, part.batch(torch.arange(64)))
     return memory.gradients["layer0"], memory.horizons()["layer0"], accuracy
 
 
@@ -58,7 +58,7 @@ if __name__ == "__main__":
                 (curve / curve.max()).numpy(),
                 label=f"{cell}: horizon {horizon}, accuracy {accuracy:.2f}",
             )
-        axes.axhline(FADED, color="0.4", linestyle=":")
+        axes.axhline(VANISHED, color="0.4", linestyle=":")
         axes.set_yscale("log")
         axes.set_ylim(1e-8, 2)
         axes.set_xlabel("steps before the end")
