@@ -31,7 +31,7 @@ from lightning_rnn.training.classifier import SMALL, SequenceClassifier
 from lightning_rnn.training.earliness import Earliness
 from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
 from lightning_rnn.training.interrupts import Interrupts
-from lightning_rnn.training.outputs import PredictionsFile, TestMetricsFile
+from lightning_rnn.training.outputs import MetricsFile, PredictionsFile
 from lightning_rnn.training.tensorboard import Figures, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 
@@ -189,15 +189,15 @@ class CommandLine(LightningCLI):
         if command == "fit":
             parser.add_lightning_class_args(Checkpoints, "checkpoint")
             parser.add_lightning_class_args(Figures, "figures")
-            parser.add_lightning_class_args(GradientFlowProbe, "memory")
+            parser.add_lightning_class_args(GradientFlowProbe, "gradient_flow")
             for source, target in zip(
                 (num_features, num_classes, class_names, feature_names), FROM_DATA, strict=True
             ):
                 parser.link_arguments("data", f"model.{target}", source, "instantiate")
         if command in ("fit", "validate"):
-            parser.add_lightning_class_args(Calibrate, "decide")
+            parser.add_lightning_class_args(Calibrate, "calibrate")
         if command == "validate":
-            parser.set_defaults({"decide.when": "never"})  # it judges, unless asked for more
+            parser.set_defaults({"calibrate.when": "never"})  # it judges, unless asked for more
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
         if self.typed.data_class is None:  # defaults of one class must not leak into another's
@@ -217,7 +217,7 @@ class CommandLine(LightningCLI):
         except OverflowError as error:
             raise OptionError(f"found a number that is too large ({error})") from None
         config = self.config.get(self.config.get("subcommand") or "", {})
-        for name in ("model", "data", "checkpoint", "figures", "memory", "decide", "trainer"):
+        for name in ("model", "data", "checkpoint", "figures", "gradient_flow", "calibrate", "trainer"):
             if name in config and not hasattr(config[name], "as_dict"):
                 raise OptionError(
                     f"--{name}: found {config[name]!r}, accepted are settings by name"
@@ -332,7 +332,7 @@ class CommandLine(LightningCLI):
             return [figures]
         figures.folder = folder / "figures"
         early = [Earliness(folder)] if config["earliness"] else []
-        return [TestMetricsFile(folder), figures, *early, HyperParameters()]
+        return [MetricsFile(folder), figures, *early, HyperParameters()]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         ours: dict[str, Any] = {

@@ -171,12 +171,10 @@ def _closed_interval(metrics: WeightedMetrics, name: str, units: Tensor) -> Inte
         _, low, high = _proportion(is_correct[is_counted], units[is_counted])
         return Interval(2 * low / (1 + low), 2 * high / (1 + high))
     if name == "auroc":
-        weights = torch.ones(1, len(units), dtype=torch.float64, requires_grad=True)
-        auroc = metrics.compute("auroc", weights)
-        (influence,) = torch.autograd.grad(auroc, weights)
-        effect = design_effect(influence[0], units)
+        auroc = metrics.compute("auroc", torch.ones(1, len(units), dtype=torch.float64)).item()
+        effect = design_effect(_auroc_influence(metrics, auroc), units)
         num_negatives, num_positives = (metrics.is_label.sum(0) / effect).tolist()
-        return newcombe_interval(auroc.item(), num_positives, num_negatives)
+        return newcombe_interval(auroc, num_positives, num_negatives)
     return None
 
 
@@ -204,6 +202,27 @@ def _balanced_accuracy_interval(
     low = mean - math.sqrt(squares_below) / len(recalls)
     high = mean + math.sqrt(squares_above) / len(recalls)
     return Interval(max(0.0, low), min(1.0, high))
+
+
+def _auroc_influence(metrics: WeightedMetrics, auroc: float) -> Tensor:
+    """Return (N,) influences of the sequences on the AUROC (DeLong et al. 1988, Biometrics 44)."""
+    is_positive = metrics.labels == 1
+    positives = metrics.logits[is_positive]
+    negatives = metrics.logits[~is_positive]
+    influence = torch.empty(len(is_positive), dtype=torch.float64)
+    share_below = _share_below(positives, negatives)
+    influence[is_positive] = (share_below - auroc) / len(positives)
+    share_above = 1 - _share_below(negatives, positives)
+    influence[~is_positive] = (share_above - auroc) / len(negatives)
+    return influence
+
+
+def _share_below(scores: Tensor, others: Tensor) -> Tensor:
+    """Return for each score the share of other scores below it; ties count half."""
+    ordered = others.sort().values
+    num_below = torch.searchsorted(ordered, scores)
+    num_not_above = torch.searchsorted(ordered, scores, right=True)
+    return (num_below + num_not_above).double() / (2 * len(others))
 
 
 def _resample(

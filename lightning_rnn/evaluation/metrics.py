@@ -114,7 +114,7 @@ class WeightedMetrics:
         if name == "balanced_accuracy":
             return self._balanced_accuracy(weights)
         columns = []
-        for ranking in self._rankings:
+        for ranking in self.rankings.values():
             if name == "auroc":
                 columns.append(ranking.auroc(weights))
             else:
@@ -153,17 +153,18 @@ class WeightedMetrics:
         return recall[:, self.has_sequences].mean(1)
 
     @cached_property
-    def _rankings(self) -> list["_Ranking"]:
+    def rankings(self) -> dict[int, "Ranking"]:
+        """Rankings by class code: of the second of two classes, of each of more."""
         if self.is_binary:
-            return [_Ranking(self.logits.double(), self.is_label[:, 1])]
+            return {1: Ranking(self.logits.double(), self.is_label[:, 1])}
         scores = self.logits.double().softmax(1)
-        rankings = []
+        rankings = {}
         for k in range(self.num_classes):
-            rankings.append(_Ranking(scores[:, k], self.is_label[:, k]))
+            rankings[k] = Ranking(scores[:, k], self.is_label[:, k])
         return rankings
 
 
-class _Ranking:
+class Ranking:
     """Sequences in descending order of a score, for one class against the rest.
 
     Args:

@@ -1,6 +1,5 @@
 """Calibrating the best checkpoint on the validation split."""
 
-import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,8 +61,7 @@ class Calibrate(Callback):
             return
         assert isinstance(pl_module, SequenceClassifier)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        network = copy.deepcopy(pl_module.network).eval()  # which may be trained further
-        network.load_state_dict(_network_state(checkpoint))
+        network = _load_network(pl_module.network, checkpoint)
         batches = []
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             for batch in data.val_dataloader():
@@ -106,12 +104,20 @@ class Calibrate(Callback):
         _report(trainer, text)
 
 
-def _network_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def _load_network(like: SequenceNetwork, checkpoint: dict[str, Any]) -> SequenceNetwork:
+    """Return a network with the weights of a checkpoint; `like` may be pruned or trained further."""
+    with torch.random.fork_rng():
+        network = SequenceNetwork(
+            input_size=like.preprocess.mean.numel(),
+            num_classes=like.num_classes,
+            options=like.options,
+        )
     state = {}
     for name, value in checkpoint["state_dict"].items():
         if name.startswith(NETWORK_PREFIX):
             state[name.removeprefix(NETWORK_PREFIX)] = value
-    return state
+    network.load_state_dict(state)
+    return network.to(like.head.bias).eval()
 
 
 def _evaluate_batch(network: SequenceNetwork, batch: Any) -> Evaluation:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from lightning_rnn.evaluation.intervals import (
     Z,
+    _auroc_influence,
     _resample,
     _t_statistics,
     confidence_intervals,
@@ -60,6 +61,15 @@ def test_weights_without_a_class_leave_a_metric_undefined(name):
     metrics = WeightedMetrics(evaluation, Decision())
     weights = torch.tensor([[0, 2, 1, 1], [1, 1, 1, 1]], dtype=torch.float64)
     assert metrics.compute(name, weights).isnan().tolist() == [True, False]
+
+
+def test_the_influence_on_auroc_is_its_derivative():
+    evaluation = random_evaluation(2, 40, 2)
+    metrics = WeightedMetrics(evaluation, Decision())
+    weights = torch.ones(1, 40, dtype=torch.float64, requires_grad=True)
+    auroc = metrics.compute("auroc", weights)
+    (derivative,) = torch.autograd.grad(auroc, weights)
+    torch.testing.assert_close(_auroc_influence(metrics, auroc.item()), derivative[0])
 
 
 def test_wilson_equals_scipys():

@@ -52,6 +52,6 @@ def test_matplotlib_is_named_where_it_is_missing(trained, run, monkeypatch):
     result = run("test", "--earliness", "true")
     assert (
         result.code == 2
-        and "matplotlib is not installed; pip install 'lightning_rnn[figures]'" in result.err
+        and "matplotlib is not installed; run: pip install 'lightning_rnn[figures]'" in result.err
     )
     assert not list(RUN.glob("earliness*"))

@@ -22,10 +22,10 @@ from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.evaluation.gradient_flow import horizon
 from lightning_rnn.evaluation.results import Evaluation
-from lightning_rnn.evaluation.plots import _cumulated, evaluation_figures, pixels
+from lightning_rnn.evaluation.plots import evaluation_figures, pixels
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.training import tensorboard
-from lightning_rnn.training.tensorboard import FIRST, is_due
+from lightning_rnn.training import watching
+from lightning_rnn.training.watching import FIRST_FIGURES, is_due
 
 RUN = Path("lightning_logs/version_0")
 EVALUATION = (
@@ -37,7 +37,7 @@ EVALUATION = (
     "mistakes",
     "accuracy_by_length",
 )
-MEMORY = {f"memory/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")}
+GRADIENT_FLOW = {f"gradient_flow/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")}
 SMALL = ("--data.num_train", 64, "--data.num_val", 120, "--data.num_test", 64, "--data.min_length", 4,
          "--model.cell", "lstm")  # fmt: skip
 EACH = ("--figures.every_n_epochs", 1, "--gradient_flow.every_n_epochs", 1)
@@ -62,7 +62,7 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     out = run_ok("test")
     found = events()
     tags = found.Tags()
-    assert {f"{part}/{name}" for part in ("val", "test") for name in EVALUATION} | MEMORY == set(
+    assert {f"{part}/{name}" for part in ("val", "test") for name in EVALUATION} | GRADIENT_FLOW == set(
         tags["images"]
     )
     for tag in tags["images"]:
@@ -73,7 +73,7 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
         assert is_drawn(Image.open(RUN / f"figures/test_{name}.png"))
     assert f"figures written to {RUN.absolute() / 'figures'}" in out
     scalars = {"train/loss", "train/accuracy", "train/lr", "train/grad_norm", "train/sequences_per_second", "val/loss",
-               "test/loss", "memory/horizon/layer0", "memory/saturation/layer0/forget"}  # fmt: skip
+               "test/loss", "gradient_flow/horizon/layer0", "gradient_flow/saturation/layer0/forget"}  # fmt: skip
     assert scalars <= set(tags["scalars"])
     assert all(np.isfinite(e.value) for tag in tags["scalars"] for e in found.Scalars(tag))
     assert all(e.value > 1 for e in found.Scalars("train/sequences_per_second"))
@@ -122,17 +122,17 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
 
 
 def test_what_is_due():
-    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, first=FIRST)] == [
+    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, first=FIRST_FIGURES)] == [
         16,
         32,
         64,
         128,
     ]
     assert [epoch for epoch in range(1, 10) if is_due(epoch, None, last=6)] == [1, 2, 4, 6, 8]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST, last=8)] == [3, 6, 9]
+    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST_FIGURES, last=8)] == [3, 6, 9]
 
 
-def test_a_default_run_imports_no_matplotlib_and_shows_its_memory(empty):
+def test_a_default_run_imports_no_matplotlib_and_shows_its_gradient_flow(empty):
     args = [
         *map(str, (*SMALL, "--trainer.max_epochs", 6, "--trainer.enable_progress_bar", "false"))
     ]
@@ -140,7 +140,7 @@ def test_a_default_run_imports_no_matplotlib_and_shows_its_memory(empty):
     code += "; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
-    assert [event.step for event in events().Scalars("memory/horizon/layer0")] == [
+    assert [event.step for event in events().Scalars("gradient_flow/horizon/layer0")] == [
         1,
         3,
         7,
@@ -151,13 +151,11 @@ def test_a_default_run_imports_no_matplotlib_and_shows_its_memory(empty):
 
 
 def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
-    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
-    monkeypatch.setattr(tensorboard, "_told", [])
+    monkeypatch.setattr(watching, "find_spec", lambda name: None)
+    watching.can_draw.cache_clear()
     out = run_ok("fit", *tiny, *SMALL, *EACH)
-    assert (
-        out.count("figures: left out, they need matplotlib: pip install 'lightning_rnn[figures]'")
-        == 1
-    )
+    watching.can_draw.cache_clear()
+    assert out.count("figures skipped: matplotlib is not installed; run: pip install") == 1
     assert not events().Tags()["images"] and len(events().Tensors("val/pr_curve")) == 2
 
 
@@ -171,7 +169,7 @@ def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
         state["epochs"] == [1, 2, 3]
         and [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
     )
-    found = [event.value for event in events().Scalars("memory/horizon/layer0")]
+    found = [event.value for event in events().Scalars("gradient_flow/horizon/layer0")]
     assert found == [horizon(curve) for curve in state["curves"]["layer0"]]
 
 
@@ -181,7 +179,7 @@ def test_intervals_are_checked(empty, run, option):
     assert result.code == 2
     assert (
         result.err
-        == f"lightning_rnn: error: {option}: found 0, accepted is an integer of at least 1\n"
+        == f"lightning_rnn: error: {option}: expected an integer of at least 1, got 0\n"
     )
 
 
@@ -219,19 +217,6 @@ def test_any_evaluation_can_be_drawn(case, decision):
         assert image.dtype == np.uint8 and is_drawn(Image.fromarray(image)), name
 
 
-def test_curves_equal_scikit_learns():
-    o = random_evaluation(2, 70, 3)
-    score, own = o.logits.numpy(), o.labels.numpy() == 1
-    true, false, at = _cumulated(score, own)
-    fpr, tpr, thresholds = sk.roc_curve(own, score, drop_intermediate=False)
-    np.testing.assert_allclose(np.r_[0, false / false[-1]], fpr)
-    np.testing.assert_allclose(np.r_[0, true / true[-1]], tpr)
-    np.testing.assert_allclose(at, thresholds[1:])
-    precision, recall, _ = sk.precision_recall_curve(own, score)
-    np.testing.assert_allclose((true / (true + false))[::-1], precision[:-1])
-    np.testing.assert_allclose((true / true[-1])[::-1], recall[:-1])
-
-
 def test_figures_say_the_truth(monkeypatch):
     """Texts in the axes against scikit-learn."""
     monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26, which is allowed, has none
@@ -263,7 +248,7 @@ def test_figures_say_the_truth(monkeypatch):
     i = wrong[np.argmax(np.maximum(p, 1 - p)[wrong])]
     assert (
         worst
-        == f"{i}: {['no', 'yes'][int(p[i] > 0.5)]} {max(p[i], 1 - p[i]):.3f}, is {['no', 'yes'][y[i]]}"
+        == f"{i}: {['no', 'yes'][int(p[i] > 0.5)]} {max(p[i], 1 - p[i]):.3f}\ntrue: {['no', 'yes'][y[i]]}"
     )
 
 
@@ -276,7 +261,7 @@ def test_the_horizon_of_an_lstm_is_longer_than_that_of_a_plain_network(empty, ru
                "--model.cell", cell, "--trainer.max_epochs", 40, "--seed_everything", seed)  # fmt: skip
         found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
         assert found.Scalars("val/accuracy")[-1].value > 0.95, (cell, seed)  # all have learned
-        horizons[cell].append(found.Scalars("memory/horizon/layer0")[-1].value)
+        horizons[cell].append(found.Scalars("gradient_flow/horizon/layer0")[-1].value)
     assert np.median(horizons["rnn"]) < np.median(horizons["lstm"]), (
         horizons
     )  # of one seed it is chance
