@@ -26,6 +26,7 @@ MAX_POINTS = 1000  # of a curve
 MAX_FEATURES = 8  # lines of a sequence
 MAX_NAME_LENGTH = 14
 MAX_NUMBERED_CLASSES = 20  # of a confusion matrix with numbers
+MAX_LINEAR_COUNT = 1000  # sequences of a histogram with a linear scale
 NUM_EXAMPLES = 6
 NUM_LENGTH_RANGES = 8
 
@@ -99,7 +100,7 @@ def roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> 
             continue
         fpr, tpr, _ = functional.binary_roc(metrics.probabilities[:, k], is_class.long())
         area = metrics.rankings[k].auroc(_ones(metrics)).item()
-        label = f"{_shorten(class_names[k])}  area {area:.3f}"
+        label = f"{class_names[k]}  area {area:.3f}"
         _plot_curve(axes, fpr, tpr, label)
         if metrics.is_binary:
             is_predicted = predicted == k
@@ -120,14 +121,14 @@ def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: l
             metrics.probabilities[:, k], is_class.long()
         )
         average = metrics.rankings[k].average_precision(_ones(metrics)).item()
-        label = f"{_shorten(class_names[k])}  average precision {average:.3f}"
+        label = f"{class_names[k]}  average precision {average:.3f}"
         _plot_curve(axes, recall.flip(0), precision.flip(0), label, drawstyle="steps-pre")
         is_predicted = predicted == k
         if metrics.is_binary and is_predicted.any():
             point = (is_predicted[is_class].float().mean(), is_class[is_predicted].float().mean())
             axes.plot(*point, "ko", markersize=5, label="threshold")
     axes.set_ylim(0, 1.03)
-    _add_legend(axes, "lower left")
+    _add_legend(axes, "best")
     return figure
 
 
@@ -198,10 +199,11 @@ def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> 
     for name, probabilities in subsets.items():
         label = f"{name} ({len(probabilities)})"
         axes.hist(probabilities.numpy(), bins=40, range=(low, 1.0), alpha=0.6, label=label)
-    axes.set_yscale("symlog", linthresh=10)
+    if len(torch.cat(list(subsets.values()))) > MAX_LINEAR_COUNT:
+        axes.set_yscale("symlog", linthresh=10)
     if threshold is not None:
         axes.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
-    _add_legend(axes, "upper center")
+    _add_legend(axes, "best")
     return figure
 
 
@@ -227,9 +229,11 @@ def mistakes(
         sequences: The data set of `examples.index`.
         class_names: K names.
     """
-    figure = new_figure(9.6, 5.4)
+    num_columns = min(3, len(predicted))
+    num_rows = math.ceil(len(predicted) / num_columns)
+    figure = new_figure(9.6, 2.7 * num_rows)
     for place, row in enumerate(examples.index.tolist()):
-        axes = figure.add_subplot(2, 3, place + 1)
+        axes = figure.add_subplot(num_rows, num_columns, place + 1)
         plot_sequence(axes, sequences, row)
         name = row if sequences.ids is None else sequences.ids[row]
         title = f"{_shorten(str(name))}: {_shorten(class_names[predicted[place]])}"

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +18,14 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
+from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.gradient_flow import horizon
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.evaluation.plots import evaluation_figures, pixels
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import watching
+from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
+from lightning_rnn.training.tensorboard import Figures
 from lightning_rnn.training.watching import FIRST_FIGURES, is_due
 
 RUN = Path("lightning_logs/version_0")
@@ -132,20 +133,10 @@ def test_what_is_due():
     assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST_FIGURES, last=8)] == [3, 6, 9]
 
 
-def test_a_default_run_imports_no_matplotlib_and_shows_its_gradient_flow(empty):
-    args = [
-        *map(str, (*SMALL, "--trainer.max_epochs", 6, "--trainer.enable_progress_bar", "false"))
-    ]
-    code = f"import sys; from lightning_rnn.__main__ import main; main(['fit', *{args}])"
-    code += "; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
-    assert [event.step for event in events().Scalars("gradient_flow/horizon/layer0")] == [
-        1,
-        3,
-        7,
-        11,
-    ]  # epochs 1, 2, 4, 6
+def test_a_default_run_shows_its_gradient_flow_and_draws_nothing(empty, run_ok):
+    run_ok("fit", *SMALL, "--trainer.max_epochs", 6)
+    horizons = events().Scalars("gradient_flow/horizon/layer0")
+    assert [event.step for event in horizons] == [1, 3, 7, 11]  # epochs 1, 2, 4, 6
     assert [event.step for event in events().Tensors("val/pr_curve")] == [1, 3, 7, 11]
     assert len(events().Scalars("val/loss")) == 6 and not events().Tags()["images"]
 
@@ -173,14 +164,11 @@ def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
     assert found == [horizon(curve) for curve in state["curves"]["layer0"]]
 
 
-@pytest.mark.parametrize("option", ["--figures.every_n_epochs", "--gradient_flow.every_n_epochs"])
-def test_intervals_are_checked(empty, run, option):
-    result = run("fit", option, 0)
-    assert result.code == 2
-    assert (
-        result.err
-        == f"lightning_rnn: error: {option}: expected an integer of at least 1, got 0\n"
-    )
+@pytest.mark.parametrize("watcher", [Figures, GradientFlowProbe])
+def test_intervals_are_checked(watcher):
+    with pytest.raises(OptionError, match="expected an integer of at least 1, got 0") as caught:
+        watcher(every_n_epochs=0)
+    assert caught.value.name == f"{watcher.__name__}.every_n_epochs"
 
 
 def sequences(lengths, num_features=2):
