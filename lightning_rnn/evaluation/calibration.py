@@ -61,40 +61,56 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """A threshold between two classes.
+
+    Attributes:
+        value: Probability above which the second class is predicted.
+        rates: accuracy, f1, youden, precision and recall at the threshold.
+        is_reached: Whether it reaches the required precision or recall.
+    """
+
+    value: float
+    rates: dict[str, float]
+    is_reached: bool = True
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Fitted values for a `Decision`.
 
     Attributes:
         temperature: Divisor of the logits.
-        threshold: Probability above which the second of two classes is predicted; None for more
-            than two classes or without an objective.
-        rates: Values of the objective and its counterpart at the threshold, by name.
         num_sequences: Number of sequences of the fit.
-        unreached: The objective, if no threshold reaches its minimum.
+        threshold: None for more than two classes or without an objective; 0.5 is used then.
+        objective: What the threshold optimises.
     """
 
     temperature: float
     num_sequences: int
-    threshold: float | None = None
-    rates: dict[str, float] | None = None
-    unreached: Objective | None = None
+    threshold: Threshold | None = None
+    objective: Objective | None = None
 
     def apply(self, decision: Decision) -> None:
-        """Set the temperature and the threshold of a decision; without a threshold, to 0.5."""
-        threshold = 0.5 if self.threshold is None else self.threshold
+        """Set the temperature and the threshold of a decision."""
+        threshold = 0.5 if self.threshold is None else self.threshold.value
         decision.set(self.temperature, threshold)
 
     def describe(self) -> str:
         """Return the values in words."""
         temperature = f"temperature {self.temperature:.3g}"
-        if self.threshold is None or self.rates is None:
-            return f"{temperature} from {self.num_sequences} validation sequences"
-        rates = ", ".join(f"{name} {value:.3f}" for name, value in self.rates.items())
-        details = f"{rates} on {self.num_sequences} validation sequences"
-        if self.unreached is not None:
-            objective = f"{self.unreached.name}>={self.unreached.minimum:g}"
-            details = f"{details}; no threshold reaches {objective}"
-        return f"{temperature}, threshold {self.threshold:.3g} ({details})"
+        sequences = f"{self.num_sequences} validation sequences"
+        if self.threshold is None or self.objective is None:
+            return f"{temperature} from {sequences}"
+        names = [self.objective.name]
+        if self.objective.name in COUNTERPARTS:
+            names = ["precision", "recall"]
+        rates = ", ".join(f"{name} {self.threshold.rates[name]:.3f}" for name in names)
+        details = f"{rates} on {sequences}"
+        if not self.threshold.is_reached:
+            minimum = f"{self.objective.name}>={self.objective.minimum:g}"
+            details = f"{details}; no threshold reaches {minimum}"
+        return f"{temperature}, threshold {self.threshold.value:.3g} ({details})"
 
 
 def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibration:
@@ -103,8 +119,7 @@ def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibratio
     Args:
         evaluation: N sequences that were not trained on.
         objective: What the threshold optimises. None keeps it at 0.5, the most accurate threshold
-            for calibrated probabilities. It also stays at 0.5 if no threshold reaches the required
-            precision or recall.
+            for calibrated probabilities.
 
     Returns:
         The fitted values.
@@ -115,20 +130,8 @@ def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibratio
         return Calibration(temperature, len(labels))
     scaled = Decision()
     scaled.set(temperature)
-    scores = scaled.probabilities(evaluation.logits)
-    fitted = fit_threshold(scores, labels, objective)
-    threshold = 0.5 if fitted is None else fitted
-    rates = threshold_rates(scores, labels, threshold)
-    shown = [objective.name]
-    if objective.name in COUNTERPARTS:
-        shown = ["precision", "recall"]
-    return Calibration(
-        temperature,
-        len(labels),
-        threshold,
-        rates={name: rates[name] for name in shown},
-        unreached=objective if fitted is None else None,
-    )
+    threshold = fit_threshold(scaled.probabilities(evaluation.logits), labels, objective)
+    return Calibration(temperature, len(labels), threshold, objective)
 
 
 def shortage(labels: Tensor, num_classes: int) -> str | None:
@@ -183,11 +186,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> float | None:
+def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Threshold:
     """Find the best threshold among all that differ in a prediction.
 
     The candidates are 0 and the midpoints between adjacent distinct scores. With TP and FP positive
-    and negative sequences above the threshold, out of P and N, the objectives are
+    and negative sequences above the threshold, out of P and N, the rates are
 
         accuracy  = (TP + N - FP) / (P + N)
         f1        = 2 TP / (TP + FP + P)
@@ -202,17 +205,25 @@ def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> float
             reach a precision, and vice versa.
 
     Returns:
-        The best threshold, the one closest to 0.5 if several are equally good; None if no threshold
-        reaches the minimum of the objective.
+        The best threshold, the one closest to 0.5 if several are equally good; 0.5 if none reaches
+        the minimum of the objective.
     """
     values, position = torch.unique(scores, return_inverse=True)  # (V,) ascending, (N,)
     positives_at = torch.bincount(position, weights=labels.double(), minlength=len(values))
     sequences_at = torch.bincount(position, minlength=len(values)).double()
     true = _sums_from_each_position(positives_at)  # (V + 1,) TP if predicted from values[v] on
     predicted = _sums_from_each_position(sequences_at)
+    false = predicted - true
     num_positives = positives_at.sum()
     num_negatives = len(labels) - num_positives
-    rates = _rates(true, predicted - true, num_positives, num_negatives)
+    recall = true / num_positives.clamp(min=1)
+    rates = {
+        "accuracy": (true + num_negatives - false) / len(labels),
+        "f1": 2 * true / (predicted + num_positives).clamp(min=1),
+        "youden": recall - false / num_negatives.clamp(min=1),
+        "precision": true / predicted.clamp(min=1),
+        "recall": recall,
+    }
 
     below = torch.cat([values.new_zeros(1), values])
     above = torch.cat([values, values.new_ones(1)])
@@ -226,46 +237,16 @@ def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> float
     if objective.name in COUNTERPARTS:
         is_allowed &= rates[objective.name] >= objective.minimum
         goal = COUNTERPARTS[objective.name]
-    if not bool(is_allowed.any()):
-        return None
-    quality = rates[goal].masked_fill(~is_allowed, -torch.inf)
-    best = thresholds[quality == quality.max()]
-    closest = (best - 0.5).abs().argmin()
-    return float(best[closest])
-
-
-def threshold_rates(scores: Tensor, labels: Tensor, threshold: float) -> dict[str, float]:
-    """Compute what a threshold reaches.
-
-    Args:
-        scores: (N,) float32 probabilities of the second class.
-        labels: (N,) class codes, 0 or 1.
-        threshold: Scores above it are predicted as the second class.
-
-    Returns:
-        accuracy, f1, youden, precision and recall; see `fit_threshold`.
-    """
-    is_predicted = scores > threshold
-    is_positive = labels == 1
-    true = (is_predicted & is_positive).sum().double()
-    false = (is_predicted & ~is_positive).sum().double()
-    rates = _rates(true, false, is_positive.sum().double(), (~is_positive).sum().double())
-    return {name: float(rate) for name, rate in rates.items()}
-
-
-def _rates(
-    true: Tensor, false: Tensor, num_positives: Tensor, num_negatives: Tensor
-) -> dict[str, Tensor]:
-    """Return the rates of `fit_threshold` from TP, FP, P and N; 0 / 0 is 0."""
-    recall = true / num_positives.clamp(min=1)
-    false_positive_rate = false / num_negatives.clamp(min=1)
-    return {
-        "accuracy": (true + num_negatives - false) / (num_positives + num_negatives),
-        "f1": 2 * true / (true + false + num_positives).clamp(min=1),
-        "youden": recall - false_positive_rate,
-        "precision": true / (true + false).clamp(min=1),
-        "recall": recall,
-    }
+    is_reached = bool(is_allowed.any())
+    if is_reached:
+        quality = rates[goal].masked_fill(~is_allowed, -torch.inf)
+        best = (quality == quality.max()).nonzero().view(-1)
+        chosen = int(best[(thresholds[best] - 0.5).abs().argmin()])
+        value = float(thresholds[chosen])
+    else:
+        chosen = int((values <= 0.5).sum())
+        value = 0.5
+    return Threshold(value, {name: float(rate[chosen]) for name, rate in rates.items()}, is_reached)
 
 
 def _sums_from_each_position(counts: Tensor) -> Tensor:

@@ -42,17 +42,11 @@ class GradientFlow:
 
 @dataclass(frozen=True)
 class LayerRun:
-    """States of one layer and direction, in the order in which it reads a batch.
-
-    Attributes:
-        layer: The layer.
-        inputs: (B, T, input size).
-        states: T states.
-    """
+    """A layer's way through a batch, in the order in which it reads."""
 
     layer: RecurrentLayer
-    inputs: Tensor
-    states: list[State]
+    inputs: Tensor  # (B, T, input size)
+    states: list[State]  # T of them
 
     def outputs(self) -> Tensor:
         """Return the outputs (B, T, H)."""
@@ -189,17 +183,16 @@ def gate_saturation(run: LayerRun, lengths: Tensor) -> dict[str, float]:
     names = GATES.get(run.layer.cell)
     if names is None:
         return {}
-    layer = run.layer.layer
-    assert isinstance(layer, torch.nn.LSTM | torch.nn.GRU)
+    weights = {name: weight.float() for name, weight in run.layer.layer.named_parameters()}
     hidden = [run.layer.initial_state(run.inputs)[0]]
     for state in run.states[:-1]:
         hidden.append(state[0])
     is_valid = valid_steps(lengths, len(run.states))
     x = run.inputs[is_valid].float()  # (S, input size), the S steps of all sequences
     h = torch.stack(hidden, dim=1)[is_valid].float()  # (S, H), the state before each step
-    bias = (layer.bias_ih_l0 + layer.bias_hh_l0).float()
-    arguments = bias.addmm(x, layer.weight_ih_l0.float().t())  # (S, gates * H)
-    arguments.addmm_(h, layer.weight_hh_l0.float().t())
+    bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
+    arguments = bias.addmm(x, weights["weight_ih_l0"].t())  # (S, gates * H)
+    arguments.addmm_(h, weights["weight_hh_l0"].t())
     bound = math.log(1 / SATURATED - 1)  # sigmoid(bound) = 0.9
     is_saturated = arguments.abs_() > bound
     shares = is_saturated.sum(0).view(len(names), -1).double().mean(1) / len(x)
@@ -230,7 +223,7 @@ def _last_states(runs: dict[str, LayerRun], padding: Padding) -> Tensor:
 
 def _state_gradients(loss: Tensor, runs: dict[str, LayerRun]) -> dict[str, Tensor]:
     """Return (B, T) norms of the gradients with respect to the states, h and c together."""
-    states = []
+    states: list[Tensor] = []
     for run in runs.values():
         for state in run.states:
             states.extend(state)

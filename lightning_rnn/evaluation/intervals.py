@@ -126,7 +126,7 @@ def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) 
     """
     h = (num_positives + num_negatives) / 2 - 1
     bounds = []
-    for outside in (0.0, 1.0):
+    for outside in (0.0, 1.0):  # bisection
         inside = auroc
         for _ in range(50):
             a = (inside + outside) / 2
@@ -137,7 +137,7 @@ def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) 
             else:
                 outside = a
         bounds.append(inside)
-    return Interval(*bounds)
+    return Interval(low=bounds[0], high=bounds[1])
 
 
 def design_effect(influence: Tensor, units: Tensor) -> float:
@@ -147,10 +147,9 @@ def design_effect(influence: Tensor, units: Tensor) -> float:
         influence: (N,) influence of each sequence on the estimate.
         units: (N,) group of each sequence.
     """
-    num_units = len(units.unique())
     independent = float(influence.square().sum())
     if independent == 0:
-        return len(units) / num_units  # as if the sequences of a group were copies
+        return len(units) / _count_units(units)  # as if the sequences of a group were copies
     grouped = float(_unit_sums(influence, units).square().sum())
     return max(1.0, grouped / independent)
 
@@ -293,10 +292,14 @@ def _bootstrap_interval(
         margin = Z * error / (estimate * (1 - estimate))
         low, high = torch.tensor([logit - margin, logit + margin]).sigmoid().tolist()
     else:
-        classes = [units[metrics.labels == k] for k in range(metrics.num_classes)]
-        rarest = min(len(members.unique()) for members in classes if len(members) > 0)
+        classes = metrics.has_sequences.nonzero().view(-1)
+        rarest = min(_count_units(units[metrics.labels == k]) for k in classes)
         low, high = wilson_interval(estimate, rarest)
     return Interval(low, high, num_undefined)
+
+
+def _count_units(units: Tensor) -> int:
+    return int(units.bincount().count_nonzero())
 
 
 def _unit_sums(values: Tensor, units: Tensor) -> Tensor:

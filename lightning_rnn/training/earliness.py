@@ -32,7 +32,8 @@ class Earliness(Watcher):
     def __init__(self, folder: Path) -> None:
         import_extra("matplotlib.figure", "figures")
         self.folder = folder
-        self._reset()
+        self._num_correct = torch.zeros(len(SHARES))
+        self._num_sequences = torch.zeros(())
 
     def on_test_batch_end(
         self,
@@ -61,7 +62,8 @@ class Earliness(Watcher):
         """Sum over all ranks and write the files."""
         num_correct = trainer.strategy.reduce(self._num_correct, reduce_op="sum")
         num_sequences = trainer.strategy.reduce(self._num_sequences, reduce_op="sum")
-        self._reset()
+        self._num_correct = torch.zeros(len(SHARES))
+        self._num_sequences = torch.zeros(())
         if not trainer.is_global_zero:
             return
         assert isinstance(num_correct, Tensor)
@@ -85,7 +87,3 @@ class Earliness(Watcher):
         path = self.folder / "earliness.png"
         save_png(figure, path)
         print(f"figure written to {path}")
-
-    def _reset(self) -> None:
-        self._num_correct = torch.zeros(len(SHARES))
-        self._num_sequences = torch.zeros(())

@@ -94,30 +94,32 @@ def test_thresholds_are_the_best_of_all(text, n, seed):
         decisions = [d for d in decisions if METRICS[objective.name](y, d) >= objective.minimum]
     goal = METRICS[{"precision": "recall", "recall": "precision"}.get(objective.name, objective.name)]
     if not decisions:
-        assert found is None
+        assert (found.value, found.is_reached) == (0.5, False)
         return
-    decided = (scores > found).numpy()
+    decided = (scores > found.value).numpy()
     assert goal(y, decided) == pytest.approx(max(goal(y, d) for d in decisions))
+    for name, rate in found.rates.items():
+        assert rate == pytest.approx(METRICS[name](y, decided))
     assert not objective.minimum or METRICS[objective.name](y, decided) >= objective.minimum
 
 
 def test_of_equally_good_thresholds_the_nearest_to_one_half():
     scores, y = torch.tensor([0.1, 0.2, 0.9]), torch.tensor([0, 0, 1])
-    assert float(fit_threshold(scores, y, Objective("f1"))) == pytest.approx(0.55)
+    assert fit_threshold(scores, y, Objective("f1")).value == pytest.approx(0.55)
 
 
 def test_adjacent_scores_are_told_apart():
     low = torch.tensor(0.7)
     scores = torch.stack([low, torch.nextafter(low, torch.tensor(1.0))])
     threshold = fit_threshold(scores, torch.tensor([0, 1]), Objective("accuracy"))
-    assert (scores > threshold).tolist() == [False, True]
+    assert (scores > threshold.value).tolist() == [False, True]
 
 
 def test_a_precision_out_of_reach_leaves_the_threshold():
     logits, y = torch.tensor([3.0, 2.0, 1.0, -1.0] * 10), torch.tensor([0, 1, 0, 1] * 10)
     objective = Objective.parse("precision>=0.9")
     calibration = calibrate(make_evaluation(logits, y), objective)
-    assert calibration.threshold == 0.5 and calibration.unreached == objective
+    assert (calibration.threshold.value, calibration.threshold.is_reached) == (0.5, False)
     assert "no threshold reaches precision>=0.9" in calibration.describe()
 
 
@@ -127,9 +129,9 @@ def test_a_calibration_is_described_and_applied():
     decision = Decision()
     calibration.apply(decision)
     assert float(decision.temperature) == pytest.approx(calibration.temperature)
-    assert float(decision.threshold) == calibration.threshold
+    assert float(decision.threshold) == calibration.threshold.value
     f1 = sk.f1_score(y, decision.decide(logits))
-    assert calibration.rates == {"f1": pytest.approx(f1)}
+    assert calibration.threshold.rates["f1"] == pytest.approx(f1)
     assert re.fullmatch(
         rf"temperature \S+, threshold \S+ \(f1 {f1:.3f} on 200 validation sequences\)",
         calibration.describe(),
