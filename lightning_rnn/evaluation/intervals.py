@@ -96,11 +96,7 @@ def confidence_intervals(
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson 1927).
-
-    Args:
-        share: Observed proportion.
-        n: Number of trials.
+    """Return the score interval of an observed share of n trials (Wilson 1927).
 
     Example:
         >>> low, high = wilson_interval(1.0, 30)  # 30 of 30
@@ -118,11 +114,6 @@ def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) 
     The bounds A solve |auroc - A| = Z sqrt(V(A)), where h = (P + N) / 2 - 1 and
 
         V(A) = A (1 - A) (1 + h (1 - A) / (2 - A) + h A / (1 + A)) / (P N)
-
-    Args:
-        auroc: Estimate.
-        num_positives: P.
-        num_negatives: N.
     """
     h = (num_positives + num_negatives) / 2 - 1
     bounds = []
@@ -144,7 +135,7 @@ def design_effect(influence: Tensor, units: Tensor) -> float:
     """Return the factor by which grouping increases the variance of an estimate, at least 1.
 
     Args:
-        influence: (N,) influence of each sequence on the estimate.
+        influence: (N,) on the estimate.
         units: (N,) group of each sequence.
     """
     independent = float(influence.square().sum())
@@ -159,16 +150,17 @@ def _closed_interval(metrics: WeightedMetrics, name: str, units: Tensor) -> Inte
     is_correct = metrics.sequence_values("accuracy")
     assert is_correct is not None
     if name == "accuracy":
-        _, low, high = _proportion(is_correct, units)
-        return Interval(low, high)
+        return _proportion_interval(is_correct, units)
     if name == "balanced_accuracy":
         return _balanced_accuracy_interval(metrics, is_correct, units)
     if not metrics.is_binary:
         return None
     if name == "f1":
         is_counted = (metrics.is_label + metrics.is_predicted)[:, 1] > 0
-        _, low, high = _proportion(is_correct[is_counted], units[is_counted])
-        return Interval(2 * low / (1 + low), 2 * high / (1 + high))
+        jaccard = _proportion_interval(is_correct[is_counted], units[is_counted])
+        low = 2 * jaccard.low / (1 + jaccard.low)
+        high = 2 * jaccard.high / (1 + jaccard.high)
+        return Interval(low, high)
     if name == "auroc":
         auroc = metrics.compute("auroc", torch.ones(1, len(units), dtype=torch.float64)).item()
         effect = design_effect(_auroc_influence(metrics, auroc), units)
@@ -177,29 +169,31 @@ def _closed_interval(metrics: WeightedMetrics, name: str, units: Tensor) -> Inte
     return None
 
 
-def _proportion(is_success: Tensor, units: Tensor) -> tuple[float, float, float]:
-    """Return a proportion with its Wilson interval."""
+def _proportion_interval(is_success: Tensor, units: Tensor) -> Interval:
+    """Return the Wilson interval of the share of successes (N,) in groups."""
     share = float(is_success.mean())
     n = len(units) / design_effect(is_success - share, units)
-    return share, *wilson_interval(share, n)
+    low, high = wilson_interval(share, n)
+    return Interval(low, high)
 
 
 def _balanced_accuracy_interval(
     metrics: WeightedMetrics, is_correct: Tensor, units: Tensor
 ) -> Interval:
     """Combine Wilson intervals of the recalls (Zou and Donner 2008, Statistics in Medicine 27)."""
-    recalls = []
+    num_classes = int(metrics.has_sequences.sum())
+    mean = 0.0
     squares_below = 0.0
     squares_above = 0.0
     for k in metrics.has_sequences.nonzero().view(-1).tolist():
         is_class = metrics.labels == k
-        recall, low, high = _proportion(is_correct[is_class], units[is_class])
-        recalls.append(recall)
-        squares_below += (recall - low) ** 2
-        squares_above += (high - recall) ** 2
-    mean = sum(recalls) / len(recalls)
-    low = mean - math.sqrt(squares_below) / len(recalls)
-    high = mean + math.sqrt(squares_above) / len(recalls)
+        recall = float(is_correct[is_class].mean())
+        interval = _proportion_interval(is_correct[is_class], units[is_class])
+        mean += recall / num_classes
+        squares_below += (recall - interval.low) ** 2
+        squares_above += (interval.high - recall) ** 2
+    low = mean - math.sqrt(squares_below) / num_classes
+    high = mean + math.sqrt(squares_above) / num_classes
     return Interval(max(0.0, low), min(1.0, high))
 
 
@@ -227,7 +221,7 @@ def _share_below(scores: Tensor, others: Tensor) -> Tensor:
 def _resample(
     metrics: WeightedMetrics, names: list[str], units: Tensor, num_resamples: int, seed: int
 ) -> dict[str, Tensor]:
-    """Return (R,) t statistics of means, and values of the other metrics, in bootstrap resamples."""
+    """Return (R,) t statistics of means, and values of other metrics, in bootstrap resamples."""
     generator = np.random.default_rng(seed)
     num_units = int(units.max()) + 1
     chunks: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -254,9 +248,6 @@ def _t_statistics(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
         values: (N,) whose mean is the metric.
         units: (N,) group of each sequence.
         counts: (R, G) how often each group was drawn.
-
-    Returns:
-        (R,) float64, NaN where the standard error is 0.
     """
     deviations = _unit_sums(values - values.mean(), units)  # (G,)
     sizes = _unit_sums(torch.ones_like(values), units)

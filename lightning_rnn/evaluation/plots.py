@@ -1,13 +1,8 @@
-"""Figures of an evaluation.
-
-matplotlib (`pip install 'lightning_rnn[figures]'`) is imported when the first figure is drawn, and
-without pyplot, so that no window is opened and no figure has to be closed.
-"""
+"""Figures of an evaluation."""
 
 import copy
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +10,20 @@ import torch
 import torchmetrics.functional.classification as functional
 from torch import Tensor
 
-from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.evaluation.drawing import (
+    add_legend,
+    new_axes,
+    new_figure,
+    plot_curve,
+    plot_sequence,
+    shorten,
+)
 from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, WeightedMetrics
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
 MAX_CURVES = 10  # classes with curves of their own
-MAX_POINTS = 1000  # of a curve
-MAX_FEATURES = 8  # lines of a sequence
-MAX_NAME_LENGTH = 14
 MAX_NUMBERED_CLASSES = 20  # of a confusion matrix with numbers
 MAX_LINEAR_COUNT = 1000  # sequences of a histogram with a linear scale
 NUM_EXAMPLES = 6
@@ -79,7 +78,10 @@ def evaluation_figures(
     confidence = calibrated.gather(1, predicted[:, None])[:, 0]
     order = most_confident_mistakes(confidence, is_correct)[:NUM_EXAMPLES]
     examples = evaluation.select(order)
-    yield "mistakes", mistakes(examples, predicted[order], confidence[order], sequences, class_names)
+    yield (
+        "mistakes",
+        mistakes(examples, predicted[order], confidence[order], sequences, class_names),
+    )
     lengths = sequences.lengths[evaluation.index]
     yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
 
@@ -101,12 +103,12 @@ def roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> 
         fpr, tpr, _ = functional.binary_roc(metrics.probabilities[:, k], is_class.long())
         area = metrics.rankings[k].auroc(_ones(metrics)).item()
         label = f"{class_names[k]}  area {area:.3f}"
-        _plot_curve(axes, fpr, tpr, label)
+        plot_curve(axes, fpr, tpr, label)
         if metrics.is_binary:
             is_predicted = predicted == k
             point = (is_predicted[~is_class].float().mean(), is_predicted[is_class].float().mean())
             axes.plot(*point, "ko", markersize=5, label="threshold")
-    _add_legend(axes, "lower right")
+    add_legend(axes, "lower right")
     return figure
 
 
@@ -122,13 +124,13 @@ def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: l
         )
         average = metrics.rankings[k].average_precision(_ones(metrics)).item()
         label = f"{class_names[k]}  average precision {average:.3f}"
-        _plot_curve(axes, recall.flip(0), precision.flip(0), label, drawstyle="steps-pre")
+        plot_curve(axes, recall.flip(0), precision.flip(0), label, drawstyle="steps-pre")
         is_predicted = predicted == k
         if metrics.is_binary and is_predicted.any():
             point = (is_predicted[is_class].float().mean(), is_class[is_predicted].float().mean())
             axes.plot(*point, "ko", markersize=5, label="threshold")
     axes.set_ylim(0, 1.03)
-    _add_legend(axes, "best")
+    add_legend(axes, "best")
     return figure
 
 
@@ -148,7 +150,7 @@ def confusion(predicted: Tensor, labels: Tensor, class_names: list[str]) -> Any:
     figure, axes = new_axes("confusion matrix", "predicted class", "true class", height=size)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(False)
-    names = [_shorten(name) for name in class_names]
+    names = [shorten(name) for name in class_names]
     if k > 3:
         axes.set_xticks(range(k), names, rotation=45, ha="right")
     else:
@@ -180,7 +182,7 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
         gap = float(((mean - frequency).abs() * count[is_used]).sum()) / len(event)
         style = "o--" if name == "before calibration" else "o-"
         axes.plot(mean, frequency, style, markersize=4, label=f"{name}: mean gap {gap:.3f}")
-    _add_legend(axes, "upper left")
+    add_legend(axes, "upper left")
     return figure
 
 
@@ -203,12 +205,12 @@ def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> 
         axes.set_yscale("symlog", linthresh=10)
     if threshold is not None:
         axes.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
-    _add_legend(axes, "best")
+    add_legend(axes, "best")
     return figure
 
 
 def most_confident_mistakes(confidence: Tensor, is_correct: Tensor) -> Tensor:
-    """Return (N,) rows: the most confident mistakes first, then the least confident correct ones."""
+    """Return (N,) rows: the most confident mistakes first, then the least confident others."""
     mistakes_first = torch.where(is_correct, 1 + confidence, -confidence)
     return mistakes_first.argsort(stable=True)
 
@@ -236,11 +238,11 @@ def mistakes(
         axes = figure.add_subplot(num_rows, num_columns, place + 1)
         plot_sequence(axes, sequences, row)
         name = row if sequences.ids is None else sequences.ids[row]
-        title = f"{_shorten(str(name))}: {_shorten(class_names[predicted[place]])}"
+        title = f"{shorten(str(name))}: {shorten(class_names[predicted[place]])}"
         title = f"{title} {float(confidence[place]):.3f}"
         color = "black"
         if predicted[place] != examples.labels[place]:
-            title = f"{title}\ntrue: {_shorten(class_names[examples.labels[place]])}"
+            title = f"{title}\ntrue: {shorten(class_names[examples.labels[place]])}"
             color = "tab:red"
         axes.set_title(title, fontsize="small", color=color, loc="left")
     figure.supxlabel("step", fontsize="small")
@@ -283,61 +285,5 @@ def curve_classes(labels: Tensor, num_classes: int) -> list[int]:
     return sorted(most_frequent.tolist())
 
 
-def plot_sequence(axes: Any, sequences: Sequences, row: int) -> None:
-    """Plot the first features of a sequence over its steps."""
-    x = sequences.batch(torch.tensor([row])).x[0, :, :MAX_FEATURES].numpy()  # (T, F)
-    axes.plot(x, linewidth=1, marker="." if len(x) < 30 else "")
-    axes.tick_params(labelsize="x-small")
-
-
-def save_png(figure: Any, path: Path) -> None:
-    """Write a figure to a PNG file."""
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def pixels(figure: Any) -> np.ndarray:
-    """Return a figure as an array (height, width, 3) of uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
-
-
-def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure; sizes in inches of 100 pixels."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=100, layout="constrained")
-
-
-def new_axes(title: str, xlabel: str, ylabel: str, *, height: float = 4.8) -> tuple[Any, Any]:
-    """Return a figure with a single plot, and the plot's axes."""
-    figure = new_figure(height * 4 / 3, height)
-    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-    axes.set_title(title, loc="left")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _ones(metrics: WeightedMetrics) -> Tensor:
     return torch.ones(1, len(metrics.labels), dtype=torch.float64)
-
-
-def _plot_curve(axes: Any, x: Tensor, y: Tensor, label: str, **style: str) -> None:
-    num_points = min(len(x), MAX_POINTS)
-    shown = torch.linspace(0, len(x) - 1, num_points).long()
-    axes.plot(x[shown], y[shown], label=label, linewidth=1.5, **style)
-
-
-def _add_legend(axes: Any, location: str) -> None:
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc=location, fontsize="small")
-
-
-def _shorten(name: str) -> str:
-    if len(name) <= MAX_NAME_LENGTH:
-        return name
-    return name[: MAX_NAME_LENGTH - 1] + "…"

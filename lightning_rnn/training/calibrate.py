@@ -105,7 +105,10 @@ class Calibrate(Callback):
 
 
 def _load_network(like: SequenceNetwork, checkpoint: dict[str, Any]) -> SequenceNetwork:
-    """Return a network with the weights of a checkpoint; `like` may be pruned or trained further."""
+    """Return a network with the weights of a checkpoint and the architecture of another one.
+
+    The other network is not copied: it may be pruned, and pruned modules cannot be copied.
+    """
     with torch.random.fork_rng():
         network = SequenceNetwork(
             input_size=like.preprocess.mean.numel(),

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import import_extra
-from lightning_rnn.evaluation.plots import new_axes, save_png
+from lightning_rnn.evaluation.drawing import new_axes, save_png
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.watching import Watcher
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
+from lightning_rnn.evaluation.drawing import pixels
 from lightning_rnn.evaluation.gradient_flow import GradientFlow, attribute, measure_gradient_flow
-from lightning_rnn.evaluation.plots import pixels
 from lightning_rnn.evaluation.plots_gradient_flow import (
     attribution,
     gradient_curves,

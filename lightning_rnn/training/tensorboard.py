@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_rnn.errors import check
-from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures, pixels, save_png
+from lightning_rnn.evaluation.drawing import pixels, save_png
+from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.watching import (
     FIRST_FIGURES,

@@ -92,7 +92,9 @@ def test_thresholds_are_the_best_of_all(text, n, seed):
     decisions = [d for d in decisions if d.any() or objective.name == "accuracy"]
     if objective.minimum:
         decisions = [d for d in decisions if METRICS[objective.name](y, d) >= objective.minimum]
-    goal = METRICS[{"precision": "recall", "recall": "precision"}.get(objective.name, objective.name)]
+    goal = METRICS[
+        {"precision": "recall", "recall": "precision"}.get(objective.name, objective.name)
+    ]
     if not decisions:
         assert (found.value, found.is_reached) == (0.5, False)
         return
@@ -144,7 +146,8 @@ def test_without_an_objective_the_threshold_is_one_half():
     decision = Decision()
     decision.set(3.0, 0.1)
     calibration.apply(decision)
-    assert calibration.threshold is None and float(decision.threshold) == 0.5
+    assert calibration.threshold is None
+    assert float(decision.threshold) == 0.5
     assert re.fullmatch(r"temperature \S+ from 200 validation sequences", calibration.describe())
 
 
@@ -178,7 +181,9 @@ def stored(path):
 def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, run_apart, tiny):
     out = run_ok("fit", *tiny, *VAL, "--calibrate.objective", "recall>=0.95")
     temperature, threshold = stored(BEST)
-    assert temperature != 1 and threshold != 0.5 and stored(LAST) == (1, 0.5)
+    assert temperature != 1
+    assert threshold != 0.5
+    assert stored(LAST) == (1, 0.5)
     found = re.search(
         r"calibration: temperature (\S+), threshold (\S+) \(precision \S+, recall (\S+) on", out
     )
@@ -213,12 +218,17 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
 
 
 def test_too_little_validation_sets_nothing(trained, run_ok):
-    message = "calibration: temperature 1, threshold 0.5: expected at least 100 validation sequences"
-    assert message in Path("fit.txt").read_text() and stored(BEST) == (1, 0.5)
+    message = (
+        "calibration: temperature 1, threshold 0.5: expected at least 100 validation sequences"
+    )
+    assert message in Path("fit.txt").read_text()
+    assert stored(BEST) == (1, 0.5)
     assert message in run_ok("validate", "--calibrate.objective", "f1")
     last = LAST.read_bytes()
     out = run_ok("validate", "--calibrate.objective", "f1", "--calibrate.when", "always")
-    assert "threshold" in out and "f1" in out and stored(BEST) != (1, 0.5)
+    assert "threshold" in out
+    assert "f1" in out
+    assert stored(BEST) != (1, 0.5)
     assert LAST.read_bytes() == last
     before = BEST.read_bytes()
     run_ok("validate")
@@ -227,15 +237,16 @@ def test_too_little_validation_sets_nothing(trained, run_ok):
 
 def test_without_validation(empty, run_ok, tiny):
     out = run_ok("fit", *tiny, "--data.num_train", 32, "--data.num_val", 0)
-    assert "no validation split" in out and stored(BEST) == (1, 0.5)
+    assert "no validation split" in out
+    assert stored(BEST) == (1, 0.5)
 
 
 def test_never_and_nonsense(empty, run, run_ok, tiny):
-    assert "calibration:" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never") and stored(
-        BEST
-    ) == (1, 0.5)
+    assert "calibration:" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never")
+    assert stored(BEST) == (1, 0.5)
     result = run("fit", *tiny, *VAL, "--calibrate.objective", "best")
-    assert result.code == 2 and "objective: expected accuracy, f1" in result.err
+    assert result.code == 2
+    assert "objective: expected accuracy, f1" in result.err
 
 
 def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, tiny):
@@ -254,10 +265,12 @@ def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, t
 
 @pytest.mark.slow
 def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
-    """Trained on 300 sequences until it knows them by heart, and judged on 10,000 that it never saw."""
-    run_ok("fit", "--data.task", "adding", "--data.length", 20, "--data.num_train", 300, "--data.num_val", 500,
-           "--model.cell", "gru", "--model.hidden_size", 64, "--trainer.max_epochs", 60,
-           "--checkpoint.monitor", "val/accuracy")  # fmt: skip
+    """Trained on 300 sequences until it knows them by heart, tested on 10,000 others."""
+    data = ("--data.task", "adding", "--data.length", 20)
+    sizes = ("--data.num_train", 300, "--data.num_val", 500)
+    model = ("--model.cell", "gru", "--model.hidden_size", 64)
+    training = ("--trainer.max_epochs", 60, "--checkpoint.monitor", "val/accuracy")
+    run_ok("fit", *data, *sizes, *model, *training)
     run_ok("test", "--ckpt_path", BEST)
     found = json.loads(Path("lightning_logs/version_0/test_metrics.json").read_text())
     temperature, _ = stored(BEST)
@@ -276,12 +289,11 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
 
 def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
     paths = [files / f"JapaneseVowels_slice_{part}.ts" for part in ("TRAIN", "TEST")]
-    out = run_ok("fit", *tiny, "--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1],
-                 "--calibrate.objective", "f1", "--calibrate.when", "always")  # fmt: skip
+    data = ("--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1])
+    options = ("--calibrate.objective", "f1", "--calibrate.when", "always")
+    out = run_ok("fit", *tiny, *data, *options)
     assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).part("val")) > 0
     temperature, threshold = stored(BEST)
-    assert (
-        temperature != 1
-        and threshold == 0.5
-        and "threshold" not in out.split("calibration:")[1].split("\n")[0]
-    )
+    assert temperature != 1
+    assert threshold == 0.5
+    assert "threshold" not in out.split("calibration:")[1].split("\n")[0]

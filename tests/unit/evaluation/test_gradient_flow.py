@@ -96,7 +96,10 @@ def test_the_backward_direction_counts_from_the_start():
     x = batch.x.clone()
     for i, length in enumerate(batch.lengths.tolist()):
         x[i, :length] = batch.x[i, :length].flip(0)
-    one, other = measure_gradient_flow(network, batch), measure_gradient_flow(network, replace(batch, x=x))
+    one, other = (
+        measure_gradient_flow(network, batch),
+        measure_gradient_flow(network, replace(batch, x=x)),
+    )
     torch.testing.assert_close(one.gradients["layer0"], other.gradients["layer0_backward"])
     torch.testing.assert_close(one.gradients["layer0_backward"], other.gradients["layer0"])
 
@@ -111,12 +114,13 @@ def test_gate_saturation(name):
         layer.bias_ih_l0[:6] += 50  # the first gate: input or reset
     first = next(iter(found))
     changed = measure_gradient_flow(network, batch).saturation
-    assert changed[first] == 1.0 and found[first] < 0.5
+    assert changed[first] == 1.0
+    assert found[first] < 0.5
     assert not measure_gradient_flow(*make(cell="rnn")).saturation
 
 
 def test_attribution_adds_up_for_a_linear_decision():
-    """With states far from saturation the logit is linear: gradient times input is what each step adds."""
+    """With states far from saturation the logit is linear in the contributions of the steps."""
     network, batch = make(cell="rnn", pooling="mean")
     with torch.no_grad():
         for p in network.recurrent.parameters():
@@ -136,10 +140,11 @@ def test_the_network_stays_as_it_is():
     first, second = measure_gradient_flow(network, batch), measure_gradient_flow(network, batch)
     added = attribute(network, batch)
     assert torch.equal(first.gradients["layer0"], second.gradients["layer0"])  # no dropout
-    assert len(first.gradients["layer0"]) == 32 and added.shape == (2, 30)  # input time
-    assert (
-        network.training and network.options.pooling == "last" and torch.equal(torch.get_rng_state(), state)
-    )
+    assert len(first.gradients["layer0"]) == 32
+    assert added.shape == (2, 30)
+    assert network.training
+    assert network.options.pooling == "last"
+    assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
 

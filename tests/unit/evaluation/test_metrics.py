@@ -104,7 +104,9 @@ def test_by_hand():
 
 def test_confident_logits_are_ranked_apart():
     """Their probabilities are all 1, in double precision as well."""
-    found = evaluate(make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), full=True)
+    found = evaluate(
+        make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), full=True
+    )
     assert (found["auroc"].item(), found["average_precision"].item()) == (1.0, 1.0)
 
 
@@ -127,8 +129,11 @@ def test_one_class_of_two_leaves_out_what_is_undefined(y):
 
 @pytest.mark.parametrize("logits", [[-1.0, -2.0], [1.0, -2.0]])
 def test_f1_is_left_out_where_nothing_is_labelled_positive(logits):
-    """It would be 0 / 0 or 0 whatever is decided: a perfect classifier would look like the worst."""
-    assert set(evaluate(make_evaluation(logits, [0, 0]), Decision(), full=False)) == {"loss", "accuracy"}
+    """It would be 0 / 0 or 0 for any prediction: a perfect classifier would look like the worst."""
+    assert set(evaluate(make_evaluation(logits, [0, 0]), Decision(), full=False)) == {
+        "loss",
+        "accuracy",
+    }
 
 
 def test_missing_classes_of_many():

@@ -19,9 +19,10 @@ from tensorboard.util.tensor_util import make_ndarray
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
+from lightning_rnn.evaluation.drawing import pixels
 from lightning_rnn.evaluation.gradient_flow import horizon
+from lightning_rnn.evaluation.plots import evaluation_figures
 from lightning_rnn.evaluation.results import Evaluation
-from lightning_rnn.evaluation.plots import evaluation_figures, pixels
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import watching
 from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
@@ -38,9 +39,11 @@ EVALUATION = (
     "mistakes",
     "accuracy_by_length",
 )
-GRADIENT_FLOW = {f"gradient_flow/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")}
-SMALL = ("--data.num_train", 64, "--data.num_val", 120, "--data.num_test", 64, "--data.min_length", 4,
-         "--model.cell", "lstm")  # fmt: skip
+GRADIENT_FLOW = {
+    f"gradient_flow/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")
+}
+SIZES = ("--data.num_train", 64, "--data.num_val", 120, "--data.num_test", 64)
+SMALL = (*SIZES, "--data.min_length", 4, "--model.cell", "lstm")
 EACH = ("--figures.every_n_epochs", 1, "--gradient_flow.every_n_epochs", 1)
 
 
@@ -63,9 +66,9 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     out = run_ok("test")
     found = events()
     tags = found.Tags()
-    assert {f"{part}/{name}" for part in ("val", "test") for name in EVALUATION} | GRADIENT_FLOW == set(
-        tags["images"]
-    )
+    assert {
+        f"{part}/{name}" for part in ("val", "test") for name in EVALUATION
+    } | GRADIENT_FLOW == set(tags["images"])
     for tag in tags["images"]:
         for event in found.Images(tag):
             assert is_drawn(Image.open(io.BytesIO(event.encoded_image_string))), tag
@@ -73,8 +76,17 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     for name in EVALUATION:
         assert is_drawn(Image.open(RUN / f"figures/test_{name}.png"))
     assert f"figures written to {RUN.absolute() / 'figures'}" in out
-    scalars = {"train/loss", "train/accuracy", "train/lr", "train/grad_norm", "train/sequences_per_second", "val/loss",
-               "test/loss", "gradient_flow/horizon/layer0", "gradient_flow/saturation/layer0/forget"}  # fmt: skip
+    scalars = {
+        "train/loss",
+        "train/accuracy",
+        "train/lr",
+        "train/grad_norm",
+        "train/sequences_per_second",
+        "val/loss",
+        "test/loss",
+        "gradient_flow/horizon/layer0",
+        "gradient_flow/saturation/layer0/forget",
+    }
     assert scalars <= set(tags["scalars"])
     assert all(np.isfinite(e.value) for tag in tags["scalars"] for e in found.Scalars(tag))
     assert all(e.value > 1 for e in found.Scalars("train/sequences_per_second"))
@@ -87,7 +99,7 @@ def test_precision_recall_curves_equal_scikit_learns(empty, run_ok, tiny):
     (event,) = events().Tensors("test/pr_curve")
     true, false, _, missed, precision, recall = make_ndarray(event.tensor_proto)
     p = pl.read_csv(RUN / "predictions.csv")["probability"].to_numpy().astype(np.float32)
-    settings = dict(num_train=64, num_val=120, num_test=64, min_length=4)
+    settings = {"num_train": 64, "num_val": 120, "num_test": 64, "min_length": 4}
     y = SyntheticDataModule(**settings).part("test").labels.numpy()
     for i, threshold in enumerate(np.linspace(0, 1, len(precision))):
         decided = p >= np.float32(threshold)
@@ -117,7 +129,8 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
     shown = {
         info.name.tag for info in hparams.parse_experiment_plugin_data(experiment).metric_infos
     }
-    assert {"hp/val_loss"} <= shown <= scalars and "hp/test_accuracy" in scalars
+    assert {"hp/val_loss"} <= shown <= scalars
+    assert "hp/test_accuracy" in scalars
     metrics = json.loads((RUN / "test_metrics.json").read_text())
     assert found.Scalars("hp/test_accuracy")[-1].value == pytest.approx(metrics["test/accuracy"])
 
@@ -130,7 +143,11 @@ def test_what_is_due():
         128,
     ]
     assert [epoch for epoch in range(1, 10) if is_due(epoch, None, last=6)] == [1, 2, 4, 6, 8]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST_FIGURES, last=8)] == [3, 6, 9]
+    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST_FIGURES, last=8)] == [
+        3,
+        6,
+        9,
+    ]
 
 
 def test_a_default_run_shows_its_gradient_flow_and_draws_nothing(empty, run_ok):
@@ -138,7 +155,8 @@ def test_a_default_run_shows_its_gradient_flow_and_draws_nothing(empty, run_ok):
     horizons = events().Scalars("gradient_flow/horizon/layer0")
     assert [event.step for event in horizons] == [1, 3, 7, 11]  # epochs 1, 2, 4, 6
     assert [event.step for event in events().Tensors("val/pr_curve")] == [1, 3, 7, 11]
-    assert len(events().Scalars("val/loss")) == 6 and not events().Tags()["images"]
+    assert len(events().Scalars("val/loss")) == 6
+    assert not events().Tags()["images"]
 
 
 def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
@@ -147,7 +165,8 @@ def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
     out = run_ok("fit", *tiny, *SMALL, *EACH)
     watching.can_draw.cache_clear()
     assert out.count("figures skipped: matplotlib is not installed; run: pip install") == 1
-    assert not events().Tags()["images"] and len(events().Tensors("val/pr_curve")) == 2
+    assert not events().Tags()["images"]
+    assert len(events().Tensors("val/pr_curve")) == 2
 
 
 def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
@@ -156,10 +175,8 @@ def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
     state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["callbacks"][
         "GradientFlowProbe"
     ]
-    assert (
-        state["epochs"] == [1, 2, 3]
-        and [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
-    )
+    assert state["epochs"] == [1, 2, 3]
+    assert [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
     found = [event.value for event in events().Scalars("gradient_flow/horizon/layer0")]
     assert found == [horizon(curve) for curve in state["curves"]["layer0"]]
 
@@ -202,7 +219,8 @@ def test_any_evaluation_can_be_drawn(case, decision):
     assert tuple(drawn) == EVALUATION
     for name, figure in drawn.items():
         image = pixels(figure)
-        assert image.dtype == np.uint8 and is_drawn(Image.fromarray(image)), name
+        assert image.dtype == np.uint8
+        assert is_drawn(Image.fromarray(image)), name
 
 
 def test_figures_say_the_truth(monkeypatch):
@@ -234,10 +252,9 @@ def test_figures_say_the_truth(monkeypatch):
     worst = drawn["mistakes"].axes[0].get_title(loc="left")
     wrong = np.flatnonzero((p > 0.5) != y)
     i = wrong[np.argmax(np.maximum(p, 1 - p)[wrong])]
-    assert (
-        worst
-        == f"{i}: {['no', 'yes'][int(p[i] > 0.5)]} {max(p[i], 1 - p[i]):.3f}\ntrue: {['no', 'yes'][y[i]]}"
-    )
+    names = ["no", "yes"]
+    confidence = max(p[i], 1 - p[i])
+    assert worst == f"{i}: {names[int(p[i] > 0.5)]} {confidence:.3f}\ntrue: {names[y[i]]}"
 
 
 @pytest.mark.slow
@@ -245,8 +262,9 @@ def test_the_horizon_of_an_lstm_is_longer_than_that_of_a_plain_network(empty, ru
     horizons = {"rnn": [], "lstm": []}
     for version, (seed, cell) in enumerate((seed, cell) for seed in range(3) for cell in horizons):
         # short sequences among them: on long ones alone it is chance whether either learns
-        run_ok("fit", "--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5, "--model.lr", 0.003,
-               "--model.cell", cell, "--trainer.max_epochs", 40, "--seed_everything", seed)  # fmt: skip
+        data = ("--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5)
+        model = ("--model.lr", 0.003, "--model.cell", cell)
+        run_ok("fit", *data, *model, "--trainer.max_epochs", 40, "--seed_everything", seed)
         found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
         assert found.Scalars("val/accuracy")[-1].value > 0.95, (cell, seed)  # all have learned
         horizons[cell].append(found.Scalars("gradient_flow/horizon/layer0")[-1].value)
