@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
 
 from lightning_rnn.__main__ import main
-from lightning_rnn.evaluation.metrics import Evaluation
 
 RUN = Path("lightning_logs/version_0")
 BEST = RUN / "checkpoints/best.ckpt"
@@ -22,20 +20,6 @@ LAST = RUN / "checkpoints/last.ckpt"
 TINY = ("--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 1, "--model.hidden_size", 8)
 LONG = ("--data.id_column", "id", "--data.time_column", "time", "--data.group_column", "group")
 TINY_DATA = ("--data.num_train", 64, "--data.num_val", 32, "--data.num_test", 64)
-
-
-def outcome(logits, y):
-    logits, y = torch.as_tensor(logits, dtype=torch.float32), torch.as_tensor(y)
-    return Evaluation(torch.arange(len(y)), logits, y, torch.arange(len(y)) + 0.5)
-
-
-def random_outcome(num_classes, n, seed, scale=2.0):
-    """Logits that know something of the labels, ties among them; every class is there."""
-    rng = np.random.default_rng(seed)
-    y = rng.permutation(np.arange(n) % num_classes)
-    shape = (n,) if num_classes == 2 else (n, num_classes)
-    hint = 2.0 * y - 1 if num_classes == 2 else np.eye(num_classes)[y]
-    return outcome(np.round(scale * rng.normal(size=shape) + hint, 1) + 0.03, y)
 
 
 class Result(NamedTuple):

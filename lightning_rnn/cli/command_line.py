@@ -26,7 +26,7 @@ from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.earliness import Earliness
 from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
 from lightning_rnn.training.interrupts import Interrupts
-from lightning_rnn.training.outputs import PredictionsFile, TestMetricsFile
+from lightning_rnn.training.outputs import MetricsFile, PredictionsFile
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.tensorboard import Figures, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
@@ -266,7 +266,7 @@ class CommandLine(LightningCLI):
         if self.command == "validate":
             return [figures]
         figures.folder = folder / "figures"
-        callbacks: list[Callback] = [TestMetricsFile(folder), figures]
+        callbacks: list[Callback] = [MetricsFile(folder), figures]
         if self.options["earliness"]:
             callbacks.append(Earliness(folder))
         return [*callbacks, HyperParameters()]
@@ -282,7 +282,7 @@ class CommandLine(LightningCLI):
         self.trainer.validate(**objects, **self.loading)
 
     def test(self, **objects: Any) -> None:
-        """Evaluate on the test split; `TestMetricsFile` prints the metrics."""
+        """Evaluate on the test split; `MetricsFile` prints the metrics."""
         self.trainer.test(**objects, verbose=False, **self.loading)
 
     def predict(self, **objects: Any) -> None:

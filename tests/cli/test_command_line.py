@@ -401,7 +401,9 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
     run_ok("fit", *tiny, "--data", "FileDataModule", *options)
     run_ok("test")
     run_ok("predict")
-    part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).split("test")
+    part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).split(
+        "test"
+    )
     table = pl.read_csv(RUN / "predictions.csv", schema_overrides={"label": pl.String})
     assert table["id"].to_list() == list(range(1029))
     p = table["probability"].to_numpy()
