@@ -15,7 +15,6 @@ from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.errors import DataError, check
 
-BATCH_SIZE = "an integer of at least 1"
 SPLITS_OF_STAGE = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -56,18 +55,25 @@ class SequenceDataModule(LightningDataModule):
         settings: Arguments of the constructor as JSON values. A checkpoint stores them.
         identity_settings: Names of the settings that must be the same in training and evaluation.
 
+    Raises:
+        OptionError: If `batch_size` or `seed` is out of range.
+
     Example:
         >>> import numpy as np
         >>> from lightning_rnn import SequenceDataModule, Sequences
+        >>> from lightning_rnn.data.base_module import Schema
         >>> class ArrayDataModule(SequenceDataModule):
+        ...     def __init__(self, x, y, batch_size=32):
+        ...         super().__init__(batch_size=batch_size)
+        ...         self.sequences = Sequences.from_arrays(x, y)
         ...     def read_schema(self):
-        ...         return Schema(num_features=3, class_names=["slow", "fast"])
+        ...         return Schema(self.sequences.num_features, class_names=["slow", "fast"])
         ...
         ...     def load_split(self, name):
-        ...         return Sequences.from_arrays(np.zeros((8, 50, 3)), labels=[0, 1] * 4)
-        >>> data = ArrayDataModule(batch_size=2)
+        ...         return self.sequences if name == "train" else None
+        >>> data = ArrayDataModule(np.zeros((40, 50, 3)), [0, 1] * 20, batch_size=8)
         >>> next(iter(data.train_dataloader())).x.shape
-        torch.Size([2, 50, 3])
+        torch.Size([8, 50, 3])
     """
 
     identity_settings: ClassVar[frozenset[str]] = frozenset({"seed"})
@@ -82,13 +88,10 @@ class SequenceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check(seed >= 0, "seed", seed, "an integer of at least 0")
-        check(batch_size is None or batch_size >= 1, "batch_size", batch_size, BATCH_SIZE)
-        self.settings: dict[str, Any] = {
-            "batch_size": batch_size,
-            "buckets": buckets,
-            "on_device": on_device,
-            "seed": seed,
-        }
+        self.settings: dict[str, Any] = {"buckets": buckets, "on_device": on_device, "seed": seed}
+        self.settings["batch_size"] = None
+        if batch_size is not None:
+            self.batch_size = batch_size
         self._splits: dict[str, Sequences | None] = {}
         self._device_cache = DeviceCache(on_device)
         self._schema: Schema | None = None
@@ -169,7 +172,7 @@ class SequenceDataModule(LightningDataModule):
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
-        check(size >= 1, "batch_size", size, BATCH_SIZE)
+        check(size >= 1, "batch_size", size, "an integer of at least 1")
         self.settings["batch_size"] = size
 
     def load(self, stage: str, schema: object) -> list[Sequences]:
@@ -252,10 +255,8 @@ class SequenceDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings, fingerprints of the data, and the position of the training loader."""
-        state = {"settings": self.settings, "fingerprints": self._fingerprints, "loader": None}
-        if self._train_loader is not None:
-            state["loader"] = self._train_loader.state_dict()
-        return state
+        loader = None if self._train_loader is None else self._train_loader.state_dict()
+        return {"settings": self.settings, "fingerprints": self._fingerprints, "loader": loader}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that training continues with the same data, and restore the loader's position.

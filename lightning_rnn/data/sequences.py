@@ -138,23 +138,20 @@ class Sequences:
             if block.ndim == 2:
                 block = block[None]  # (1, T, F)
             if block.ndim != 3:
-                raise DataError(
-                    f"x: expected (N, T, F), (T, F) or a list, got {tuple(block.shape)}"
-                )
+                got = f"shape {tuple(block.shape)}"
+                raise DataError(f"x: expected shape (N, T, F) or (T, F), or a list, got {got}")
             return cls(block.flatten(0, 1), torch.full((len(block),), block.shape[1]), labels)
         if not isinstance(arrays, list | tuple) or not arrays:
-            expected = "an array or a list of at least one array"
-            raise DataError(f"x: expected {expected}, got {arrays!r:.50}")
+            got = "an empty list" if arrays == [] else type(arrays).__name__
+            raise DataError(f"x: expected an array or a list of at least one array, got {got}")
         parts: list[Tensor] = []
         for i, array in enumerate(arrays):
             part = checks.as_tensor(array, f"x[{i}]", torch.float32)
             if part.ndim == 1:
                 part = part[:, None]  # (T_i, 1)
-            if part.ndim != 2:
-                raise DataError(f"x[{i}]: expected (T, F) or (T,), got {tuple(part.shape)}")
-            if parts and part.shape[1] != parts[0].shape[1]:
-                expected = f"{parts[0].shape[1]} features as x[0]"
-                raise DataError(f"x[{i}]: expected {expected}, got {part.shape[1]}")
+            expected = f"(T, {parts[0].shape[1]}) as x[0]" if parts else "(T, F) or (T,)"
+            if part.ndim != 2 or (parts and part.shape[1] != parts[0].shape[1]):
+                raise DataError(f"x[{i}]: expected shape {expected}, got {tuple(part.shape)}")
             parts.append(part)
         return cls(torch.cat(parts), torch.tensor([len(part) for part in parts]), labels)
 

@@ -63,21 +63,21 @@ def test_from_arrays_accepts(arrays, expected):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (np.zeros(3), "x: expected (N, T, F), (T, F) or a list, got (3,)"),
+        (np.zeros(3), "x: expected shape (N, T, F) or (T, F), or a list, got shape (3,)"),
         (
             np.zeros((1, 2, 3, 4)),
-            "x: expected (N, T, F), (T, F) or a list, got (1, 2, 3, 4)",
+            "x: expected shape (N, T, F) or (T, F), or a list, got shape (1, 2, 3, 4)",
         ),
-        ([], "x: expected an array or a list of at least one array, got []"),
-        ("abc", "x: expected an array or a list of at least one array, got 'abc'"),
-        (None, "x: expected an array or a list of at least one array, got None"),
+        ([], "x: expected an array or a list of at least one array, got an empty list"),
+        ("abc", "x: expected an array or a list of at least one array, got str"),
+        (None, "x: expected an array or a list of at least one array, got NoneType"),
         (
             [np.zeros((2, 3)), np.zeros((2, 2))],
-            "x[1]: expected 3 features as x[0], got 2",
+            "x[1]: expected shape (T, 3) as x[0], got (2, 2)",
         ),
         (
             [np.zeros((2, 1)), np.zeros((1, 2, 1))],
-            "x[1]: expected (T, F) or (T,), got (1, 2, 1)",
+            "x[1]: expected shape (T, 1) as x[0], got (1, 2, 1)",
         ),
         ([np.array(["a"])], "x[0]: expected real numbers, got dtype <U1"),
         (np.zeros((1, 1, 1), dtype=complex), "x: expected real numbers, got dtype complex128"),

@@ -282,8 +282,8 @@ X = np.ones((2, 3, 1))
         ({"X": X.astype(str), "y": [1, 2]}, "X: found dtype <U"),
         ({"X": X.astype(object), "y": [1, 2]}, "X: found Python objects"),
         ({"X": X, "y": np.array(["a", None])}, "y: found Python objects"),
-        ({"X": X * np.inf, "y": [1, 2]}, "sequence '0', step 0, feature 0: found inf"),
-        ({"X": X * 1e300, "y": [1, 2]}, "sequence '0', step 0, feature 0: found inf"),
+        ({"X": X * np.inf, "y": [1, 2]}, "sequence '0', step 0, feature 0: expected a finite float32 number"),
+        ({"X": X * 1e300, "y": [1, 2]}, "sequence '0', step 0, feature 0: expected a finite float32 number"),
         (
             {"X": X[:, 0, 0], "y": [1, 2]},
             "X: found shape (2,), accepted is (N, T, F), (N, T), or (steps, F) with lengths",
