@@ -13,6 +13,7 @@ from lightning_rnn.models.losses import cross_entropies
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.data_statistics import sequence_data
 
 NETWORK_PREFIX = "network."
 
@@ -53,7 +54,7 @@ class Calibrate(Callback):
         if not self.is_active or self._run_folder is None:
             return
         path = Path(self._run_folder) / "checkpoints" / "best.ckpt"
-        data = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
+        data = sequence_data(trainer)
         if not path.is_file():
             return
         if not trainer.limit_val_batches or data is None:
@@ -74,10 +75,10 @@ class Calibrate(Callback):
         if not self.is_active or trainer.state.fn != "validate" or trainer.ckpt_path is None:
             return
         assert isinstance(pl_module, SequenceClassifier)
-        assert pl_module.outcome is not None
+        assert pl_module.evaluation is not None
         path = Path(trainer.ckpt_path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        self._calibrate(trainer, pl_module.outcome, path, checkpoint)
+        self._calibrate(trainer, pl_module.evaluation, path, checkpoint)
 
     def _calibrate(
         self,

@@ -18,14 +18,14 @@ from lightning_rnn.evaluation.plots_gradient_flow import (
 )
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.data_statistics import sequence_data
+from lightning_rnn.training.logs import write_to_loggers
 from lightning_rnn.training.watching import (
     FIRST_FIGURES,
     Watcher,
     can_draw,
     is_due,
     last_step,
-    log_scalars,
-    sequence_data,
     tensorboard_writer,
 )
 
@@ -70,7 +70,7 @@ class GradientFlowProbe(Watcher):
     def _measure(
         self, trainer: Trainer, network: SequenceNetwork, data: SequenceDataModule, epoch: int
     ) -> None:
-        sequences = data.part("val") or data.part("train")
+        sequences = data.split("val") or data.split("train")
         assert sequences is not None
         rows = list(range(min(NUM_MEASURED, len(sequences))))
         batch = sequences.batch(torch.tensor(rows))
@@ -85,7 +85,7 @@ class GradientFlowProbe(Watcher):
             scalars[f"gradient_flow/horizon/{name}"] = float(steps)
         for name, share in flow.saturation.items():
             scalars[f"gradient_flow/saturation/{name}"] = share
-        log_scalars(trainer, scalars, last_step(trainer))
+        write_to_loggers(trainer.loggers, scalars, last_step(trainer))
         with_figures = is_due(epoch, self.every_n_epochs, first=FIRST_FIGURES)
         if with_figures and can_draw():
             self._draw(trainer, network, flow, sequences, rows[:NUM_ATTRIBUTED])

@@ -12,7 +12,7 @@ from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
 from lightning_rnn.evaluation.results import Predictions, gather_predictions
 from lightning_rnn.training.classifier import SequenceClassifier
-from lightning_rnn.training.watching import sequence_data
+from lightning_rnn.training.data_statistics import sequence_data
 
 
 class MetricsFile(Callback):
@@ -34,12 +34,12 @@ class MetricsFile(Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SequenceClassifier)
-        evaluation = pl_module.outcome
+        evaluation = pl_module.evaluation
         assert evaluation is not None
         data = sequence_data(trainer)
         groups = None
         if data is not None:
-            sequences = data.part("test")
+            sequences = data.split("test")
             if sequences is not None and sequences.groups is not None:
                 groups = sequences.groups[evaluation.index.cpu().numpy()]
         intervals = confidence_intervals(evaluation, pl_module.network.decision, groups)
@@ -140,7 +140,7 @@ class PredictionsFile(Callback):
         data = sequence_data(trainer)
         assert data is not None
         assert isinstance(pl_module, SequenceClassifier)
-        sequences = data.part("predict")
+        sequences = data.split("predict")
         assert sequences is not None
         self._write(predictions.cpu(), sequences.ids, pl_module.schema.class_names)
         print(f"{len(predictions.index)} predictions written to {self.path}")

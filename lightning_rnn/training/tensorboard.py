@@ -10,14 +10,14 @@ from lightning_rnn.errors import check
 from lightning_rnn.evaluation.drawing import pixels, save_png
 from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.data_statistics import sequence_data
+from lightning_rnn.training.logs import write_to_loggers
 from lightning_rnn.training.watching import (
     FIRST_FIGURES,
     Watcher,
     can_draw,
     is_due,
     last_step,
-    log_scalars,
-    sequence_data,
     tensorboard_writer,
 )
 
@@ -75,7 +75,7 @@ class Figures(Watcher):
             return
         assert isinstance(pl_module, SequenceClassifier)
         if step is None:
-            step = pl_module.stored_step
+            step = pl_module.checkpoint_step
         with self.contain_failure():
             writer = tensorboard_writer(trainer)
             if writer is not None:
@@ -88,12 +88,12 @@ class Figures(Watcher):
     ) -> None:
         data = sequence_data(trainer)
         writer = tensorboard_writer(trainer)
-        sequences = None if data is None else data.part(split)
-        if sequences is None or classifier.outcome is None:
+        sequences = None if data is None else data.split(split)
+        if sequences is None or classifier.evaluation is None:
             return
         decision = classifier.network.decision
         names = classifier.schema.class_names
-        for name, figure in evaluation_figures(classifier.outcome, decision, sequences, names):
+        for name, figure in evaluation_figures(classifier.evaluation, decision, sequences, names):
             if writer is not None:
                 writer.add_image(f"{split}/{name}", pixels(figure), step, dataformats="HWC")
             if self.folder is not None:
@@ -103,7 +103,7 @@ class Figures(Watcher):
 
 
 def _add_curves(writer: Any, classifier: SequenceClassifier, split: str, step: int) -> None:
-    evaluation = classifier.outcome
+    evaluation = classifier.evaluation
     if evaluation is None:
         return
     probabilities = classifier.network.decision.class_probabilities(evaluation.logits).cpu()
@@ -150,4 +150,6 @@ class Throughput(Watcher):
         with self.contain_failure():
             seconds = max(1e-9, time.monotonic() - self._start)
             rate = count * trainer.world_size / seconds
-            log_scalars(trainer, {"train/sequences_per_second": rate}, last_step(trainer))
+            write_to_loggers(
+                trainer.loggers, {"train/sequences_per_second": rate}, last_step(trainer)
+            )

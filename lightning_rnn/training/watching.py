@@ -10,8 +10,6 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_rnn.data.base_module import SequenceDataModule
-
 FIRST_FIGURES = 16  # epoch of the first figures by default; a short run spends no time on them
 
 
@@ -66,14 +64,6 @@ def can_draw() -> bool:
     return False
 
 
-def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
-    """Return the data module of a run, if it is one of this package."""
-    data = getattr(trainer, "datamodule", None)
-    if isinstance(data, SequenceDataModule):
-        return data
-    return None
-
-
 def tensorboard_writer(trainer: Trainer) -> Any | None:
     """Return the TensorBoard writer of a run, if it has one."""
     if isinstance(trainer.logger, TensorBoardLogger):
@@ -84,9 +74,3 @@ def tensorboard_writer(trainer: Trainer) -> Any | None:
 def last_step(trainer: Trainer) -> int:
     """Return the index of the last optimiser step, the step of scalars at the end of an epoch."""
     return max(0, trainer.global_step - 1)
-
-
-def log_scalars(trainer: Trainer, scalars: dict[str, float], step: int) -> None:
-    """Log scalars to all loggers."""
-    for logger in trainer.loggers:
-        logger.log_metrics(scalars, step)

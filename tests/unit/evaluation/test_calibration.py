@@ -192,7 +192,7 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
     assert run_apart("predict", cwd=empty).code == 0
     table = pl.read_csv("lightning_logs/version_0/predictions.csv")
     p = table["probability"].to_numpy()
-    part = SyntheticDataModule(num_train=64, num_val=200, num_test=300, seed=5).part("test")
+    part = SyntheticDataModule(num_train=64, num_val=200, num_test=300, seed=5).split("test")
     x = part.values.view(300, 10, 1)
     model = SequenceClassifier.load_from_checkpoint(BEST)
     logits = model(x, part.lengths).detach()
@@ -277,7 +277,7 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
     assert temperature > 1.1
     assert found["test/log_loss"] < found["test/log_loss_uncalibrated"]
     model = SequenceClassifier.load_from_checkpoint(BEST)
-    part = SyntheticDataModule(task="adding", length=20, num_train=300, num_val=500).part("test")
+    part = SyntheticDataModule(task="adding", length=20, num_train=300, num_val=500).split("test")
     logits = model(part.values.view(-1, 20, 2), part.lengths).detach().double()
     before, after = logits.sigmoid(), model.network.decision.probabilities(logits)
     assert sk.roc_auc_score(part.labels, after) == pytest.approx(
@@ -292,7 +292,7 @@ def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
     data = ("--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1])
     options = ("--calibrate.objective", "f1", "--calibrate.when", "always")
     out = run_ok("fit", *tiny, *data, *options)
-    assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).part("val")) > 0
+    assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).split("val")) > 0
     temperature, threshold = stored(BEST)
     assert temperature != 1
     assert threshold == 0.5
