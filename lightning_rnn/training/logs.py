@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 # the maximum of equal numbers is exact, their mean over three ranks is not
@@ -29,7 +28,7 @@ def log_epoch(module: LightningModule, values: Mapping[str, Any], *, step: int |
 
 
 def write_to_loggers(
-    loggers: Iterable[Logger], values: Mapping[str, float | Tensor], step: int
+    loggers: Iterable[Any], values: Mapping[str, float | Tensor], step: int
 ) -> None:
     """Write numbers to all loggers at once.
 
