@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def is_tracing() -> bool:
+    """Return whether torch records a graph for export, in which nothing may depend on values."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # has no types
+
+
 @dataclass(eq=False)  # not frozen: part of a SequenceBatch, see there
 class Padding:
     """Lengths of the sequences of a padded batch (B, T, ...), and whether any step is padding.
@@ -42,9 +47,10 @@ class Padding:
     def is_readable(self) -> bool:
         """Whether Python may read the lengths.
 
-        Reading them would stall an accelerator, and would be recorded as a constant in a traced graph.
+        Reading them would stall an accelerator, and would be recorded as a constant in a traced
+        graph.
         """
-        return self.lengths.is_cpu and not torch.jit.is_tracing()
+        return self.lengths.is_cpu and not is_tracing()
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Padding":
         """Return the padding with its lengths on a device."""

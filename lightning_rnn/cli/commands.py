@@ -1,13 +1,41 @@
-"""The commands `export` and `inspect`."""
+"""Commands that are no method of the Trainer: functions whose arguments are the options."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
+from lightning_rnn.cli.parser import PROGRAM, Parser, own_error_behind, with_flags
 from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, comparison_table, export_onnx
-from lightning_rnn.training.checkpoint_file import StoredRun, newest_run
+from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.run_folder import newest_checkpoint
+
+
+@wraps(pack_file)
+def pack(**options: Any) -> None:
+    """Pack a file; arguments and documentation are those of the function of the data module."""
+    sequences = pack_file(**options)
+    print(
+        f"{len(sequences)} sequences of {sequences.num_features} features written to "
+        f"{options['output']}"
+    )
+
+
+def inspect(*, data: SequenceDataModule) -> None:
+    """Report sizes, classes, missing values and suspicious features of a data set.
+
+    Args:
+        data: Data module, followed by its own options such as --data.train_path.
+
+    Raises:
+        DataError: If the data cannot be used.
+    """
+    print(describe(data))
 
 
 def export(
@@ -17,45 +45,66 @@ def export(
     streaming: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint to an ONNX file, which is compared with PyTorch before it is put in place.
+    """Write a checkpoint to an ONNX file that is verified against PyTorch.
 
     Args:
-        ckpt_path: Checkpoint; when not given, the best of the newest run.
-        output: File to write; when not given, model.onnx in the run folder, or step.onnx with streaming.
-        streaming: Whether the file takes one step at a time and a state, instead of whole sequences.
-        overwrite: Whether an existing file is replaced.
+        ckpt_path: Checkpoint file; if not given, the best checkpoint of the newest run.
+        output: File to write; if not given, model.onnx or step.onnx (streaming) in the run folder.
+        streaming: Whether the file takes one time step and a state instead of whole sequences.
+        overwrite: Whether to replace an existing file.
 
     Raises:
-        CheckpointError: No checkpoint, or a damaged one.
-        ExportError: The file would compute something else than the network.
-        OptionError: A two-way model with streaming, a file that is there already, or a package that is missing.
+        CheckpointError: If there is no checkpoint or it is damaged.
+        ExportError: If the file does not reproduce the output of the network.
+        OptionError: If the output exists, the model is bidirectional and streaming is set, or a
+            package is missing.
     """
-    stored = StoredRun(Path(ckpt_path)) if ckpt_path else newest_run(Path("."), ("best.ckpt",))
-    path = Path(output) if output else stored.folder / ("step.onnx" if streaming else "model.onnx")
+    if ckpt_path is None:
+        run = newest_checkpoint(Path("."), ("best.ckpt",))
+    else:
+        run = CheckpointFile.read(Path(ckpt_path))
+    path = run.run_folder / ("step.onnx" if streaming else "model.onnx")
+    if output is not None:
+        path = Path(output)
     if path.is_dir() or (path.exists() and not overwrite):
-        raise OptionError(f"--output: {path} exists; accepted is another name, or --overwrite true")
-    model = SequenceClassifier(**stored.model)
-    stored.restore(model)
-    schema = model.schema
-    print(f"exporting {stored.path}; differences from PyTorch, at most {TOLERANCE:g} accepted:")
-    rows = export_onnx(
+        message = f"expected a new file, or overwrite=True, got {path}, which exists"
+        raise OptionError(message, name="output")
+    model = SequenceClassifier(**run.hyper_parameters)
+    run.restore(model)
+    print(f"exporting {run.path}; largest differences from PyTorch, allowed are {TOLERANCE:g}:")
+    comparisons = export_onnx(
         model.network,
         path,
-        class_names=schema.class_names,
-        feature_names=schema.feature_names,
+        class_names=model.schema.class_names,
+        feature_names=model.schema.feature_names,
         streaming=streaming,
     )
-    print(comparison_table(rows))
+    print(comparison_table(comparisons))
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def inspect(*, data: SequenceDataModule) -> None:
-    """Print a description of a data set.
+EXTRA_COMMANDS: dict[str, Callable[..., None]] = {
+    "pack": pack,
+    "inspect": inspect,
+    "export": export,
+}
 
-    Args:
-        data: FileDataModule or SyntheticDataModule, with its arguments as --data.train_path etc.
 
-    Raises:
-        DataError: If a split cannot be read.
-    """
-    print(describe(data))
+def summary(command: Callable[..., None]) -> str:
+    """Return the first line of a command's docstring."""
+    return str(command.__doc__).partition("\n")[0]
+
+
+def run_extra_command(name: str, args: list[str]) -> None:
+    """Parse the options of one of `EXTRA_COMMANDS` and run it."""
+    command = EXTRA_COMMANDS[name]
+    parser = Parser(prog=f"{PROGRAM} {name}", description=summary(command))
+    parser.add_function_arguments(command, as_group=False)
+    config = parser.parse_args(args)
+    try:
+        command(**vars(parser.instantiate_classes(config)))
+    except Exception as error:
+        own_error = own_error_behind(error)
+        if own_error is None:
+            raise
+        raise with_flags(own_error, config.as_dict()) from error

@@ -1,4 +1,4 @@
-"""The processes that torchrun or SLURM has started: which one this is, and how many there are."""
+"""Processes started by torchrun or SLURM: the rank of this one, and how many there are."""
 
 import os
 from typing import Any
@@ -6,58 +6,65 @@ from typing import Any
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, check
+
+UNSET = {"devices": ("auto", 1, "1"), "num_nodes": (1,)}  # values that do not contradict a launcher
 
 
 def process_rank() -> int:
-    """Return this process's rank as the environment tells it, before there is a Trainer."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return int(next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), 0))
+    """Return the rank of this process according to its environment; needs no Trainer."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return 0
 
 
-def say(text: str) -> None:
-    """Print a line, on one process of them all."""
+def print_once(text: str) -> None:
+    """Print a line in the process of rank 0 only."""
     if process_rank() == 0:
         print(text, flush=True)
 
 
 def launched_world() -> tuple[int, int] | None:
-    """Return (processes on each node, nodes) where torchrun or SLURM has started the processes."""
-    if TorchElasticEnvironment.detect():
-        here, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    elif SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1:
-        total, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
-        if total % nodes:
-            raise OptionError(
-                f"world: found {total} tasks on {nodes} nodes; accepted are as many on each node"
-            )
-        here = total // nodes
-    else:
-        return None
-    if total % here:
-        raise OptionError(
-            f"world: found {total} processes, {here} on this node; accepted are as many on each node"
-        )
-    return here, total // here
-
-
-def take_launched_world(trainer: dict[str, Any]) -> None:
-    """Put the launcher's numbers into the Trainer's settings, which would else train that many separate models.
+    """Return (processes per node, nodes) if torchrun or SLURM started the processes, else None.
 
     Raises:
-        OptionError: Typed numbers that contradict the launcher's.
+        OptionError: If the nodes have different numbers of processes.
+    """
+    if TorchElasticEnvironment.detect():
+        total = int(os.environ["WORLD_SIZE"])
+        per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = total // per_node
+    elif SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1:
+        total = int(os.environ["SLURM_NTASKS"])
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+        per_node = total // nodes
+    else:
+        return None
+    if per_node * nodes != total:
+        message = f"expected as many processes on each node, got {total} in all, {per_node} on one"
+        raise OptionError(message, name="world size")
+    return per_node, nodes
+
+
+def apply_launched_world(trainer: dict[str, Any]) -> None:
+    """Set the Trainer's numbers of devices and nodes to those of the launcher, if there is one.
+
+    Without them, each process would train a model of its own.
+
+    Args:
+        trainer: Settings of the Trainer, changed in place.
+
+    Raises:
+        OptionError: If the settings contradict the launcher.
     """
     world = launched_world()
     if world is None:
         return
-    for name, unset, found in (
-        ("devices", ("auto", 1, "1"), world[0]),
-        ("num_nodes", (1,), world[1]),
-    ):
-        if trainer[name] not in (*unset, found, str(found)):
-            raise OptionError(
-                f"--trainer.{name}: found {trainer[name]!r}, accepted is {found}, which the launcher started"
-            )
-        trainer[name] = found
+    for name, launched in zip(("devices", "num_nodes"), world, strict=True):
+        agrees = trainer[name] in (*UNSET[name], launched, str(launched))
+        check(agrees, name, trainer[name], f"{launched}, the number that the launcher started")
+        trainer[name] = launched
     if trainer["strategy"] == "auto" and world != (1, 1):
         trainer["strategy"] = "ddp"

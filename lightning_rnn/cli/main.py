@@ -1,83 +1,125 @@
-"""The program: from a command line to an exit code."""
+"""From the arguments of the program to its exit code."""
 
 import logging
+import re
 import sys
 import traceback
 import warnings
-from functools import partial
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rnn.cli.command_line import CommandLine
+from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command, summary
 from lightning_rnn.cli.launchers import process_rank
-from lightning_rnn.cli.parser import EXTRA_COMMANDS, PROGRAM, run_extra
-from lightning_rnn.errors import LightningRNNError
+from lightning_rnn.cli.parser import PROGRAM, own_error_behind, with_flags
+from lightning_rnn.cli.request import COMMANDS, Request, find_run
+from lightning_rnn.errors import OptionError
 from lightning_rnn.training.interrupts import Interrupts
 
-SILENCED = (  # warnings of what a user can do nothing about
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call of a deprecated function
-    r"The number of training batches \(\d+\) is smaller than the logging",  # the interval runs on over epochs
-    "You requested to overfit but enabled",  # our loaders repeat their batches as asked
-    "Be aware that when using `ckpt_path`, callbacks used to create",  # evaluation needs none of those that trained
+SILENCED_WARNINGS = (
+    # Lightning calls a function that torch has deprecated
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # log_every_n_steps counts on over the end of an epoch
+    r"The number of training batches \(\d+\) is smaller than the logging",
+    # the loaders repeat the same batches, as overfit_batches needs
+    "You requested to overfit but enabled",
+    # an evaluation needs none of the callbacks of the training
+    "Be aware that when using `ckpt_path`, callbacks used to create",
 )
-NOISE = {  # messages by logger: our own lines say the same, or nobody asks
-    "lightning.pytorch.utilities.rank_zero": (
-        "💡 Tip", "TPU available", "GPU available: False", "Restor", "Loaded model", "`Trainer.fit` stopped",
-    ),
-    "lightning.fabric.utilities.seed": ("Seed set", "[rank:"),
-}  # fmt: skip
-
-
-def _cause(error: BaseException) -> LightningRNNError | None:
-    """Return our error behind one that a library has wrapped around it."""
-    link: BaseException | None = error
-    while link is not None and not isinstance(link, LightningRNNError):
-        link = link.__cause__ or link.__context__
-    return link
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Tell whether Lightning itself, not something beneath it, refuses a value."""
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return isinstance(error, ValueError | RuntimeError) and "/lightning/" in raised_in.as_posix()
-
-
-def _tells(noise: tuple[str, ...], record: logging.LogRecord) -> bool:
-    return not any(text in record.getMessage() for text in noise)
+SILENCED_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
+SILENCED_MESSAGES = re.compile(  # the lines that this package prints say the same
+    r"💡 Tip|TPU available|GPU available: False|Restor|Loaded model|`Trainer.fit` stopped"
+    r"|Seed set|\[rank:"
+)
 
 
 def run(args: list[str]) -> int:
-    """Run the command line; see `lightning_rnn.__main__.main`."""
-    for message in SILENCED:
-        warnings.filterwarnings("ignore", message=message)
-    for name, noise in NOISE.items():
-        logging.getLogger(name).addFilter(partial(_tells, noise))
+    """Run the program; see `lightning_rnn.__main__.main`."""
+    _silence()
     interrupts = Interrupts()
     try:
         with interrupts.outside_training():
-            if args and args[0] in EXTRA_COMMANDS:
-                run_extra(args[0], args[1:])
-            else:
-                CommandLine(args, interrupts)
+            _run_command(args, interrupts)
     except SIGTERMException:
         return 128 + interrupts.signum
     except KeyboardInterrupt:
         return 130
-    except SystemExit as stop:  # Lightning turns Ctrl-C into one
-        if isinstance(stop.__context__, KeyboardInterrupt):
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning exits after Ctrl-C
             return 130
         raise
     except Exception as error:
-        ours = _cause(error)
-        if (
-            ours is None
-            and not isinstance(error, MisconfigurationException | OSError)
-            and not _is_refusal(error)
-        ):
+        own_error = own_error_behind(error)
+        if own_error is not None:
+            _print_error(with_flags(own_error, {}))
+            return own_error.exit_code
+        if not _is_refusal(error):
             raise
-        where = f" (rank {process_rank()})" if process_rank() else ""
-        print(f"{PROGRAM}: error{where}: {' '.join(str(ours or error).split())}", file=sys.stderr)
-        return ours.exit_code if ours else 1
+        _print_error(error)
+        return 1
     return 0
+
+
+def _print_error(error: Exception) -> None:
+    rank = process_rank()
+    prefix = f"{PROGRAM}: error"
+    if rank > 0:
+        prefix += f" (rank {rank})"
+    text = " ".join(str(error).split())
+    print(f"{prefix}: {text}", file=sys.stderr)
+
+
+def _silence() -> None:
+    for message in SILENCED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in SILENCED_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return SILENCED_MESSAGES.search(record.getMessage()) is None
+
+
+def _run_command(args: list[str], interrupts: Interrupts) -> None:
+    name = next(iter(args), "")
+    if name in ("-h", "--help"):
+        print(_program_help())
+    elif name in EXTRA_COMMANDS:
+        run_extra_command(name, args[1:])
+    elif name in COMMANDS:
+        request = Request.from_args(args)
+        run = find_run(request)
+        if run is not None and name == "fit":
+            request = request.with_config_of(run)
+        CommandLine(request, run, interrupts)
+    else:
+        names = ", ".join((*COMMANDS, *EXTRA_COMMANDS))
+        got = repr(name) if name else "nothing"
+        raise OptionError(f"expected one of {names}, got {got}", name="command")
+
+
+def _program_help() -> str:
+    commands = COMMANDS | {name: summary(function) for name, function in EXTRA_COMMANDS.items()}
+    lines = [f"  {name:10}{text}" for name, text in commands.items()]
+    return f"""usage: {PROGRAM} COMMAND [options]
+
+Train, monitor, evaluate and export recurrent sequence classifiers.
+
+commands:
+{chr(10).join(lines)}
+
+{PROGRAM} COMMAND --help    list the options of a command
+{PROGRAM} --version         print the version"""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether an error needs no traceback.
+
+    These are errors of the system, missing packages, and values that Lightning itself refuses.
+    """
+    if isinstance(error, MisconfigurationException | ModuleNotFoundError | OSError):
+        return True
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return isinstance(error, ValueError | RuntimeError) and "/lightning/" in raised_in.as_posix()

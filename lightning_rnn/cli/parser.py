@@ -1,164 +1,176 @@
-"""Arguments before and when they are parsed: what must be known beforehand, and errors in our words."""
+"""Messages of the command line: parse errors in one line, and names of arguments as flags."""
 
-import argparse
 import re
-from importlib import import_module
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import LightningRNNError, OptionError
 
 PROGRAM = "lightning_rnn"
-COMMANDS = {
-    "fit": "Train, validating after each epoch.",
-    "validate": "Judge a checkpoint on the validation part.",
-    "test": "Judge a checkpoint on the test part; writes test_metrics.json.",
-    "predict": "Write a checkpoint's predictions to a file; labels are not needed.",
+DATA_CLASSES = " or ".join(DATA_MODULES)
+GROUP_OF_CLASS = {  # group of options that holds the arguments of a class
+    "Checkpoints": "checkpoint",
+    "Figures": "figures",
+    "GradientFlowProbe": "gradient_flow",
+    "Calibrate": "calibrate",
+    "EarlyStopping": "trainer.callbacks",
 }
-EXTRA_COMMANDS = {  # those that are no method of the Trainer: what they do, and the function's module
-    "pack": (
-        "Turn a file of any size into a folder that is trained on without being in memory.",
-        "data.pack",
-    ),
-    "inspect": ("Report on a data set without training.", "cli.commands"),
-    "export": ("Write a checkpoint to an ONNX file, proven to compute the same.", "cli.commands"),
-}
+OWN_OPTIONS = ("config", "ckpt_path", "output", "overwrite", "allow_data_change")
 
+# messages of jsonargparse about one option, and what they mean
+PARSE_ERRORS = (
+    (r"the following arguments are required: ([\w.]+)", "expected a value, got nothing"),
+    (r"[Oo]ption '([\w.]+)'(?: is not accepted)?$", "unknown option"),
+    (r'(?:Linked "|--> )([\w.]+)', "comes from the data and cannot be given"),
+    (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
+)
+# a name in a message, or a name and a value as in overwrite=True; not within a path or quotes
+NAME_IN_TEXT = re.compile(r"(?<![\w/.'-])([a-z]\w*)(?:=(\S*[^\s.,;)]))?(?![\w/'-]|\.\w)")
 
-def run_extra(command: str, args: list[str]) -> None:
-    """Run one of `EXTRA_COMMANDS`, a function named as the command whose arguments are its options."""
-    description, module = EXTRA_COMMANDS[command]
-    function = getattr(import_module(f"lightning_rnn.{module}"), command)
-    parser = Parser(prog=f"{PROGRAM} {command}", description=description)
-    parser.add_function_arguments(function, as_group=False)
-    found = parser.instantiate_classes(parser.parse_args(args))
-    function(**{name: value for name, value in vars(found).items() if name != "config"})
-
-
-class Typed:
-    """What must be known of the arguments before they are parsed: a checkpoint changes the parser's defaults."""
-
-    def __init__(self, args: list[str]) -> None:
-        """Look through command line and config files; malformed ones are left to the real parser."""
-        self.command = next((arg for arg in args if arg in COMMANDS), None)
-        if args and re.match(r"--(?!help|config|print_config)", args[0]):
-            raise OptionError(
-                f"{args[0]}: found before the command, accepted is after one of {', '.join(COMMANDS)}"
-            )
-        scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        for name in ("--ckpt_path", "--data", "--data.class_path", "--trainer.default_root_dir"):
-            scanner.add_argument(name)
-        scanner.add_argument("-c", "--config", action="append", default=[])
-        try:
-            found = vars(scanner.parse_known_args(args)[0])
-        except argparse.ArgumentError:
-            found = {"config": []}
-        self.configs = [path for path in map(Path, found["config"]) if path.exists()]
-        self.config: dict[str, Any] = {}
-        for path in found["config"]:
-            _lay_over(self.config, self._read(path))
-        trainer = self.config.get("trainer")
-        root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-        self.ckpt_path = found.get("ckpt_path") or _text(
-            self.config.get("ckpt_path"), "--ckpt_path"
-        )
-        self.root = Path(
-            found.get("trainer.default_root_dir")
-            or _text(root, "--trainer.default_root_dir")
-            or "."
-        )
-        typed_class = (
-            found.get("data.class_path") or found.get("data") or class_of(self.config.get("data"))
-        )
-        self.data_class = typed_class.rsplit(".", 1)[-1] if isinstance(typed_class, str) else None
-        self.wants_help = bool(
-            {"-h", "--help", "--print_config"} & {arg.split("=")[0] for arg in args}
-        )
-
-    def _read(self, path: str) -> dict[str, Any]:
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OptionError(f"--config: {path}: cannot be read ({error.strerror})") from None
-        except (ValueError, yaml.YAMLError) as error:
-            raise OptionError(
-                f"--config: {path}: found no YAML ({' '.join(str(error).split())[:200]})"
-            ) from None
-        if not isinstance(content, dict):
-            raise OptionError(
-                f"--config: {path}: found {type(content).__name__}, accepted are settings by name"
-            )
-        nested = content.get(self.command)
-        return nested if isinstance(nested, dict) else content
-
-
-def _text(value: Any, option: str) -> str | None:
-    """Return a path of a config file; the parser comes too late to refuse another type."""
-    if value is None or isinstance(value, str):
-        return value
-    raise OptionError(f"{option}: found {value!r}, accepted is a path")
-
-
-def class_of(settings: Any) -> Any:
-    """Return what settings with a choice of classes call the class: its name alone, or beside its arguments."""
-    return settings.get("class_path") if isinstance(settings, dict) else settings
-
-
-def _lay_over(config: dict[str, Any], content: dict[str, Any]) -> None:
-    for key, value in content.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            _lay_over(config[key], value)
-        else:
-            config[key] = value
+SEED_HELP = "Random seed of weights and dropout; that of the data is --data.seed."
+PRECISION_HELP = "Precision of float32 matrix products on a GPU; high and medium allow TF32."
+RESUME_HELP = (
+    "Run to continue: a checkpoint file, last (the newest run), or auto (the newest run, or a new "
+    "run if there is none)."
+)
+EVALUATE_HELP = (
+    "Checkpoint to evaluate; its settings are the defaults of the other options. If not given, the "
+    "best checkpoint of the newest run."
+)
+OUTPUT_HELP = "File to write, .csv or .parquet. If not given, predictions.csv in the run folder."
+OVERWRITE_HELP = "Whether to replace an existing file."
+EARLINESS_HELP = "Whether to evaluate beginnings of sequences, too, in earliness.csv and .png."
+DATA_CHANGE_HELP = "Whether to accept data settings other than those of the training."
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one message."""
+    """A parser that raises an `OptionError` for arguments that it does not accept."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise an OptionError with the message in our words."""
-        raise OptionError(_in_our_words(message))
+        """Raise an `OptionError` in place of exiting."""
+        raise parse_error(message)
 
 
-def _in_our_words(message: str) -> str:
-    """Say what jsonargparse said in one line: option, what was found, what is accepted."""
-    match = re.search(r'Parser key "([^"]*)":?', message)
-    causes = [line.strip(" -") for line in message.splitlines() if line.lstrip().startswith("- ")]
-    causes = [line for line in causes if not re.search("NoneType|a path but|Union subtypes", line)]
-    text = "; ".join(causes) or " ".join(message.split())
-    for pattern, words in (
-        (
-            r"^the following arguments are required: (\w+).*",
-            r"--\1: found nothing, accepted is a value",
-        ),
-        (r'^Parser key "[^"]*":? ?', ""),
-        (
-            r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])\. Got value: (.*)",
-            r"found \2, accepted is \1",
-        ),
-        (
-            r"Expected a dot import path string: (\S+)",
-            rf"found \1, accepted is one of {', '.join(DATA_MODULES)}",
-        ),
-        (
-            r"^Option '(\w+)' is not accepted",
-            rf"\1: not an option of this data module; accepted after --data and one of {', '.join(DATA_MODULES)}",
-        ),
-        (r"Expected an? ", "accepted is "),
-        (r"<class '([\w.]+)'>", r"\1"),
-        (r"(?:typing\.)?Literal\[(.*?)\]|typing\.(one of)", r"one of \1"),
-    ):
-        text = re.sub(pattern, words, text)
-    given = re.search(r"Given value: (?!Namespace|NestedArg)(.*)", message)
-    if given and "found" not in text:
-        text = f"found {given[1]}, {text}"
-    if match is None:
-        return text
-    inner = (
-        re.match(r"(\w+): (.*)", text) if match[1] == "data" else None
-    )  # an argument of the data module
-    return f"--{match[1]}.{inner[1]}: {inner[2]}" if inner else f"--{match[1]}: {text}"
+def add_own_options(parser: LightningArgumentParser, command: str) -> None:
+    """Add the options of a command that belong to neither model nor data nor Trainer."""
+    add = parser.add_argument
+    add("--seed_everything", type=int, default=0, help=SEED_HELP)
+    precision = Literal["highest", "high", "medium"]
+    add("--matmul_precision", type=precision, default="highest", help=PRECISION_HELP)
+    add("--ckpt_path", type=str | None, help=RESUME_HELP if command == "fit" else EVALUATE_HELP)
+    if command == "predict":
+        add("--output", type=str | None, help=OUTPUT_HELP)
+        add("--overwrite", type=bool, default=False, help=OVERWRITE_HELP)
+    if command == "test":
+        add("--earliness", type=bool, default=False, help=EARLINESS_HELP)
+    if command != "fit":
+        add("--allow_data_change", type=bool, default=False, help=DATA_CHANGE_HELP)
+
+
+def parse_error(message: str) -> OptionError:
+    """Turn a message of jsonargparse into one of the form `--flag: expected ..., got ...`."""
+    for pattern, text in PARSE_ERRORS:
+        match = re.search(pattern, message)
+        if match:
+            return OptionError(text, name=f"--{match[1]}")
+    key = re.match(r'Parser key "([^"]*)":?', message)
+    if key is None:
+        return OptionError(message)
+    flag = f"--{key[1]}"
+    nested = re.search(r"^ *- --([\w.]+): (.*)$", message, re.MULTILINE)
+    if nested:
+        return _nested_error(flag, nested[1], nested[2])
+    expected = _expected_types(message, flag)
+    if not expected:
+        reasons = re.findall(r"^ *- (?!Expected|Does not)(.*)$", message, re.MULTILINE)
+        return OptionError("; ".join(reasons) or message[key.end() :], name=flag)
+    return OptionError(f"expected {' or '.join(expected)}{_got(message)}", name=flag)
+
+
+def _nested_error(flag: str, name: str, text: str) -> OptionError:
+    """Describe an error of the parser of a class that is the value of the flag."""
+    if flag == "--data" and text == "unknown option":
+        text = f"unknown for this data module; give --data {DATA_CLASSES} before its options"
+    return OptionError(text, name=f"{flag}.{name}")
+
+
+def _expected_types(message: str, flag: str) -> list[str]:
+    """Return the types that jsonargparse has tried, in words; None and paths go without saying."""
+    if "Unable to load config" in message:
+        return ["settings by name"]
+    expected = re.findall(r"does not correspond to (a subclass of \w+)", message)
+    for line in re.findall(r"Expected (?:an? )?(.*)$", message, re.MULTILINE):
+        kind = line.partition(". Got value: ")[0]
+        choices = re.match(r"(?:typing\.)?Literal\[(.*)\]", kind)
+        if choices:
+            words = choices[1].replace("'", "")
+            expected.append(f"one of {words}" if "," in words else words)
+        elif kind.startswith("dot import path string"):
+            expected.append(DATA_CLASSES if flag == "--data" else "the name of a class")
+        elif "NoneType" not in kind and not kind.startswith("path but"):
+            expected.append(re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind))
+    return list(dict.fromkeys(expected))
+
+
+def _got(message: str) -> str:
+    value = re.search(r"(?:Got value: |Given value: |path string: |load config ')(.*)", message)
+    if value is None or value[1].startswith(("NestedArg(", "Namespace(")):
+        return ""
+    return f", got {value[1].removesuffix(chr(39))!r}"
+
+
+def own_error_behind(error: BaseException) -> LightningRNNError | None:
+    """Return the error of this package that a library has wrapped in its own."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, LightningRNNError):
+        link = link.__cause__ or link.__context__
+    return link
+
+
+def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRNNError:
+    """Replace names of arguments in an error by the flags of the command line.
+
+    `overwrite=True` becomes `--overwrite true` and `train_path` becomes `--data.train_path`. Names
+    without an underscore are replaced only if a value follows: they may be plain words.
+
+    Args:
+        error: The error, which stays as it is.
+        options: The parsed options of the command, as far as they are known.
+    """
+    flags = _flags_by_name(options)
+    if not isinstance(error, OptionError):
+        return type(error)(_replace_names(str(error), flags))
+    message = _replace_names(error.message, flags)
+    if error.name is None:
+        return OptionError(message)
+    class_name, _, argument = error.name.rpartition(".")
+    if class_name in GROUP_OF_CLASS:
+        return OptionError(message, name=f"--{GROUP_OF_CLASS[class_name]}.{argument}")
+    name = flags.get(error.name) or _replace_names(error.name, flags)
+    return OptionError(message, name=name)
+
+
+def _flags_by_name(options: dict[str, Any]) -> dict[str, str]:
+    flags = {name: f"--{name}" for name in (*OWN_OPTIONS, *options)}
+    for group in ("trainer", "data", "model"):
+        settings = options.get(group)
+        if isinstance(settings, dict):
+            settings = settings.get("init_args", settings)
+            flags |= {name: f"--{group}.{name}" for name in settings}
+    return flags
+
+
+def _replace_names(text: str, flags: dict[str, str]) -> str:
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in flags or (value is None and "_" not in name):
+            return match[0]
+        if value is None:
+            return flags[name]
+        if value in ("True", "False"):
+            value = value.lower()
+        return f"{flags[name]} {value}"
+
+    return NAME_IN_TEXT.sub(flag, text)

@@ -1,7 +1,8 @@
-"""Fitting a `Decision`: temperature and threshold, from sequences that trained nothing."""
+"""Fitting the temperature and the threshold of a `Decision` on validation sequences."""
 
+import math
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,157 +12,244 @@ from lightning_rnn.errors import check
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
-ACCEPTED = "accuracy, f1, youden, precision>=P or recall>=R with a number from 0 to 1"
-ENOUGH, ENOUGH_OF_EACH = 100, 20
+MIN_SEQUENCES = 100
+MIN_SEQUENCES_PER_CLASS = 20
+LOG_TEMPERATURE_BOUND = 5.0
+COUNTERPARTS = {"precision": "recall", "recall": "precision"}
+EXPECTED_OBJECTIVE = (
+    "accuracy, f1, youden, precision>=P or recall>=R, where P and R are numbers from 0 to 1"
+)
 
 
-class Aim(NamedTuple):
-    """What a threshold is chosen for.
+@dataclass(frozen=True)
+class Objective:
+    """What the threshold between two classes optimises.
 
     Attributes:
-        name: accuracy, f1, youden, precision or recall.
-        least: The least precision or recall; 0 for the others.
+        name: accuracy, f1, youden, precision or recall. For precision and recall, the other of the
+            two is maximised.
+        minimum: Required precision or recall; 0 for the others.
     """
 
     name: str
-    least: float
+    minimum: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> "Aim":
-        """Read an aim as it is typed.
+    def parse(cls, text: str) -> "Objective":
+        """Read an objective.
+
+        Args:
+            text: accuracy, f1, youden, precision>=P or recall>=R.
 
         Raises:
-            OptionError: Another text.
+            OptionError: If `text` is none of these.
+
+        Example:
+            >>> Objective.parse("precision>=0.9")
+            Objective(name='precision', minimum=0.9)
         """
-        match = re.fullmatch(
-            r"(accuracy|f1|youden)|(precision|recall)\s*>=\s*(0?\.\d+|[01](?:\.0*)?)", text.strip()
-        )
-        check(match is not None, "Calibrate.aim", text, ACCEPTED)
-        assert match is not None
-        return cls(match[1] or match[2], float(match[3] or 0))
+        name, separator, number = text.partition(">=")
+        name = name.strip()
+        number = number.strip()
+        if name in COUNTERPARTS:
+            is_valid = re.fullmatch(r"0?\.\d+|[01](\.0*)?", number) is not None
+            check(is_valid, "objective", text, EXPECTED_OBJECTIVE)
+            return cls(name, float(number))
+        is_valid = name in ("accuracy", "f1", "youden") and not separator
+        check(is_valid, "objective", text, EXPECTED_OBJECTIVE)
+        return cls(name)
 
 
-def too_few(y: Tensor, num_classes: int) -> str | None:
-    """Say what is missing to fit a decision on labels (N,); None where they are enough."""
-    rarest = int(y.bincount(minlength=num_classes).min())
-    if len(y) >= ENOUGH and rarest >= ENOUGH_OF_EACH:
-        return None
-    return f"{len(y)} validation sequences, {rarest} of the rarest class; wanted are {ENOUGH} and {ENOUGH_OF_EACH}"
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold between two classes.
+
+    Attributes:
+        value: Probability above which the second class is predicted.
+        rates: accuracy, f1, youden, precision and recall at the threshold.
+        is_reached: Whether it reaches the required precision or recall.
+    """
+
+    value: float
+    rates: dict[str, float]
+    is_reached: bool = True
 
 
-def fit_decision(decision: Decision, outcome: Evaluation, aim: Aim | None) -> str:
-    """Set a decision's temperature and, for two classes, its threshold.
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted values for a `Decision`.
+
+    Attributes:
+        temperature: Divisor of the logits.
+        num_sequences: Number of sequences of the fit.
+        threshold: None for more than two classes or without an objective; 0.5 is used then.
+        objective: What the threshold optimises.
+    """
+
+    temperature: float
+    num_sequences: int
+    threshold: Threshold | None = None
+    objective: Objective | None = None
+
+    def apply(self, decision: Decision) -> None:
+        """Set the temperature and the threshold of a decision."""
+        threshold = 0.5 if self.threshold is None else self.threshold.value
+        decision.set(self.temperature, threshold)
+
+    def describe(self) -> str:
+        """Return the values in words."""
+        temperature = f"temperature {self.temperature:.3g}"
+        sequences = f"{self.num_sequences} validation sequences"
+        if self.threshold is None or self.objective is None:
+            return f"{temperature} from {sequences}"
+        names = [self.objective.name]
+        if self.objective.name in COUNTERPARTS:
+            names = ["precision", "recall"]
+        rates = ", ".join(f"{name} {self.threshold.rates[name]:.3f}" for name in names)
+        details = f"{rates} on {sequences}"
+        if not self.threshold.is_reached:
+            minimum = f"{self.objective.name}>={self.objective.minimum:g}"
+            details = f"{details}; no threshold reaches {minimum}"
+        return f"{temperature}, threshold {self.threshold.value:.3g} ({details})"
+
+
+def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibration:
+    """Fit a temperature and, for two classes, a threshold.
 
     Args:
-        decision: To be set.
-        outcome: Of the validation part, with labels.
-        aim: What the threshold is chosen for; None leaves it at 0.5, which is what accuracy asks of calibrated
-            probabilities.
+        evaluation: N sequences that were not trained on.
+        objective: What the threshold optimises. None keeps it at 0.5, the most accurate threshold
+            for calibrated probabilities.
 
     Returns:
-        What was set and what it reaches on these sequences, in words. A precision that no threshold reaches leaves
-        the threshold at 0.5.
+        The fitted values.
     """
-    logits, y = outcome.logits, outcome.labels
-    decision.set(fit_temperature(logits, y))
-    text = f"temperature {float(decision.temperature):.3g}"
-    if logits.ndim == 2 or aim is None:
-        return f"{text} from {len(y)} validation sequences"
-    scores = decision.probabilities(logits)
-    found = fit_threshold(scores, y, aim)
-    if found is not None:
-        decision.threshold.copy_(found)
-    reached = ", ".join(
-        f"{name} {value:.3f}" for name, value in rates(scores > decision.threshold, y, aim).items()
+    labels = evaluation.labels
+    temperature = fit_temperature(evaluation.logits, labels)
+    if evaluation.logits.ndim == 2 or objective is None:
+        return Calibration(temperature, len(labels))
+    scaled = Decision()
+    scaled.set(temperature)
+    threshold = fit_threshold(scaled.probabilities(evaluation.logits), labels, objective)
+    return Calibration(temperature, len(labels), threshold, objective)
+
+
+def shortage(labels: Tensor, num_classes: int) -> str | None:
+    """Describe what is missing for a calibration.
+
+    Args:
+        labels: (N,) class codes of the validation sequences.
+        num_classes: K.
+
+    Returns:
+        A sentence, or None if there are enough sequences.
+    """
+    rarest = int(labels.bincount(minlength=num_classes).min())
+    if len(labels) >= MIN_SEQUENCES and rarest >= MIN_SEQUENCES_PER_CLASS:
+        return None
+    return (
+        f"expected at least {MIN_SEQUENCES} validation sequences and {MIN_SEQUENCES_PER_CLASS} of "
+        f"each class, got {len(labels)} and {rarest} of the rarest class"
     )
-    missed = "" if found is not None else f"; no threshold reaches {aim.name}>={aim.least:g}"
-    return f"{text}, threshold {float(decision.threshold):.3g} ({reached} on {len(y)} validation sequences{missed})"
 
 
-def fit_temperature(logits: Tensor, y: Tensor) -> float:
-    """Return the temperature of the lowest cross entropy on labels (N,).
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Find the temperature with the lowest cross entropy (Guo et al. 2017, section 4.2).
 
-    The labels are softened as in Platt 1999 ("Probabilistic outputs for support vector machines", section 2.2): the
-    labelled class of n sequences counts (n + 1) / (n + 2). So the optimum is finite, also where all are right.
+    The labels are smoothed as in Platt 1999 ("Probabilistic outputs for support vector machines",
+    section 2.2): a class of n sequences has the target (n + 1) / (n + 2) on its own sequences, and
+    the other classes share the rest. The optimum is therefore finite even if every sequence is
+    classified correctly. The cross entropy is convex in 1 / temperature, so bisection finds it.
 
     Args:
         logits: (N,) or (N, K).
-        y: (N,).
+        labels: (N,) class codes.
     """
     z = logits.double()
-    z = torch.stack([torch.zeros_like(z), z], dim=1) if z.ndim == 1 else z  # (N, K)
+    if z.ndim == 1:
+        z = torch.stack([torch.zeros_like(z), z], dim=1)  # (N, 2)
     num_classes = z.shape[1]
-    count = y.bincount(minlength=num_classes)[y].double()[:, None]
-    own = one_hot(y, num_classes).double()
-    target = own * (count + 1) / (count + 2) + (1 - own) / (count + 2) / (num_classes - 1)
-    low, high = -5.0, 5.0  # of the temperature's logarithm; the loss is convex in 1 / temperature
+    count = labels.bincount(minlength=num_classes)[labels].double()[:, None]  # (N, 1)
+    is_label = one_hot(labels, num_classes).double()  # (N, K)
+    others = (1 - is_label) / (count + 2) / (num_classes - 1)
+    target = is_label * (count + 1) / (count + 2) + others
+    low = -LOG_TEMPERATURE_BOUND
+    high = LOG_TEMPERATURE_BOUND
     for _ in range(50):
         middle = (low + high) / 2
-        slope = ((z * torch.e**-middle).softmax(1) - target).mul(z).sum()  # by 1 / temperature
-        low, high = (middle, high) if slope > 0 else (low, middle)
-    return float(torch.e ** ((low + high) / 2))
+        probabilities = (z * math.exp(-middle)).softmax(1)
+        slope = ((probabilities - target) * z).sum()  # with respect to 1 / temperature
+        if slope > 0:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)
 
 
-def fit_threshold(scores: Tensor, y: Tensor, aim: Aim) -> Tensor | None:
-    """Choose a threshold among all that differ in what they decide.
+def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Threshold:
+    """Find the best threshold among all that differ in a prediction.
+
+    The candidates are 0 and the midpoints between adjacent distinct scores. With TP and FP positive
+    and negative sequences above the threshold, out of P and N, the rates are
+
+        accuracy  = (TP + N - FP) / (P + N)
+        f1        = 2 TP / (TP + FP + P)
+        youden    = TP / P - FP / N        (Youden 1950, "Index for rating diagnostic tests")
+        precision = TP / (TP + FP)
+        recall    = TP / P
 
     Args:
         scores: (N,) float32 probabilities of the second class.
-        y: (N,).
-        aim: What to reach. For a least precision the one of highest recall, and the other way round.
+        labels: (N,) class codes, 0 or 1.
+        objective: What to maximise: accuracy, f1 or youden; or recall among the thresholds that
+            reach a precision, and vice versa.
 
     Returns:
-        (), half way between two scores, and of equally good ones the nearest to 0.5; None where the aim is not
-        reached by any.
+        The best threshold, the one closest to 0.5 if several are equally good; 0.5 if none reaches
+        the minimum of the objective.
     """
-    values, inverse = torch.unique(scores, return_inverse=True)  # ascending
-    positive = torch.zeros(len(values), dtype=torch.float64, device=scores.device).index_add_(
-        0, inverse, y.double()
-    )
-    total = torch.zeros_like(positive).index_add_(
-        0, inverse, torch.ones_like(y, dtype=torch.float64)
-    )
-    above = (
-        torch.stack([total, positive]).flip(1).cumsum(1).flip(1)
-    )  # (2, V): with at least each value
-    above = torch.cat([above, above.new_zeros(2, 1)], dim=1)
-    lower = torch.cat([values.new_zeros(1), values])
-    upper = torch.cat([values, values.new_ones(1)])
-    thresholds = (lower + upper) / 2
-    thresholds = torch.where(thresholds < upper, thresholds, lower)  # half way may round up
-    decided, true = above
-    quality = _rates(true, decided - true, positive.sum(), float(len(y)) - positive.sum())
-    if aim.name in ("precision", "recall"):
-        reached = (quality[aim.name] >= aim.least) & (decided > 0)
-        goal = quality["recall" if aim.name == "precision" else "precision"].masked_fill(
-            ~reached, -1
-        )
-    else:
-        goal = quality[aim.name]
-    goal = goal.masked_fill(thresholds >= upper, -1)  # a score of 0 is above no threshold
-    goal[-1] = goal[-1] if aim.name == "accuracy" else -1  # nothing decided as the second class
-    if goal.max() < 0:
-        return None
-    best = (goal == goal.max()).nonzero().view(-1)
-    return thresholds[best[(thresholds[best] - 0.5).abs().argmin()]]
-
-
-def rates(decided: Tensor, y: Tensor, aim: Aim) -> dict[str, float]:
-    """Return what the aim speaks of, and its counterpart, for decisions (N,) on labels (N,)."""
-    true, false = (decided & (y == 1)).sum().double(), (decided & (y == 0)).sum().double()
-    found = _rates(true, false, (y == 1).sum().double(), (y == 0).sum().double())
-    names = ("precision", "recall") if aim.name in ("precision", "recall") else (aim.name,)
-    return {name: float(found[name]) for name in names}
-
-
-def _rates(true: Tensor, false: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-    """Return rates from the numbers of right and wrong decisions for the second class; 0 / 0 is 0."""
-    recall = true / positives.clamp(min=1)
-    return {
-        "accuracy": (true + negatives - false) / (positives + negatives),
-        "f1": 2 * true / (true + false + positives).clamp(min=1),
-        "youden": recall
-        - false / negatives.clamp(min=1),  # Youden 1950, "Index for rating diagnostic tests"
-        "precision": true / (true + false).clamp(min=1),
+    values, position = torch.unique(scores, return_inverse=True)  # (V,) ascending, (N,)
+    positives_at = torch.bincount(position, weights=labels.double(), minlength=len(values))
+    sequences_at = torch.bincount(position, minlength=len(values)).double()
+    true = _sums_from_each_position(positives_at)  # (V + 1,) TP if predicted from values[v] on
+    predicted = _sums_from_each_position(sequences_at)
+    false = predicted - true
+    num_positives = positives_at.sum()
+    num_negatives = len(labels) - num_positives
+    recall = true / num_positives.clamp(min=1)
+    rates = {
+        "accuracy": (true + num_negatives - false) / len(labels),
+        "f1": 2 * true / (predicted + num_positives).clamp(min=1),
+        "youden": recall - false / num_negatives.clamp(min=1),
+        "precision": true / predicted.clamp(min=1),
         "recall": recall,
     }
+
+    below = torch.cat([values.new_zeros(1), values])
+    above = torch.cat([values, values.new_ones(1)])
+    midpoints = (below + above) / 2
+    thresholds = torch.where(midpoints < above, midpoints, below)  # rounding may reach `above`
+
+    is_allowed = thresholds < above  # no threshold lies below a score of 0
+    if objective.name != "accuracy":
+        is_allowed &= predicted > 0
+    goal = objective.name
+    if objective.name in COUNTERPARTS:
+        is_allowed &= rates[objective.name] >= objective.minimum
+        goal = COUNTERPARTS[objective.name]
+    is_reached = bool(is_allowed.any())
+    if is_reached:
+        quality = rates[goal].masked_fill(~is_allowed, -torch.inf)
+        best = (quality == quality.max()).nonzero().view(-1)
+        chosen = int(best[(thresholds[best] - 0.5).abs().argmin()])
+        value = float(thresholds[chosen])
+    else:
+        chosen = int((values <= 0.5).sum())
+        value = 0.5
+    return Threshold(value, {name: float(rate[chosen]) for name, rate in rates.items()}, is_reached)
+
+
+def _sums_from_each_position(counts: Tensor) -> Tensor:
+    """Return (V + 1,) sums of counts (V,) from each position to the end."""
+    sums = counts.flip(0).cumsum(0).flip(0)
+    return torch.cat([sums, sums.new_zeros(1)])

@@ -1,8 +1,8 @@
-"""How far back a network remembers: gradients of its states, gates, and what each step adds to a decision."""
+"""Gradient flow through time, saturation of gates, and attribution of a decision to time steps."""
 
 import copy
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,161 +14,221 @@ from lightning_rnn.models.padding import flip_sequences, last_step, valid_steps
 from lightning_rnn.models.recurrent import RecurrentLayer, RecurrentStack, State, side_by_side
 from lightning_rnn.padding import Padding
 
-FADED = 0.01  # share of the largest gradient below which a step counts as forgotten
-GATES = {
-    "lstm": ("input", "forget", None, "output"),
-    "gru": ("reset", "update", None),
-}  # None: no gate
-CLOSED = 0.1  # a gate within this of 0 or 1 is saturated
+VANISHED = 0.01  # share of the largest gradient norm
+SATURATED = 0.1  # distance of a gate from 0 or 1
+STEM_STRIDE = 4
+GATES = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}
+CANDIDATES = ("cell", "new")  # in the weights beside the gates, but with tanh
 
 
-class Memory(NamedTuple):
-    """What `probe` has found.
+@dataclass(frozen=True)
+class GradientFlow:
+    """Measurements of `measure_gradient_flow`, by layer and direction.
 
     Attributes:
-        gradients: (T,) by layer and direction: norm of the loss's gradient with respect to the full state, k input
-            steps before the end (in the backward direction, after the start), mean over the sequences that long.
-        saturation: Share of gate values below 0.1 or above 0.9, by layer and direction and gate.
+        gradients: (T,) norms of the gradient of the loss with respect to the state k input steps
+            before the end (after the start in the backward direction), each the mean over the
+            sequences that are long enough.
+        saturation: Share of gate values below 0.1 or above 0.9, by layer, direction and gate.
     """
 
     gradients: dict[str, Tensor]
     saturation: dict[str, float]
 
     def horizons(self) -> dict[str, int]:
-        """Return the memory horizon of each layer and direction; see `horizon`."""
+        """Return the horizon of each layer and direction; see `horizon`."""
         return {name: horizon(curve) for name, curve in self.gradients.items()}
 
 
-def probe(network: SequenceNetwork, batch: SequenceBatch) -> Memory:
-    """Look into a network, which stays as it is.
-
-    A copy in evaluation mode and double precision runs by its cells' one-step forms, so that every state can be
-    differentiated. The head sees the last states whatever the pooling: the direct paths of a mean would hide the
-    recurrence.
-
-    Args:
-        network: On the device of the batch.
-        batch: With labels.
-    """
-    assert batch.y is not None
-    network = copy.deepcopy(network).double().eval()
-    x = network.preprocess(batch.x.double(), batch.padding)  # (B, T, F)
-    inputs, padding = (x, batch.padding) if network.stem is None else network.stem(x, batch.padding)
-    lengths = padding.lengths
-    stride = 1 if network.stem is None else 4
-    outputs, runs = unroll(network.recurrent, inputs, padding)
-    logits = network.head(
-        torch.cat([last_step(states, padding) for states in outputs], dim=1)
-    ).squeeze(1)
-    loss = cross_entropies(logits, batch.y).sum()  # of each sequence alone: none sees another
-    flat = [tensor for run in runs.values() for state in run.states for tensor in state]
-    found = torch.stack(torch.autograd.grad(loss, flat)).view(
-        len(runs), inputs.shape[1], -1, *flat[0].shape
-    )
-    norms = torch.linalg.vector_norm(found, dim=(2, 4))  # (runs, T, B), of (h, c) together
-    gradients, saturation = {}, {}
-    for (name, run), norm in zip(runs.items(), norms, strict=True):
-        gradients[name] = from_the_end(norm.t(), lengths).repeat_interleave(stride).cpu()
-        for gate, share in saturations(run, lengths).items():
-            saturation[f"{name}/{gate}"] = share
-    return Memory(gradients, saturation)
-
-
-def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
-    """Tell what each step adds to the decision of a network, which stays as it is.
-
-    Args:
-        network: On the device of the batch.
-        batch: B sequences.
-
-    Returns:
-        (B, T) gradient times input, summed over the features, of what speaks for the decided class against the rest;
-        zero after each sequence's end.
-    """
-    network = copy.deepcopy(network).double().eval()
-    x = network.preprocess(batch.x.double(), batch.padding).requires_grad_()  # (B, T, F)
-    network.preprocess.set_moments(torch.tensor(0.0), torch.tensor(1.0))  # is done
-    with torch.backends.cudnn.flags(enabled=False):  # its layers cannot go back in evaluation mode
-        logits = network(x, batch.padding)
-        decided = (
-            logits * network.decision.decide(logits).mul(2).sub(1)
-            if logits.ndim == 1
-            else logits.amax(1)
-        )
-        (slope,) = torch.autograd.grad(decided.sum(), x)
-    added: Tensor = (slope * x).sum(2).detach().cpu()
-    return added
-
-
-def horizon(curve: Tensor) -> int:
-    """Return how many steps back a gradient norm (T,) falls below 1 % of its maximum; T where it never does."""
-    top = int(curve.argmax())
-    faded = (curve[top:] < FADED * curve[top]).nonzero()
-    return top + int(faded[0]) if len(faded) else len(curve)
-
-
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class LayerRun:
     """A layer's way through a batch, in the order in which it reads."""
 
     layer: RecurrentLayer
     inputs: Tensor  # (B, T, input size)
     states: list[State]  # T of them
 
+    def outputs(self) -> Tensor:
+        """Return the outputs (B, T, H)."""
+        return torch.stack([state[0] for state in self.states], dim=1)
 
-def unroll(
-    stack: RecurrentStack, x: Tensor, padding: Padding
-) -> tuple[list[Tensor], dict[str, Run]]:
-    """Run all layers step by step, without dropout.
+
+def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> GradientFlow:
+    """Measure how far back the gradient of the loss reaches.
+
+    A copy of the network in evaluation mode and double precision runs step by step, so that the
+    loss can be differentiated with respect to every state. The head receives the last states
+    whatever the pooling: the direct paths of a mean or maximum would hide the recurrence. The
+    network itself stays unchanged.
+
+    Args:
+        network: On the device of the batch.
+        batch: B labelled sequences.
+    """
+    assert batch.y is not None
+    network = copy.deepcopy(network).double().eval()
+    inputs = network.preprocess(batch.x.double(), batch.padding)  # (B, T, F)
+    padding = batch.padding
+    stride = 1
+    if network.stem is not None:
+        inputs, padding = network.stem(inputs, padding)
+        stride = STEM_STRIDE
+    runs = run_step_by_step(network.recurrent, inputs, padding)
+    logits = network.head(_last_states(runs, padding)).squeeze(1)
+    loss = cross_entropies(logits, batch.y).sum()  # each state belongs to one sequence only
+
+    gradients = {}
+    saturation = {}
+    for name, norms in _state_gradients(loss, runs).items():
+        curve = mean_before_end(norms, padding.lengths)
+        gradients[name] = curve.repeat_interleave(stride).cpu()
+        for gate, share in gate_saturation(runs[name], padding.lengths).items():
+            saturation[f"{name}/{gate}"] = share
+    return GradientFlow(gradients, saturation)
+
+
+def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
+    """Attribute the decision of a network to time steps by gradient times input.
+
+    Source: Shrikumar et al. 2016, arXiv:1605.01713. The network stays unchanged.
+
+    Args:
+        network: On the device of the batch.
+        batch: B sequences.
+
+    Returns:
+        (B, T) contributions to the logit of the predicted class, summed over the features; 0 after
+        the end of a sequence.
+    """
+    network = copy.deepcopy(network).double().eval()
+    x = network.preprocess(batch.x.double(), batch.padding).requires_grad_()  # (B, T, F)
+    network.preprocess.set_moments(torch.tensor(0.0), torch.tensor(1.0))  # x is standardised
+    with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no backward in evaluation mode
+        logits = network(x, batch.padding)
+        if logits.ndim == 1:
+            sign = 2 * network.decision.predict(logits) - 1
+            predicted = logits * sign
+        else:
+            predicted = logits.amax(1)
+        (gradient,) = torch.autograd.grad(predicted.sum(), x)
+    contributions: Tensor = (gradient * x).sum(2).detach().cpu()
+    return contributions
+
+
+def horizon(curve: Tensor) -> int:
+    """Return how many steps back a gradient norm falls below 1 % of its maximum.
+
+    Args:
+        curve: (T,) gradient norms, k steps before the end.
+
+    Returns:
+        The first k after the maximum with a norm below 1 % of it, or T if there is none.
+
+    Example:
+        >>> horizon(torch.tensor([1.0, 0.5, 0.02, 0.009]))
+        3
+    """
+    maximum = int(curve.argmax())
+    vanished = (curve[maximum:] < VANISHED * curve[maximum]).nonzero()
+    if len(vanished) == 0:
+        return len(curve)
+    return maximum + int(vanished[0])
+
+
+def run_step_by_step(stack: RecurrentStack, x: Tensor, padding: Padding) -> dict[str, LayerRun]:
+    """Run all layers one step at a time, without dropout.
 
     Args:
         stack: The layers.
         x: (B, T, F).
-        padding: Number of steps of each sequence.
+        padding: Lengths of the sequences.
 
     Returns:
-        The top layer's outputs (B, T, H) of each direction, in the order in which it reads, and the runs by layer and
-        direction.
+        The runs by layer and direction, the top layer last.
     """
-    runs: dict[str, Run] = {}
-    outputs = [x]
-    for i, forward in enumerate(stack.forward_layers):
-        x = side_by_side(outputs, padding) if i > 0 else x
-        outputs = []
-        for name in ("", "_backward") if stack.backward_layers else ("",):
-            layer = stack.backward_layers[i] if name else forward
-            assert isinstance(layer, RecurrentLayer)
-            reads = flip_sequences(x, padding) if name else x
-            states = [layer.initial_state(reads)]
-            for x_t in reads.unbind(1):
-                states.append(layer.step(x_t, states[-1]))
-            runs[f"layer{i}{name}"] = Run(layer, reads, states[1:])
-            outputs.append(torch.stack([state[0] for state in states[1:]], dim=1))  # (B, T, H)
-    return outputs, runs
+    runs: dict[str, LayerRun] = {}
+    for i, forward_layer in enumerate(stack.forward_layers):
+        directions = [_run_layer(forward_layer, x)]
+        runs[f"layer{i}"] = directions[0]
+        if stack.backward_layers:
+            directions.append(_run_layer(stack.backward_layers[i], flip_sequences(x, padding)))
+            runs[f"layer{i}_backward"] = directions[1]
+        x = side_by_side([run.outputs() for run in directions], padding)
+    return runs
 
 
-def from_the_end(values: Tensor, lengths: Tensor) -> Tensor:
-    """Return (T,), the mean of values (B, T) so many steps before each sequence's end, over those that long."""
-    values = flip_sequences(values[..., None], Padding(lengths))[..., 0]
-    valid = valid_steps(lengths, values.shape[1])
-    return values.masked_fill(~valid, 0.0).sum(0) / valid.sum(0)
+def mean_before_end(values: Tensor, lengths: Tensor) -> Tensor:
+    """Average over sequences, aligned at their ends.
+
+    Args:
+        values: (B, T).
+        lengths: (B,).
+
+    Returns:
+        (T,) means k steps before the end, each over the sequences that are long enough.
+    """
+    from_end = flip_sequences(values[..., None], Padding(lengths))[..., 0]
+    is_valid = valid_steps(lengths, values.shape[1])
+    return from_end.masked_fill(~is_valid, 0.0).sum(0) / is_valid.sum(0)
 
 
 @torch.no_grad()
-def saturations(run: Run, lengths: Tensor) -> dict[str, float]:
-    """Return the share of saturated values of each gate of an lstm or gru layer; nothing for other cells."""
+def gate_saturation(run: LayerRun, lengths: Tensor) -> dict[str, float]:
+    """Return the share of saturated values of each gate; empty for cells without such gates.
+
+    Args:
+        run: Of an lstm or gru layer.
+        lengths: (B,).
+    """
     names = GATES.get(run.layer.cell)
     if names is None:
         return {}
-    assert isinstance(run.layer.layer, torch.nn.LSTM | torch.nn.GRU)
-    w_ih, w_hh, b_ih, b_hh = (weight.float() for weight in run.layer.layer.all_weights[0])
-    valid = valid_steps(lengths, len(run.states))
-    before = torch.stack(
-        [run.layer.initial_state(run.inputs)[0], *(state[0] for state in run.states[:-1])], dim=1
-    )
-    x, h = (
-        values[valid].float() for values in (run.inputs, before)
-    )  # (steps of all sequences, F and H)
-    gates = (b_ih + b_hh).addmm(x, w_ih.t()).addmm_(h, w_hh.t())
-    closed = gates.abs_() > math.log(1 / CLOSED - 1)  # sigmoid's argument is far from 0
-    shares = (closed.sum(0).view(len(names), -1).double().mean(1) / len(closed)).tolist()
-    return {name: share for name, share in zip(names, shares, strict=True) if name}
+    weights = {name: weight.float() for name, weight in run.layer.layer.named_parameters()}
+    hidden = [run.layer.initial_state(run.inputs)[0]]
+    for state in run.states[:-1]:
+        hidden.append(state[0])
+    is_valid = valid_steps(lengths, len(run.states))
+    x = run.inputs[is_valid].float()  # (S, input size), the S steps of all sequences
+    h = torch.stack(hidden, dim=1)[is_valid].float()  # (S, H), the state before each step
+    bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
+    arguments = bias.addmm(x, weights["weight_ih_l0"].t())  # (S, gates * H)
+    arguments.addmm_(h, weights["weight_hh_l0"].t())
+    bound = math.log(1 / SATURATED - 1)  # sigmoid(bound) = 0.9
+    is_saturated = arguments.abs_() > bound
+    shares = is_saturated.sum(0).view(len(names), -1).double().mean(1) / len(x)
+    saturation = {}
+    for name, share in zip(names, shares.tolist(), strict=True):
+        if name not in CANDIDATES:
+            saturation[name] = share
+    return saturation
+
+
+def _run_layer(layer: torch.nn.Module, x: Tensor) -> LayerRun:
+    assert isinstance(layer, RecurrentLayer)
+    state = layer.initial_state(x)
+    states = []
+    for x_t in x.unbind(1):
+        state = layer.step(x_t, state)
+        states.append(state)
+    return LayerRun(layer, x, states)
+
+
+def _last_states(runs: dict[str, LayerRun], padding: Padding) -> Tensor:
+    """Return (B, D H), the last outputs of the top layer in each of its D directions."""
+    top = list(runs.values())[-1:]
+    if list(runs)[-1].endswith("_backward"):
+        top = list(runs.values())[-2:]
+    return torch.cat([last_step(run.outputs(), padding) for run in top], dim=1)
+
+
+def _state_gradients(loss: Tensor, runs: dict[str, LayerRun]) -> dict[str, Tensor]:
+    """Return (B, T) norms of the gradients with respect to the states, h and c together."""
+    states: list[Tensor] = []
+    for run in runs.values():
+        for state in run.states:
+            states.extend(state)
+    gradients = torch.stack(torch.autograd.grad(loss, states))  # (runs * T * parts, B, H)
+    num_steps = len(next(iter(runs.values())).states)
+    gradients = gradients.view(len(runs), num_steps, -1, *states[0].shape)
+    norms = torch.linalg.vector_norm(gradients, dim=(2, 4))  # (runs, T, B)
+    return {name: norm.t() for name, norm in zip(runs, norms, strict=True)}

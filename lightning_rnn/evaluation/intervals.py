@@ -1,162 +1,298 @@
-"""How far a test's metrics would move on another sample of as many sequences: bootstrap intervals."""
+"""95 % confidence intervals of test metrics.
+
+Proportions have closed intervals that also hold for few sequences and for proportions of 0 and 1;
+the other metrics are bootstrapped, in resamples of all sequences or of whole groups.
+`benchmarks/coverage.py` measures how often the intervals contain the true value.
+"""
 
 import copy
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from lightning_rnn.evaluation.metrics import CALIBRATION_BINS
+from lightning_rnn.evaluation.metrics import TEST_METRICS, WeightedMetrics
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.losses import cross_entropies
 
-FEWEST, MOST = 200, 1000  # resamples
-WORK = 20_000_000  # resamples times sequences times rankings: what takes about 2 s
-CHUNK = 1 << 21  # resamples times sequences held at once
+Z = 1.959964  # 97.5 % quantile of the standard normal distribution
+MIN_RESAMPLES = 200
+MAX_RESAMPLES = 1000
+MAX_WORK = 20_000_000  # resamples times sequences times rankings, about 2 s
+CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
 
 
-def intervals(
-    outcome: Evaluation,
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval.
+
+    Attributes:
+        low: Lower bound.
+        high: Upper bound.
+        num_undefined: Number of resamples left out because they leave the metric undefined; None
+            for an interval without resampling.
+    """
+
+    low: float
+    high: float
+    num_undefined: int | None = None
+
+
+def confidence_intervals(
+    evaluation: Evaluation,
     decision: Decision,
     groups: np.ndarray | None = None,
     *,
-    resamples: int | None = None,
+    num_resamples: int | None = None,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Compute 95 % percentile intervals (Efron and Tibshirani 1993, chapter 13) of the metrics of `evaluate`.
+) -> dict[str, Interval]:
+    """Compute confidence intervals of the metrics of `evaluate`.
 
-    Sequences are drawn with replacement inside each class; where there are groups, whole groups are, inside the class
-    that most of their sequences have. A resample is a vector of counts, so that all of them are matrix products.
+    - accuracy: Wilson 1927. Sequences in groups count as fewer independent ones: their number is
+      divided by the design effect (Kish 1965), and likewise below.
+    - balanced accuracy: Wilson intervals of the recalls, combined as in Zou and Donner 2008.
+    - F1 of two classes: Wilson interval of TP / (TP + FP + FN), of which F1 is a function.
+    - AUROC of two classes: Newcombe 2006, method 5.
+    - loss, log loss and Brier score: bootstrap-t (Efron and Tibshirani 1993, section 12.5).
+    - average precision, and F1 and AUROC of more classes: normal interval of the logit with the
+      bootstrap standard error; Wilson interval of the rarest class at 0 and 1 (Boyd et al. 2013).
+
+    The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
 
     Args:
-        outcome: N sequences, with labels and losses.
-        decision: Makes probabilities and classes of the logits.
-        groups: (N,) names, or None.
-        resamples: How many; when not given, from 1,000 down to 200 with more and more sequences.
+        evaluation: N sequences.
+        decision: Converts logits to probabilities and classes.
+        groups: (N,) names; sequences of a group are resampled together.
+        num_resamples: If not given, from 1,000 down to 200 for many sequences.
         seed: Of the resamples.
 
     Returns:
-        (low, high) by the names of `evaluate`, without what the sample leaves undefined.
+        Intervals by metric, without those that the labels, or more than half of the resamples,
+        leave undefined.
     """
-    units, strata = _units(outcome.labels.cpu(), groups)
-    metrics = _Weighted(outcome.cpu(), decision)
-    if resamples is None:
-        resamples = max(FEWEST, min(MOST, WORK // (len(outcome.labels) * len(metrics.ranked))))
+    evaluation = evaluation.cpu()
+    metrics = WeightedMetrics(evaluation, copy.deepcopy(decision).cpu())
+    num_sequences = len(evaluation.labels)
+    units = torch.arange(num_sequences)
+    if groups is not None:
+        units = torch.from_numpy(np.unique(groups.astype(str), return_inverse=True)[1]).long()
+    intervals: dict[str, Interval | None] = {}
+    bootstrapped = []
+    for name in TEST_METRICS:
+        if metrics.is_defined(name):
+            intervals[name] = _closed_interval(metrics, name, units)
+            if intervals[name] is None:
+                bootstrapped.append(name)
+    if num_resamples is None:
+        num_rankings = 1 if metrics.is_binary else metrics.num_classes
+        affordable = MAX_WORK // (num_sequences * num_rankings)
+        num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, affordable))
+    resamples = _resample(metrics, bootstrapped, units, num_resamples, seed)
+    for name in bootstrapped:
+        intervals[name] = _bootstrap_interval(metrics, name, units, resamples[name])
+    return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def wilson_interval(share: float, n: float) -> tuple[float, float]:
+    """Return the score interval of an observed share of n trials (Wilson 1927).
+
+    Example:
+        >>> low, high = wilson_interval(1.0, 30)  # 30 of 30
+        >>> round(low, 3), round(high, 3)
+        (0.886, 1.0)
+    """
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    margin = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) -> Interval:
+    """Return the score interval of an AUROC (Newcombe 2006, Statistics in Medicine 25, method 5).
+
+    The bounds A solve |auroc - A| = Z sqrt(V(A)), where h = (P + N) / 2 - 1 and
+
+        V(A) = A (1 - A) (1 + h (1 - A) / (2 - A) + h A / (1 + A)) / (P N)
+    """
+    h = (num_positives + num_negatives) / 2 - 1
+    bounds = []
+    for outside in (0.0, 1.0):  # bisection
+        inside = auroc
+        for _ in range(50):
+            a = (inside + outside) / 2
+            factor = 1 + h * (1 - a) / (2 - a) + h * a / (1 + a)
+            variance = a * (1 - a) * factor / (num_positives * num_negatives)
+            if abs(auroc - a) <= Z * math.sqrt(variance):
+                inside = a
+            else:
+                outside = a
+        bounds.append(inside)
+    return Interval(low=bounds[0], high=bounds[1])
+
+
+def design_effect(influence: Tensor, units: Tensor) -> float:
+    """Return the factor by which grouping increases the variance of an estimate, at least 1.
+
+    Args:
+        influence: (N,) on the estimate.
+        units: (N,) group of each sequence.
+    """
+    independent = float(influence.square().sum())
+    if independent == 0:
+        return len(units) / _count_units(units)  # as if the sequences of a group were copies
+    grouped = float(_unit_sums(influence, units).square().sum())
+    return max(1.0, grouped / independent)
+
+
+def _closed_interval(metrics: WeightedMetrics, name: str, units: Tensor) -> Interval | None:
+    """Return the interval of a metric with a closed formula, None for the others."""
+    is_correct = metrics.sequence_values("accuracy")
+    assert is_correct is not None
+    if name == "accuracy":
+        return _proportion_interval(is_correct, units)
+    if name == "balanced_accuracy":
+        return _balanced_accuracy_interval(metrics, is_correct, units)
+    if not metrics.is_binary:
+        return None
+    if name == "f1":
+        is_counted = (metrics.is_label + metrics.is_predicted)[:, 1] > 0
+        jaccard = _proportion_interval(is_correct[is_counted], units[is_counted])
+        low = 2 * jaccard.low / (1 + jaccard.low)
+        high = 2 * jaccard.high / (1 + jaccard.high)
+        return Interval(low, high)
+    if name == "auroc":
+        auroc = metrics.compute("auroc", torch.ones(1, len(units), dtype=torch.float64)).item()
+        effect = design_effect(_auroc_influence(metrics, auroc), units)
+        num_negatives, num_positives = (metrics.is_label.sum(0) / effect).tolist()
+        return newcombe_interval(auroc, num_positives, num_negatives)
+    return None
+
+
+def _proportion_interval(is_success: Tensor, units: Tensor) -> Interval:
+    """Return the Wilson interval of the share of successes (N,) in groups."""
+    share = float(is_success.mean())
+    n = len(units) / design_effect(is_success - share, units)
+    low, high = wilson_interval(share, n)
+    return Interval(low, high)
+
+
+def _balanced_accuracy_interval(
+    metrics: WeightedMetrics, is_correct: Tensor, units: Tensor
+) -> Interval:
+    """Combine Wilson intervals of the recalls (Zou and Donner 2008, Statistics in Medicine 27)."""
+    num_classes = int(metrics.has_sequences.sum())
+    mean = 0.0
+    squares_below = 0.0
+    squares_above = 0.0
+    for k in metrics.has_sequences.nonzero().view(-1).tolist():
+        is_class = metrics.labels == k
+        recall = float(is_correct[is_class].mean())
+        interval = _proportion_interval(is_correct[is_class], units[is_class])
+        mean += recall / num_classes
+        squares_below += (recall - interval.low) ** 2
+        squares_above += (interval.high - recall) ** 2
+    low = mean - math.sqrt(squares_below) / num_classes
+    high = mean + math.sqrt(squares_above) / num_classes
+    return Interval(max(0.0, low), min(1.0, high))
+
+
+def _auroc_influence(metrics: WeightedMetrics, auroc: float) -> Tensor:
+    """Return (N,) influences of the sequences on the AUROC (DeLong et al. 1988, Biometrics 44)."""
+    is_positive = metrics.labels == 1
+    positives = metrics.logits[is_positive]
+    negatives = metrics.logits[~is_positive]
+    influence = torch.empty(len(is_positive), dtype=torch.float64)
+    share_below = _share_below(positives, negatives)
+    influence[is_positive] = (share_below - auroc) / len(positives)
+    share_above = 1 - _share_below(negatives, positives)
+    influence[~is_positive] = (share_above - auroc) / len(negatives)
+    return influence
+
+
+def _share_below(scores: Tensor, others: Tensor) -> Tensor:
+    """Return for each score the share of other scores below it; ties count half."""
+    ordered = others.sort().values
+    num_below = torch.searchsorted(ordered, scores)
+    num_not_above = torch.searchsorted(ordered, scores, right=True)
+    return (num_below + num_not_above).double() / (2 * len(others))
+
+
+def _resample(
+    metrics: WeightedMetrics, names: list[str], units: Tensor, num_resamples: int, seed: int
+) -> dict[str, Tensor]:
+    """Return (R,) t statistics of means, and values of other metrics, in bootstrap resamples."""
     generator = np.random.default_rng(seed)
-    step = max(1, CHUNK // len(outcome.labels))
-    parts = [
-        metrics(_draw(units, strata, min(step, resamples - start), generator))
-        for start in range(0, resamples, step)
-    ]
-    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return {name: tuple(values.quantile(bounds).tolist()) for name, values in found.items()}
+    num_units = int(units.max()) + 1
+    chunks: dict[str, list[Tensor]] = {name: [] for name in names}
+    remaining = num_resamples
+    while remaining > 0:
+        size = min(remaining, max(1, CHUNK_SIZE // len(units)))
+        remaining -= size
+        drawn = torch.from_numpy(generator.integers(num_units, size=(size, num_units)))
+        counts = torch.zeros(size, num_units, dtype=torch.float64)
+        counts.scatter_add_(1, drawn, torch.ones_like(counts))
+        for name in names:
+            values = metrics.sequence_values(name)
+            if values is None:
+                chunks[name].append(metrics.compute(name, counts[:, units]))
+            else:
+                chunks[name].append(_t_statistics(values, units, counts))
+    return {name: torch.cat(parts) for name, parts in chunks.items()}
 
 
-def _units(y: Tensor, groups: np.ndarray | None) -> tuple[Tensor, Tensor]:
-    """Return (N,) the unit that each sequence is drawn with, and (units,) each unit's stratum."""
-    if groups is None:
-        return torch.arange(len(y)), y
-    units = torch.from_numpy(np.unique(groups.astype(str), return_inverse=True)[1]).long()
-    votes = torch.zeros(int(units.max()) + 1, int(y.max()) + 1).index_put_(
-        (units, y), torch.ones(()), accumulate=True
-    )
-    return units, votes.argmax(1)
+def _t_statistics(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
+    """Return (R,) deviations of the mean in resamples, divided by their standard errors.
 
-
-def _draw(units: Tensor, strata: Tensor, count: int, generator: np.random.Generator) -> Tensor:
-    """Return (count, N) how often each resample has each sequence."""
-    drawn = torch.zeros(count, len(strata), dtype=torch.float64)
-    for stratum in torch.unique(strata):
-        rows = (strata == stratum).nonzero().view(-1)
-        picked = rows[torch.from_numpy(generator.integers(len(rows), size=(count, len(rows))))]
-        drawn.scatter_add_(1, picked, torch.ones_like(picked, dtype=torch.float64))
-    return drawn[:, units]
-
-
-class _Weighted:
-    """The metrics of `evaluate` for many vectors of weights at once."""
-
-    def __init__(self, outcome: Evaluation, decision: Decision) -> None:
-        logits, y, loss = outcome.logits, outcome.labels, outcome.losses
-        decision = copy.deepcopy(decision).cpu()
-        table = decision.table(logits)  # (N, K)
-        self.num_classes = table.shape[1]
-        self.own, self.decided = (
-            one_hot(codes, self.num_classes).double() for codes in (y, decision.decide(logits))
-        )
-        ranks = logits.double()[:, None] if logits.ndim == 1 else logits.double().softmax(1)
-        orders = [column.argsort(descending=True, stable=True) for column in ranks.unbind(1)]
-        self.ranked = [
-            (order, _ends(column[order]))
-            for order, column in zip(orders, ranks.unbind(1), strict=True)
-        ]
-        self.against = [self.own[:, 1]] if logits.ndim == 1 else [*self.own.unbind(1)]
-        correct = (self.own * self.decided).sum(1)
-        confidence, predicted = table.max(1)
-        self.bins = one_hot(
-            (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1), CALIBRATION_BINS
-        )
-        self.gap = (
-            self.bins * (confidence.double() - (predicted == y).double())[:, None]
-        )  # (N, bins)
-        self.means = {
-            "loss": loss.double(),
-            "accuracy": correct,
-            "brier": (table - self.own).square().sum(1) / (2 if self.num_classes == 2 else 1),
-            "log_loss": cross_entropies(logits / decision.temperature, y).double(),
-        }
-
-    def __call__(self, w: Tensor) -> dict[str, Tensor]:
-        """Return (R,) of each metric from weights (R, N)."""
-        total = w.sum(1)
-        found = {name: w @ values / total for name, values in self.means.items()}
-        labelled, decided, right = (
-            w @ self.own,
-            w @ self.decided,
-            w @ (self.own * self.decided),
-        )  # (R, K)
-        f1 = 2 * right / (labelled + decided).clamp(min=1)
-        there = self.own.any(0)
-        found["ece"] = (w @ self.gap).abs().sum(1) / total
-        found["balanced_accuracy"] = (right / labelled.clamp(min=1))[:, there].mean(1)
-        if self.num_classes == 2:
-            if there[1]:
-                found["f1"] = f1[:, 1]
-        else:  # as torchmetrics: a class neither labelled nor decided does not count
-            counts = (labelled + decided > 0).double()
-            found["f1"] = (f1 * counts).sum(1) / counts.sum(1)
-        if bool(there.all()):
-            pairs = [
-                _ranking(w, *ranked, own)
-                for ranked, own in zip(self.ranked, self.against, strict=True)
-            ]
-            found["auroc"] = torch.stack([pair[0] for pair in pairs]).mean(0)
-            found["average_precision"] = torch.stack([pair[1] for pair in pairs]).mean(0)
-        return found
-
-
-def _ends(values: Tensor) -> Tensor:
-    """Return the places at which runs of equal values (N,) end."""
-    return (
-        torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool)]).nonzero().view(-1)
-    )
-
-
-def _ranking(w: Tensor, order: Tensor, ends: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (R,) AUROC and average precision from weights (R, N) and membership `own` (N,) of the class.
-
-    `order` (N,) has the rows from the highest score to the lowest, `ends` (V,) the places at which a score ends.
+    Args:
+        values: (N,) whose mean is the metric.
+        units: (N,) group of each sequence.
+        counts: (R, G) how often each group was drawn.
     """
-    w = w.float()[:, order]  # whole numbers: exact
-    true, every = (w * own[order].float()).cumsum(1)[:, ends], w.cumsum(1)[:, ends]  # (R, V)
-    positive, total = (torch.diff(c, dim=1, prepend=c[:, :1] * 0) for c in (true, every))
-    false, positives = every - true, true[:, -1:]
-    below = false[:, -1:] - false + (total - positive) / 2  # ties count half
-    auroc = (positive * below).sum(1, dtype=torch.float64) / (positives * false[:, -1:])[
-        :, 0
-    ].double()
-    precision = true / every.clamp(min=1)
-    return auroc, (positive * precision).sum(1, dtype=torch.float64) / positives[:, 0].double()
+    deviations = _unit_sums(values - values.mean(), units)  # (G,)
+    sizes = _unit_sums(torch.ones_like(values), units)
+    total = counts @ sizes  # (R,)
+    shift = counts @ deviations / total
+    squares = counts @ deviations.square()
+    # sum of counts * (deviations - shift * sizes) ** 2, multiplied out
+    residuals = squares - 2 * shift * (counts @ (deviations * sizes))
+    residuals = residuals + shift.square() * (counts @ sizes.square())
+    is_positive = residuals > 1e-9 * squares  # less is rounding
+    return torch.where(is_positive, shift * total / residuals.clamp(min=0).sqrt(), torch.nan)
+
+
+def _bootstrap_interval(
+    metrics: WeightedMetrics, name: str, units: Tensor, resamples: Tensor
+) -> Interval | None:
+    """Return the interval of a metric from its resamples (R,); see `confidence_intervals`."""
+    defined = resamples[resamples.isfinite()]
+    num_undefined = len(resamples) - len(defined)
+    if num_undefined > len(resamples) / 2:
+        return None
+    values = metrics.sequence_values(name)
+    if values is not None:
+        mean = float(values.mean())
+        error = float(_unit_sums(values - mean, units).square().sum().sqrt()) / len(values)
+        bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        t_low, t_high = defined.quantile(bounds).tolist()
+        return Interval(max(0.0, mean - t_high * error), mean - t_low * error, num_undefined)
+    estimate = float(metrics.compute(name, torch.ones(1, len(units), dtype=torch.float64)))
+    error = float(defined.std())
+    if 0 < estimate < 1 and error > 0:
+        logit = math.log(estimate / (1 - estimate))
+        margin = Z * error / (estimate * (1 - estimate))
+        low, high = torch.tensor([logit - margin, logit + margin]).sigmoid().tolist()
+    else:
+        classes = metrics.has_sequences.nonzero().view(-1)
+        rarest = min(_count_units(units[metrics.labels == k]) for k in classes)
+        low, high = wilson_interval(estimate, rarest)
+    return Interval(low, high, num_undefined)
+
+
+def _count_units(units: Tensor) -> int:
+    return int(units.bincount().count_nonzero())
+
+
+def _unit_sums(values: Tensor, units: Tensor) -> Tensor:
+    """Return (G,) sums of values (N,) over the sequences of each group."""
+    return torch.bincount(units, weights=values)

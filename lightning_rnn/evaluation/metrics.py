@@ -1,10 +1,13 @@
-"""Metrics of a whole evaluation, from the logits of all its sequences at once."""
+"""Metrics of an evaluation as functions of the weights of its sequences.
 
-import math
-from typing import Any
+Weights of one give the value of a metric, the counts of a bootstrap resample its value on that
+resample, and derivatives with respect to the weights the influence of each sequence.
+"""
+
+from functools import cached_property
 
 import torch
-import torchmetrics.functional.classification as tm
+import torchmetrics.functional.classification as functional
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -12,56 +15,195 @@ from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
 
+EPOCH_METRICS = ("loss", "accuracy", "auroc", "f1")
+TEST_METRICS = (*EPOCH_METRICS, "average_precision", "balanced_accuracy", "brier", "log_loss")
 CALIBRATION_BINS = 15
 
 
-def evaluate(outcome: Evaluation, decision: Decision, *, full: bool) -> dict[str, Tensor]:
+def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[str, Tensor]:
     """Compute the metrics of an evaluation.
 
-    AUROC, F1, average precision and balanced accuracy are those of the second of two classes, or the mean over the
-    classes (each against the rest). Those that a set of one class leaves undefined are left out.
+    For two classes, AUROC, F1 and average precision are those of the second class; for more, they
+    are means over the classes, each against the rest. Metrics that are undefined because a class
+    has no sequences are left out.
 
     Args:
-        outcome: With labels.
-        decision: Makes probabilities and classes of the logits.
-        full: Also the metrics of a final test.
+        evaluation: N sequences.
+        decision: Converts logits to probabilities and classes.
+        full: Whether to add the metrics of a final test.
 
     Returns:
-        Scalars by name: loss, accuracy, auroc, f1, and in full average_precision, balanced_accuracy, brier,
-        log_loss, ece (expected calibration error of the predicted class's probability, 15 bins).
+        Float32 scalars by name: loss, accuracy, auroc and f1; if `full` also average_precision,
+        balanced_accuracy, brier, log_loss and ece (expected calibration error of the most probable
+        class, 15 bins; Guo et al. 2017, arXiv:1706.04599, section 2).
+
+    Example:
+        >>> evaluation = Evaluation(
+        ...     index=torch.arange(3),
+        ...     logits=torch.tensor([2.0, -1.0, 0.5]),
+        ...     labels=torch.tensor([1, 0, 0]),
+        ...     losses=torch.tensor([0.1, 0.3, 1.0]),
+        ... )
+        >>> metrics = evaluate(evaluation, Decision(), full=False)
+        >>> {name: round(float(value), 3) for name, value in metrics.items()}
+        {'loss': 0.467, 'accuracy': 0.667, 'auroc': 1.0, 'f1': 0.667}
     """
-    y, logits = outcome.labels, outcome.logits
-    table, decided = decision.table(logits), decision.decide(logits)  # (N, K), (N,)
-    num_classes = table.shape[1]
-    task: dict[str, Any] = {
-        "task": "binary" if logits.ndim == 1 else "multiclass",
-        "num_classes": num_classes,
-    }
-    task |= {"average": "macro", "validate_args": False}
-    present = y.bincount(minlength=num_classes) > 0
-    result: dict[str, Any] = {
-        "loss": outcome.losses.mean(),
-        "accuracy": (decided == y).float().mean(),
-    }
-    # in [0, 1] as probabilities are, but those of confident logits tie
-    scores = (
-        0.5 + logits.double().atan() / math.pi if logits.ndim == 1 else logits.double().softmax(1)
-    )
-    if bool(present.all()):
-        result["auroc"] = tm.auroc(scores, y, **task)
-    if logits.ndim == 2 or bool(present[1]):
-        result["f1"] = tm.f1_score(decided, y, **task)
+    metrics = WeightedMetrics(evaluation, decision)
+    ones = torch.ones_like(evaluation.labels, dtype=torch.float64)[None]  # (1, N)
+    names = TEST_METRICS if full else EPOCH_METRICS
+    values = {}
+    for name in names:
+        if metrics.is_defined(name):
+            values[name] = metrics.compute(name, ones)[0].float()
     if full:
-        if bool(present.all()):
-            result["average_precision"] = tm.average_precision(scores, y, **task)
-        recalls = torch.stack(
-            [(decided[y == k] == k).float().mean() for k in present.nonzero().view(-1)]
+        values["ece"] = functional.multiclass_calibration_error(
+            metrics.probabilities,
+            evaluation.labels,
+            num_classes=metrics.num_classes,
+            n_bins=CALIBRATION_BINS,
+            validate_args=False,
         )
-        result["balanced_accuracy"] = recalls.mean()
-        squared = (table - one_hot(y, num_classes)).square().sum(1)
-        result["brier"] = squared.mean() / (2 if num_classes == 2 else 1)
-        result["log_loss"] = cross_entropies(logits / decision.temperature, y).mean()
-        result["ece"] = tm.multiclass_calibration_error(
-            table, y, num_classes=num_classes, n_bins=CALIBRATION_BINS, validate_args=False
-        )
-    return {name: value.float() for name, value in result.items()}
+    return values
+
+
+class WeightedMetrics:
+    """The metrics of one evaluation for any number of weight vectors at once.
+
+    Args:
+        evaluation: N sequences.
+        decision: Converts logits to probabilities and classes.
+    """
+
+    def __init__(self, evaluation: Evaluation, decision: Decision) -> None:
+        self.logits = evaluation.logits
+        self.labels = evaluation.labels
+        self.is_binary = evaluation.logits.ndim == 1
+        self.probabilities = decision.class_probabilities(self.logits)  # (N, K)
+        self.num_classes = self.probabilities.shape[1]
+        predicted = decision.predict(self.logits)
+        self.is_label = one_hot(self.labels, self.num_classes).double()  # (N, K)
+        self.is_predicted = one_hot(predicted, self.num_classes).double()  # (N, K)
+        self.has_sequences = self.is_label.any(0)  # (K,)
+        self._losses = evaluation.losses
+        self._is_correct = predicted == self.labels
+        self._temperature = decision.temperature
+
+    def is_defined(self, name: str) -> bool:
+        """Return whether the labels of the evaluation define a metric."""
+        if name in ("auroc", "average_precision"):
+            return bool(self.has_sequences.all())
+        if name == "f1" and self.is_binary:
+            return bool(self.has_sequences[1])
+        return True
+
+    def compute(self, name: str, weights: Tensor) -> Tensor:
+        """Compute one metric.
+
+        Args:
+            name: One of `TEST_METRICS`.
+            weights: (R, N) float64, not negative.
+
+        Returns:
+            (R,) float64; NaN where the weights leave the metric undefined.
+        """
+        values = self.sequence_values(name)
+        if values is not None:
+            return weights @ values / weights.sum(1)
+        if name == "f1":
+            return self._f1(weights)
+        if name == "balanced_accuracy":
+            return self._balanced_accuracy(weights)
+        columns = []
+        for ranking in self.rankings.values():
+            if name == "auroc":
+                columns.append(ranking.auroc(weights))
+            else:
+                columns.append(ranking.average_precision(weights))
+        return torch.stack(columns, dim=1).mean(1)
+
+    def sequence_values(self, name: str) -> Tensor | None:
+        """Return the values (N,) whose mean is the metric, or None if the metric is not a mean.
+
+        The Brier score of two classes is that of the second class alone (Brier 1950).
+        """
+        if name == "loss":
+            return self._losses.double()
+        if name == "accuracy":
+            return self._is_correct.double()
+        if name == "log_loss":
+            return cross_entropies(self.logits / self._temperature, self.labels).double()
+        if name == "brier":
+            squares = (self.probabilities - self.is_label).square()  # (N, K)
+            return squares[:, 1] if self.is_binary else squares.sum(1)
+        return None
+
+    def _f1(self, weights: Tensor) -> Tensor:
+        labelled = weights @ self.is_label  # (R, K)
+        predicted = weights @ self.is_predicted
+        correct = weights @ (self.is_label * self.is_predicted)
+        f1 = 2 * correct / (labelled + predicted)  # 0 / 0 if a class does not occur
+        if self.is_binary:
+            return torch.where(labelled[:, 1] > 0, f1[:, 1], torch.nan)
+        return f1.nanmean(1)
+
+    def _balanced_accuracy(self, weights: Tensor) -> Tensor:
+        labelled = weights @ self.is_label  # (R, K)
+        correct = weights @ (self.is_label * self.is_predicted)
+        recall = correct / labelled
+        return recall[:, self.has_sequences].mean(1)
+
+    @cached_property
+    def rankings(self) -> dict[int, "Ranking"]:
+        """Rankings by class code: of the second of two classes, of each of more."""
+        if self.is_binary:
+            return {1: Ranking(self.logits.double(), self.is_label[:, 1])}
+        scores = self.logits.double().softmax(1)
+        rankings = {}
+        for k in range(self.num_classes):
+            rankings[k] = Ranking(scores[:, k], self.is_label[:, k])
+        return rankings
+
+
+class Ranking:
+    """Sequences in descending order of a score, for one class against the rest.
+
+    Args:
+        scores: (N,).
+        is_positive: (N,) float64, 1 for sequences of the class and 0 for the others.
+    """
+
+    def __init__(self, scores: Tensor, is_positive: Tensor) -> None:
+        self._order = scores.argsort(descending=True, stable=True)
+        self._is_positive = is_positive[self._order]
+        ordered = scores[self._order]
+        is_last = torch.ones_like(ordered, dtype=torch.bool)  # of the sequences with its score
+        is_last[:-1] = ordered[1:] != ordered[:-1]
+        self._last = is_last.nonzero().view(-1)  # (V,)
+
+    def auroc(self, weights: Tensor) -> Tensor:
+        """Return (R,) probabilities that a positive scores above a negative; ties count half."""
+        true, false = self._cumulated(weights)
+        positives = _differences(true)
+        negatives_below = false[:, -1:] - false + _differences(false) / 2
+        pairs = true[:, -1] * false[:, -1]
+        return (positives * negatives_below).sum(1) / pairs
+
+    def average_precision(self, weights: Tensor) -> Tensor:
+        """Return (R,) precisions at each distinct score, weighted by the increase in recall."""
+        true, false = self._cumulated(weights)
+        positives = _differences(true)
+        retrieved = true + false
+        precision = true / torch.where(retrieved > 0, retrieved, 1.0)
+        return (positives * precision).sum(1) / true[:, -1]
+
+    def _cumulated(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (R, V) true and false positives at each distinct score, the highest first."""
+        ordered = weights[:, self._order]
+        true = (ordered * self._is_positive).cumsum(1)[:, self._last]
+        retrieved = ordered.cumsum(1)[:, self._last]
+        return true, retrieved - true
+
+
+def _differences(cumulated: Tensor) -> Tensor:
+    """Undo a cumulative sum along the second axis."""
+    return torch.diff(cumulated, dim=1, prepend=torch.zeros_like(cumulated[:, :1]))

@@ -14,7 +14,7 @@ class Evaluation:
     """Logits and labels of N sequences.
 
     Attributes:
-        index: (N,) int64, row of each sequence in its data set; -1 for a row that only fills a batch.
+        index: (N,) int64, row of each sequence in its data set; -1 for a filler of a batch.
         logits: (N,) for two classes, (N, K) for more, float32.
         labels: (N,) int64 class codes.
         losses: (N,) loss of each sequence, weighted as in training.
@@ -51,7 +51,7 @@ class Predictions:
     Not frozen, because Lightning moves the result of `predict_step` by setting its fields.
 
     Attributes:
-        index: (N,) int64, row of each sequence in its data set; -1 for a row that only fills a batch.
+        index: (N,) int64, row of each sequence in its data set; -1 for a filler of a batch.
         probabilities: (N,) of the second of two classes, or (N, K), float32.
         labels: (N,) int64, codes of the predicted classes.
     """
@@ -81,8 +81,8 @@ def gather_evaluations(batches: list[Evaluation]) -> Evaluation:
     """Join the batches of all ranks; a collective call.
 
     Returns:
-        The evaluation in the order of the data set, without filler rows: the same on every rank, and
-        the same as that of a single process.
+        The evaluation in the order of the data set, without filler rows: the same on every rank,
+        and the same as that of a single process.
     """
     joined = Evaluation(
         index=_gather_rows([batch.index for batch in batches]),

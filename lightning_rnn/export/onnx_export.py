@@ -144,7 +144,7 @@ class _Graph(nn.Module):
         outputs = self.network(*inputs)
         logits, *state = outputs if isinstance(outputs, tuple) else (outputs,)
         probabilities = self.decision.probabilities(logits)
-        return probabilities, self.decision.decide(logits), logits, *state
+        return probabilities, self.decision.predict(logits), logits, *state
 
 
 def trace(network: SequenceNetwork, *, streaming: bool) -> bytes:
@@ -234,7 +234,7 @@ def _compare(
         *size,
         logits=float(difference.abs().max()),
         probability=float(probability_difference.abs().max()),
-        labels=int((label != decision.decide(logits)).sum()),
+        labels=int((label != decision.predict(logits)).sum()),
     )
 
 

@@ -64,15 +64,18 @@ class StepNetwork(nn.Module):
         self.network = network
         self.num_features = len(network.preprocess.mean)
         cell = network.options.cell
-        self._layer_names: list[
-            tuple[str, ...]
-        ] = []  # parts of each layer's state, the output first
+        # names of the parts of each layer's state, of which the first is its output
+        self._layer_names: list[tuple[str, ...]] = []
         for i in range(network.options.num_layers):
             self._layer_names.append((f"h{i}", f"c{i}") if cell == "lstm" else (f"h{i}",))
         self.state_names = list(self.initial_state(0))
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state of B sequences before their first step: zeros."""
+        """Return the state of B sequences before their first step, all zero.
+
+        Its parts are the number of steps, the last known value of each feature, the latest inputs
+        of the stem, the state of each layer, and the sum or maximum of the top layer's outputs.
+        """
         width = self.network.options.hidden_size
         state = {
             "steps": torch.zeros(batch_size, dtype=torch.int64),
@@ -84,7 +87,7 @@ class StepNetwork(nn.Module):
             for name in names:
                 state[name] = torch.zeros(batch_size, width)
         if self.network.options.pooling != "last":
-            # in float64, as a sum over thousands of steps would lose digits
+            # a sum of thousands of float32 values would lose digits
             state["pooled"] = torch.zeros(batch_size, width, dtype=torch.float64)
         return state
 

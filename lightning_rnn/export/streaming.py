@@ -89,7 +89,10 @@ class StreamingClassifier:
                 wrong shape, dtype or number of features, or an infinite value. No sequence then
                 advances.
         """
-        _check_ids(ids, len(x))
+        different = len(set(ids))
+        if not len(x) == len(ids) == different > 0:
+            got = f"{len(ids)}, {different} of them different, for {len(x)} sequences"
+            raise DataError(f"ids: expected one different id for each sequence, got {got}")
         sequences = self._check(x)
         lengths = np.array(list(map(len, sequences)))
         rows = self._rows_of(ids)
@@ -111,9 +114,9 @@ class StreamingClassifier:
         Raises:
             DataError: If an id is unknown.
         """
-        for name in ids:
+        for name in ids.tolist() if isinstance(ids, np.ndarray) else ids:
             if name not in self._row_of:
-                raise DataError(f"ids: expected a sequence that has begun, got {_plain(name)!r}")
+                raise DataError(f"ids: expected a sequence that has begun, got {name!r}")
             self._free_rows.append(self._row_of.pop(name))
 
     def _check(self, x: Any) -> list[np.ndarray]:
@@ -143,18 +146,6 @@ class StreamingClassifier:
         self._capacity += num_rows
         for name, part in self._model.initial_state(num_rows).items():
             self._state[name] = np.concatenate([self._state[name], part])
-
-
-def _check_ids(ids: Ids, num_sequences: int) -> None:
-    different = len(set(ids))
-    if len(ids) == 0 or len(ids) != num_sequences or different != len(ids):
-        got = f"{len(ids)}, {different} of them different, for {num_sequences} sequences"
-        raise DataError(f"ids: expected one different id for each sequence, got {got}")
-
-
-def _plain(name: Hashable) -> Any:
-    """Return a NumPy scalar as a Python object, which prints without its type."""
-    return name.item() if isinstance(name, np.generic) else name
 
 
 class _OnnxSteps:

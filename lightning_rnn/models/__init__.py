@@ -1,1 +1,1 @@
-"""Networks in pure torch: preprocess, stem, cells, pooling, head."""
+"""Networks and losses in plain PyTorch."""

@@ -1,4 +1,4 @@
-"""The loss of each sequence, and what it weighs."""
+"""Loss functions and class weights."""
 
 import math
 from typing import Literal
@@ -13,8 +13,18 @@ from lightning_rnn.errors import check
 def cross_entropies(
     logits: Tensor, y: Tensor, *, reduction: Literal["none", "mean"] = "none"
 ) -> Tensor:
-    """Return (B,) cross entropies in nats, or their mean, in float32 at least; binary for (B,) logits."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    """Compute cross entropies in nats, in float32 or float64.
+
+    Args:
+        logits: (B,) of the second of two classes, or (B, K).
+        y: (B,) int64, class codes.
+        reduction: none for the value of each sequence, mean for their mean.
+
+    Returns:
+        (B,), or () for the mean.
+    """
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     if logits.ndim == 1:
         return binary_cross_entropy_with_logits(logits, y.to(logits), reduction=reduction)
     return cross_entropy(logits, y, reduction=reduction)
@@ -25,10 +35,19 @@ def class_weight(
     pos_weight: float | None,
     class_weights: Literal["balanced"] | list[float] | None,
 ) -> Tensor:
-    """Return (K,) weights; for balanced ones, ones until the data is known.
+    """Return the weight of each class in the loss.
+
+    Args:
+        num_classes: K.
+        pos_weight: Weight of the second of two classes, relative to the first.
+        class_weights: Weights of all classes; balanced ones depend on the training data, so they are
+            initialised with 1.
+
+    Returns:
+        (K,) float32; 1 by default.
 
     Raises:
-        OptionError: Weights that do not fit the classes.
+        OptionError: If the weights do not fit the classes.
     """
     if pos_weight is not None:
         check(num_classes == 2, "pos_weight", pos_weight, f"none with {num_classes} classes")
@@ -37,9 +56,8 @@ def class_weight(
         return torch.tensor([1.0, pos_weight])
     if isinstance(class_weights, list):
         fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)
-        check(fits, "class_weights", class_weights, f"{num_classes} numbers above 0")
+        check(fits, "class_weights", class_weights, f"{num_classes} finite numbers above 0")
         return torch.tensor(class_weights, dtype=torch.float32)
-    check(
-        class_weights in (None, "balanced"), "class_weights", class_weights, "balanced or numbers"
-    )
+    is_known = class_weights is None or class_weights == "balanced"
+    check(is_known, "class_weights", class_weights, "balanced or a list of numbers")
     return torch.ones(num_classes)

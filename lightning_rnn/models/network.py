@@ -1,10 +1,11 @@
-"""The network: preprocess, stem, recurrent layers, pooling, head, decision."""
+"""The network: preprocessing, stem, recurrent layers, pooling, head and decision."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from lightning_rnn.errors import check
 from lightning_rnn.models.decision import Decision
@@ -26,12 +27,12 @@ class NetworkOptions:
 
     Attributes:
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of steps.
-        hidden_size: Width H of the state, per layer and direction.
+        hidden_size: Size H of the state, per layer and direction.
         num_layers: Number of recurrent layers.
-        bidirectional: Whether each sequence is also read backwards.
-        dropout: Probability of dropping an input of a higher layer or of the head.
-        pooling: What the head receives from the top layer: the last state of each direction, or the
-            mean or maximum over time.
+        bidirectional: Whether to read each sequence backwards as well.
+        dropout: Probability of dropping an input of a higher recurrent layer or of the head.
+        pooling: Input of the head: the last output of the top layer in each direction, or the mean or
+            maximum of its outputs over time.
         stem: conv puts two strided convolutions in front of the recurrent layers.
 
     Raises:
@@ -56,17 +57,38 @@ class NetworkOptions:
 
 
 class SequenceNetwork(nn.Module):
-    """Network from raw sequences to logits, whose output never depends on padding.
+    """Network that classifies sequences of raw values; its output does not depend on padding.
 
-    `decision` turns logits into probabilities and classes.
+    The layers run in the order of the attributes. On a CPU, rnn, gru and mingru layers have
+    hand-written backward passes, which are differentiable once; see
+    `lightning_rnn.models.cpu_kernels.use_kernels` for double backward, forward mode and `torch.func`.
 
     Args:
         input_size: Number of features F per step.
         num_classes: Number of classes K, at least 2.
-        options: Architecture.
+        options: Architecture; `NetworkOptions()` by default.
+
+    Attributes:
+        preprocess: Standardisation and filling of missing values.
+        stem: Convolutions, or None.
+        recurrent: Recurrent layers.
+        head: Linear layer from pooled outputs to logits.
+        decision: Conversion of logits to probabilities and classes.
 
     Raises:
         OptionError: If a size is out of range.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> options = NetworkOptions(cell="gru", hidden_size=8)
+        >>> network = SequenceNetwork(input_size=2, num_classes=3, options=options)
+        >>> x = torch.randn(4, 10, 2)
+        >>> lengths = torch.tensor([10, 7, 3, 1])
+        >>> logits = network(x, lengths)
+        >>> logits.shape
+        torch.Size([4, 3])
+        >>> network.decision.predict(logits).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -80,24 +102,29 @@ class SequenceNetwork(nn.Module):
         self.num_classes = num_classes
         self.options = options
         self.preprocess = Preprocess(input_size)
-        self.stem = ConvStem(input_size) if options.stem == "conv" else None
+        self.stem: ConvStem | None = None
+        recurrent_input_size = input_size
+        if options.stem == "conv":
+            self.stem = ConvStem(input_size)
+            recurrent_input_size = self.stem.output_size
         self.recurrent = RecurrentStack(
             options.cell,
-            64 if options.stem == "conv" else input_size,
+            recurrent_input_size,
             options.hidden_size,
             num_layers=options.num_layers,
             bidirectional=options.bidirectional,
             dropout=options.dropout,
         )
-        self.head = nn.Linear(self.recurrent.output_size, 1 if num_classes == 2 else num_classes)
+        num_outputs = 1 if num_classes == 2 else num_classes
+        self.head = nn.Linear(self.recurrent.output_size, num_outputs)
         self.decision = Decision()
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
         """Compute logits.
 
         Args:
-            x: (B, T, F) raw values, NaN where missing; values after the end of a sequence are ignored.
-            lengths: (B,) int64, from 1 to T; or the `Padding` of the batch, which spares reading them.
+            x: (B, T, F) raw values, NaN where missing; values in padding are ignored.
+            lengths: (B,) int64, from 1 to T; or the `Padding` of `x`, which avoids computing it.
 
         Returns:
             Logits: (B,) of the second class for two classes, (B, K) for more.
@@ -106,14 +133,16 @@ class SequenceNetwork(nn.Module):
         x = self.preprocess(x, padding)
         if self.stem is not None:
             x, padding = self.stem(x, padding)
-        pooled = self._pool_longest_first(x, padding)  # (B, D H)
+        pooled = self._pool_sorted(x, padding)  # (B, D H)
         if self.training and self.options.dropout > 0:
-            pooled = nn.functional.dropout(pooled, self.options.dropout)
+            pooled = dropout(pooled, self.options.dropout)
         logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
-        return logits.squeeze(1) if self.num_classes == 2 else logits
+        if self.num_classes == 2:
+            return logits.squeeze(1)
+        return logits
 
-    def _pool_longest_first(self, x: Tensor, padding: Padding) -> Tensor:
-        """Return what `pool` returns; on a CPU sorted rows waste less time on padding, see `cut`."""
+    def _pool_sorted(self, x: Tensor, padding: Padding) -> Tensor:
+        """Return what `pool` returns, from rows sorted by length, so that `cut` can be used."""
         if padding.is_full or not padding.is_readable:
             return self.pool(x, padding)
         order = padding.lengths.argsort(descending=True, stable=True)
@@ -121,17 +150,27 @@ class SequenceNetwork(nn.Module):
         return pooled.index_select(0, order.argsort())
 
     def pool(self, x: Tensor, padding: Padding) -> Tensor:
-        """Return (B, D H), the input of the head, from the recurrent layers' input (B, T, F)."""
+        """Run the recurrent layers and pool their outputs over time.
+
+        Args:
+            x: (B, T, F), input of the recurrent layers.
+            padding: Padding of `x`.
+
+        Returns:
+            (B, D H) for D directions.
+        """
         if self.options.pooling == "last":
             pooled = self.recurrent.last(x, padding)
         else:
-            pooled = [self._over_time(states, padding) for states in self.recurrent(x, padding)]
-        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+            pooled = [self._pool_outputs(h, padding) for h in self.recurrent(x, padding)]
+        return torch.cat(pooled, dim=1)
 
-    def _over_time(self, states: Tensor, padding: Padding) -> Tensor:
+    def _pool_outputs(self, outputs: Tensor, padding: Padding) -> Tensor:
+        """Return the mean or maximum over time (B, H) of outputs (B, T, H)."""
+        use_max = self.options.pooling == "max"
         if padding.is_full:
-            return states.amax(1) if self.options.pooling == "max" else states.mean(1)
-        mask = valid_steps(padding.lengths, states.shape[1])[..., None]
-        if self.options.pooling == "max":
-            return states.masked_fill(~mask, -torch.inf).amax(1)
-        return states.masked_fill(~mask, 0.0).sum(1) / padding.lengths[:, None]
+            return outputs.amax(1) if use_max else outputs.mean(1)
+        mask = valid_steps(padding.lengths, outputs.shape[1])[..., None]
+        if use_max:
+            return outputs.masked_fill(~mask, -torch.inf).amax(1)
+        return outputs.masked_fill(~mask, 0.0).sum(1) / padding.lengths[:, None]

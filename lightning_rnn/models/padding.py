@@ -1,63 +1,181 @@
-"""Operations on padded batches that never look past a sequence's end."""
+"""Masking, reordering and cutting of padded batches."""
 
-from typing import Any
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lightning_rnn.padding import Padding
 
+SEGMENT_NUMBERS = (2, 4, 8, 16)  # numbers of segments that `cut` considers
+SEGMENT_OVERHEAD = 1 << 14  # cost of starting a segment, in values of a layer's output
+
 
 def is_tracing() -> bool:
-    """Tell whether the network is being written down for export, where nothing may depend on values."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch exports it without a type
+    """Return whether the network is being traced for export.
+
+    A traced graph must not depend on the values of tensors.
+    """
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # untyped in torch
 
 
 def valid_steps(lengths: Tensor, width: int) -> Tensor:
-    """Return (B, T) bool, true inside each sequence."""
+    """Return the mask (B, T) of a padded batch, true inside each sequence.
+
+    Args:
+        lengths: (B,) int64.
+        width: T.
+    """
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
-class OwnInverse(torch.autograd.Function):
-    """Rows in another order, which undoes itself: going back is the same quick copy, where autograd would add rows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        """Return the rows of x (N, H) in the order `rows` (N,)."""
-        ctx.save_for_backward(rows)
-        return x.index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of x."""
-        (rows,) = ctx.saved_tensors
-        return OwnInverse.apply(grad, rows), None  # type: ignore[no-untyped-call]  # torch's `apply` has no types
-
-
 def flip_sequences(x: Tensor, padding: Padding) -> Tensor:
-    """Reverse each sequence inside its length; what lies beyond stays where it is.
+    """Reverse each sequence along time, leaving its padding in place.
 
     Args:
         x: (B, T, H).
-        padding: Number of steps of each sequence.
+        padding: Padding of `x`.
 
     Returns:
-        (B, T, H).
+        (B, T, H), where step t < L of a sequence of length L is step L - 1 - t of `x`.
     """
     if padding.is_full:
         return x.flip(1)
     steps = torch.arange(x.shape[1], device=x.device)
-    mirrored = padding.lengths[:, None] - 1 - steps  # (B, T), negative beyond the end
-    mirrored = torch.where(mirrored >= 0, mirrored, steps)
-    if is_tracing():
-        return x.gather(1, mirrored[..., None].expand_as(x))
-    rows = mirrored + x.shape[1] * torch.arange(len(x), device=x.device)[:, None]
-    flipped: Tensor = OwnInverse.apply(x.flatten(0, 1), rows.flatten())  # type: ignore[no-untyped-call]  # as above
-    return flipped.view_as(x)
+    mirrored = padding.lengths[:, None] - 1 - steps  # (B, T), negative in padding
+    sources = torch.where(mirrored >= 0, mirrored, steps)
+    return x.gather(1, sources[..., None].expand_as(x))
 
 
 def last_step(x: Tensor, padding: Padding) -> Tensor:
-    """Return (B, H), each sequence's last step of (B, T, H)."""
+    """Return the last step of each sequence.
+
+    Args:
+        x: (B, T, H).
+        padding: Padding of `x`.
+
+    Returns:
+        (B, H).
+    """
     if padding.is_full:
         return x[:, -1]
-    return x.gather(1, (padding.lengths - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
+    last = padding.lengths[:, None, None] - 1
+    return x.gather(1, last.expand(-1, 1, x.shape[2]))[:, 0]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A range of steps of a batch that is sorted by length, without the sequences that ended before.
+
+    Attributes:
+        start: First step.
+        stop: Step after the last.
+        count: Number of sequences longer than `start`; they are the first rows of the batch.
+    """
+
+    start: int
+    stop: int
+    count: int
+
+
+def cut(padding: Padding, width: int, hidden_size: int) -> list[Segment]:
+    """Cut a batch along time, so that recurrent layers compute fewer steps of padding.
+
+    Of the cuts into about 2, 4, 8 and 16 segments, the one with the lowest estimated cost is chosen:
+    the number of values that a layer computes, plus a constant for each segment.
+
+    Args:
+        padding: Padding of the batch. It is only cut if the lengths are readable and descending.
+        width: T.
+        hidden_size: H of the recurrent layers.
+
+    Returns:
+        Consecutive segments that contain all valid steps. A single segment is the whole batch.
+    """
+    best = [Segment(0, width, padding.lengths.shape[0])]
+    if padding.is_full or not padding.is_readable:
+        return best
+    lengths = padding.lengths.tolist()
+    if lengths != sorted(lengths, reverse=True):
+        return best
+    lowest_cost = _cost(best, hidden_size)
+    for number in SEGMENT_NUMBERS:
+        segments = _equal_segments(lengths, number)
+        cost = _cost(segments, hidden_size)
+        if len(segments) > 1 and cost < lowest_cost:
+            best = segments
+            lowest_cost = cost
+    return best
+
+
+def _cost(segments: list[Segment], hidden_size: int) -> int:
+    cost = SEGMENT_OVERHEAD * len(segments)
+    for segment in segments:
+        cost += (segment.stop - segment.start) * segment.count * hidden_size
+    return cost
+
+
+def _equal_segments(lengths: list[int], number: int) -> list[Segment]:
+    """Cut so that about equally many sequences end in each segment.
+
+    With B descending lengths l_0, ..., l_(B-1) and k = ceil(B / number), segments end at the steps
+    l_0, l_k, l_2k, ...; equal ones count once.
+    """
+    sequences_per_segment = math.ceil(len(lengths) / number)
+    segments = []
+    start = 0
+    count = len(lengths)
+    for stop in sorted(set(lengths[::sequences_per_segment])):
+        while lengths[count - 1] <= start:
+            count -= 1
+        segments.append(Segment(start, stop, count))
+        start = stop
+    return segments
+
+
+def join_segments(outputs: list[Tensor], segments: list[Segment], width: int) -> Tensor:
+    """Join the outputs of all segments to one tensor.
+
+    Args:
+        outputs: Output of each segment, (count, stop - start, H).
+        segments: The segments, of a batch of B sequences.
+        width: T.
+
+    Returns:
+        (B, T, H), zero where no segment has a value.
+    """
+    if len(segments) == 1:
+        return outputs[0]
+    batch_size = segments[0].count
+    padded = []
+    for output, segment in zip(outputs, segments, strict=True):
+        padded.append(pad(output, (0, 0, 0, 0, 0, batch_size - segment.count)))
+    joined = torch.cat(padded, dim=1)
+    return pad(joined, (0, 0, 0, width - joined.shape[1]))
+
+
+def last_step_of_segments(
+    outputs: list[Tensor], segments: list[Segment], padding: Padding
+) -> Tensor:
+    """Return the last step of each sequence, from the outputs of the segment in which it ends.
+
+    Args:
+        outputs: Output of each segment, (count, stop - start, H).
+        segments: The segments, of a batch of B sequences.
+        padding: Padding of the batch.
+
+    Returns:
+        (B, H).
+    """
+    if len(segments) == 1:
+        return last_step(outputs[0], padding)
+    next_counts = [segment.count for segment in segments[1:]] + [0]
+    last_steps = []
+    for output, segment, next_count in zip(outputs, segments, next_counts, strict=True):
+        # rows from next_count to count end in this segment
+        lengths = padding.lengths[next_count : segment.count] - segment.start
+        last_steps.append(last_step(output[next_count:], Padding(lengths)))
+    last_steps.reverse()  # the longest sequences are the first rows of the batch
+    return torch.cat(last_steps)

@@ -1,4 +1,4 @@
-"""Standardisation and the rule for missing values, kept in the network so that it takes raw values."""
+"""Standardisation and filling of missing values, as part of the network."""
 
 import math
 
@@ -10,43 +10,53 @@ from lightning_rnn.padding import Padding
 
 
 class Preprocess(nn.Module):
-    """Standardises with the training data's moments, then carries the last value seen over missing ones.
+    """Standardises the features and fills missing values with the last value before them.
 
-    Before a feature's first value its training mean stands in. The rule is causal: later steps never change
-    earlier ones.
+    Missing values before the first value of a feature are replaced by the training mean. Both rules are
+    causal: later steps never change earlier ones.
+
+    Args:
+        num_features: F.
 
     Attributes:
-        mean: (F,) buffer.
-        std: (F,) buffer.
+        mean: (F,) buffer, 0 until `set_moments` is called.
+        std: (F,) buffer, 1 until `set_moments` is called.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, num_features: int) -> None:
-        """Set up with mean 0 and deviation 1; `set_moments` gives the real ones."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))
 
     def set_moments(self, mean: Tensor, std: Tensor) -> None:
-        """Take mean and standard deviation (F,) of the training data."""
+        """Set the mean and standard deviation (F,) of the training data."""
         self.mean.copy_(mean)
         self.std.copy_(std)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
-        """Return (B, T, F), free of NaN and zero after each sequence's end, from raw (B, T, F)."""
+        """Preprocess a batch.
+
+        Args:
+            x: (B, T, F) raw values, NaN where missing.
+            padding: Padding of `x`.
+
+        Returns:
+            (B, T, F) without NaN, zero in padding.
+        """
         x = (x - self.mean) / self.std
         if not padding.is_full:
             x = x.masked_fill(~valid_steps(padding.lengths, x.shape[1])[..., None], 0.0)
-        # a NaN anywhere makes the sum NaN
+        # The sum of all values is NaN if any of them is; reading it would stall an accelerator.
         if not padding.is_readable or math.isnan(float(x.detach().sum())):
             x = fill_forward(x)
         return x
 
 
 def fill_forward(x: Tensor) -> Tensor:
-    """Replace each NaN by the last value before it in its feature, or by 0 where there is none.
+    """Replace each NaN by the last value before it in its feature, or by 0 if there is none.
 
     Args:
         x: (B, T, F).
@@ -54,11 +64,10 @@ def fill_forward(x: Tensor) -> Tensor:
     Returns:
         (B, T, F) without NaN.
     """
-    seen = ~x.isnan()
-    slot = seen.long().cumsum(
-        1
-    )  # (B, T, F): how many values have been seen, so the number of the last one
-    table = torch.zeros_like(x[:, :1]).expand(-1, x.shape[1] + 1, -1).contiguous()
-    # the n-th value goes to slot n; missing ones share slot 0, which is what stands in before the first
-    table = table.scatter(1, torch.where(seen, slot, 0), torch.where(seen, x, 0.0))
-    return table.gather(1, slot)
+    is_value = ~x.isnan()
+    num_values = is_value.long().cumsum(1)  # (B, T, F), number of values up to each step
+    slots = torch.zeros_like(x[:, :1]).repeat(1, x.shape[1] + 1, 1)  # (B, T + 1, F)
+    # The n-th value of a feature goes to slot n. All missing values write 0 to slot 0.
+    targets = torch.where(is_value, num_values, 0)
+    slots = slots.scatter(1, targets, torch.where(is_value, x, 0.0))
+    return slots.gather(1, num_values)

@@ -1,6 +1,6 @@
 """Strided convolutions in front of the recurrent layers."""
 
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +11,45 @@ from lightning_rnn.padding import Padding
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) whose statistics ignore padding.
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) whose statistics exclude padding.
 
-    The sums run in float32 at least and, in training on several ranks, over all of them, so that regrouping a batch
-    changes nothing. A batch with one valid position is allowed: it is normalised to `bias`.
+    y = weight (x - mean) / sqrt(var + eps) + bias for each channel. In training, over the N valid
+    positions of the batch on all ranks,
+
+        mean = sum(x) / N and var = sum((x - mean)^2) / N,
+        running_mean += momentum (mean - running_mean),
+        running_var += momentum (N / (N - 1) var - running_var);
+
+    in evaluation, mean and var are the running ones. Sums are computed in float32 or float64. A single
+    valid position is allowed, for which y = bias.
+
+    Args:
+        num_channels: C.
+        momentum: Weight of a new batch in the running statistics.
+        eps: Constant added to the variance.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(self, num_channels: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        """Set up for C = `num_channels`."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
         self.register_buffer("running_mean", torch.zeros(num_channels))
         self.register_buffer("running_var", torch.ones(num_channels))
-        self.momentum, self.eps = momentum, eps
+        self.momentum = momentum
+        self.eps = eps
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Normalise.
+        """Normalise a batch.
 
         Args:
             x: (B, C, T).
-            mask: (B, 1, T) bool, true where valid.
+            mask: (B, 1, T) bool, true at valid positions.
 
         Returns:
-            (B, C, T); what stands at invalid positions means nothing.
+            (B, C, T); the values at other positions are meaningless.
         """
         if self.training:
             mean, var = self._batch_moments(x, mask)
@@ -47,7 +59,9 @@ class MaskedBatchNorm(nn.Module):
         return (x * scale[:, None] + (self.bias - mean * scale)[:, None]).to(x.dtype)
 
     def _batch_moments(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = x if x.dtype == torch.float64 else x.float()
+        """Return mean and variance (C,) of a batch, and update the running ones."""
+        if x.dtype != torch.float64:
+            x = x.float()
         count = all_reduce_sum(mask.sum().to(x.dtype))
         mean = all_reduce_sum(x.masked_fill(~mask, 0.0).sum((0, 2))) / count
         centred = (x - mean[:, None]).masked_fill(~mask, 0.0)
@@ -60,47 +74,63 @@ class MaskedBatchNorm(nn.Module):
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over ranks; each rank's gradient is the sum of all ranks' gradients."""
+    """Sum over ranks; the gradient of each rank is the sum of the gradients of all ranks."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = grads[0].clone()
         torch.distributed.all_reduce(total)
         return total
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Return the sum of `x` over all ranks, differentiably; `x` itself where there is one process."""
-    if is_distributed():
-        return _AllReduceSum.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-    return x
+    """Return the differentiable sum of `x` over all ranks; `x` itself in a single-process run."""
+    if not is_distributed():
+        return x
+    total: Tensor = _AllReduceSum.apply(x)  # type: ignore[no-untyped-call]  # untyped in torch
+    return total
 
 
 class ConvStem(nn.Module):
-    """Two convolutions of kernel 9, stride 2 and padding 4, each with masked batch normalisation and ReLU.
+    """Two convolutions with kernel size 9, stride 2 and padding 4, each with masked normalisation and ReLU.
 
-    A length L becomes ceil(L / 2) at each. Convolving in front of recurrent layers follows LSTM-FCN (Karim et al.
-    2018, arXiv:1709.05206) in its parts, here in series.
+    Each of them shortens a sequence from L to ceil(L / 2) steps. The building blocks are those of
+    LSTM-FCN (Karim et al. 2018, arXiv:1709.05206), which runs them in parallel to the recurrent layer.
+
+    Args:
+        num_features: F.
+        num_channels: C.
+
+    Attributes:
+        output_size: C.
     """
 
     def __init__(self, num_features: int, *, num_channels: int = 64) -> None:
-        """Set up for F = `num_features`."""
         super().__init__()
-        widths = (num_features, num_channels, num_channels)
-        self.convs = nn.ModuleList(
-            nn.Conv1d(i, o, kernel_size=9, stride=2, padding=4, bias=False)
-            for i, o in pairwise(widths)
-        )
-        self.norms = nn.ModuleList(MaskedBatchNorm(num_channels) for _ in self.convs)
+        self.output_size = num_channels
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for size in (num_features, num_channels):
+            conv = nn.Conv1d(size, num_channels, kernel_size=9, stride=2, padding=4, bias=False)
+            self.convs.append(conv)
+            self.norms.append(MaskedBatchNorm(num_channels))
 
     def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
-        """Return (B, ceil(T / 4), C) and its padding, from (B, T, F), zero after each end."""
+        """Convolve a batch.
+
+        Args:
+            x: (B, T, F), zero in padding.
+            padding: Padding of `x`.
+
+        Returns:
+            (B, ceil(T / 4), C), zero in padding, and its padding.
+        """
         x = x.transpose(1, 2)  # (B, F, T)
         lengths = padding.lengths
         for conv, norm in zip(self.convs, self.norms, strict=True):

@@ -1,272 +1,198 @@
-"""Run folders and the checkpoints in them."""
+"""Reading and checking one checkpoint file, which may come from anywhere."""
 
 import inspect
-import re
-import sys
 import zipfile
-from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from lightning_rnn.cli.parser import class_of
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError, OptionError
-from lightning_rnn.training.classifier import ARCHITECTURE, SequenceClassifier
+from lightning_rnn.models.network import NetworkOptions
+from lightning_rnn.training.classifier import SequenceClassifier
 
-FROM_DATA = ("input_size", "num_classes", "class_names", "feature_names")  # arguments of the model
-HARMLESS = {f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")} | {
-    f"lightning.pytorch.callbacks.{name}"
-    for name in ("EarlyStopping", "EMAWeightAveraging", "LearningRateMonitor", "Timer")
-}
+SIZES_AND_NAMES = ("input_size", "num_classes", "class_names", "feature_names")
+REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 
-class StoredRun:
-    """A checkpoint's settings and the run folder it belongs to.
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint that has been read and checked.
 
     Attributes:
-        path: The checkpoint.
-        folder: The run folder, or the checkpoint's own where it lies in none.
-        in_run: Whether it lies in a run folder.
-        weights: The model's state.
-        step: Optimiser steps done.
-        model: The model's hyper-parameters.
-        data_name: `SyntheticDataModule`, `FileDataModule`, or None for a user's own class.
-        data: The data module's settings; none for a user's own class.
-        parts: What the checkpoint has an entry for, the data module under its class's plain name.
+        path: The file.
+        content: Its entries; see `load_checkpoint`.
+        data_class: `SyntheticDataModule` or `FileDataModule`; None for a class of the user's own.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read a checkpoint's settings.
+    path: Path
+    content: dict[str, Any]
+    data_class: str | None
 
-        Raises:
-            CheckpointError: The file is missing or no checkpoint of this package.
-        """
-        self.path = path.absolute()
-        self.in_run = self.path.parent.name == "checkpoints"
-        self.folder = self.path.parent.parent if self.in_run else self.path.parent
+    @classmethod
+    def read(cls, path: Path) -> "CheckpointFile":
+        """Read a checkpoint; see `load_checkpoint`."""
         content = load_checkpoint(path)
-        self.model: dict[str, Any] = content["hyper_parameters"]
-        self.parts = frozenset(content)
-        self.data_name = next((name for name in DATA_MODULES if name in content), None)
-        self.data: dict[str, Any] = content[self.data_name]["settings"] if self.data_name else {}
-        self.weights: dict[str, Any] = content["state_dict"]
-        self.step: int = content["global_step"]
+        data_class = next((name for name in DATA_MODULES if name in content), None)
+        return cls(path.absolute(), content, data_class)
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps that the run had done."""
+        return int(self.content["global_step"])
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Arguments of the `SequenceClassifier`."""
+        return dict(self.content["hyper_parameters"])
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """Arguments of the data module; empty for a class of the user's own."""
+        if self.data_class is None:
+            return {}
+        return dict(self.content[self.data_class]["settings"])
+
+    @property
+    def is_in_run_folder(self) -> bool:
+        """Whether the file lies in the `checkpoints` folder of a run."""
+        return self.path.parent.name == "checkpoints"
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of the run; the folder of the file if it belongs to no run."""
+        if self.is_in_run_folder:
+            return self.path.parent.parent
+        return self.path.parent
 
     def restore(self, model: SequenceClassifier) -> None:
-        """Give a model the checkpoint's weights.
+        """Load the weights into a model.
 
         Raises:
-            CheckpointError: They are not that model's.
+            CheckpointError: If the model has other weights.
         """
         try:
-            model.load_state_dict(self.weights)
-        except Exception as error:  # whatever is in the file
+            model.load_state_dict(self.content["state_dict"])
+        except Exception as error:  # depends on what is in the file
             reason = str(error).strip().rpartition("\n")[2].strip()
-            raise CheckpointError(
-                f"{self.path}: its weights are not this model's ({reason[:200]})"
-            ) from None
+            message = f"{self.path}: expected weights of this model, got others ({reason[:200]})"
+            raise CheckpointError(message) from None
 
-    def check(self, command: str, config: Any) -> None:
-        """Compare what a command is to do with what the checkpoint knows.
-
-        Args:
-            command: fit, validate, test or predict.
-            config: The command's settings.
+    def check_model(self, settings: dict[str, Any]) -> None:
+        """Check that arguments for `SequenceClassifier` describe the network of the checkpoint.
 
         Raises:
-            OptionError: Another architecture, or other data settings than the checkpoint's.
+            OptionError: If sizes, names or the architecture differ.
         """
-        model, data_name = config["model"], config["data"]["class_path"].rsplit(".", 1)[-1]
-        for name in (*FROM_DATA, *ARCHITECTURE):
-            if name in model and name in self.model:
-                self._compare(f"{name}", model[name], self.model[name])
-        settings = config["data"].as_dict().get("init_args", {})
-        if command == "fit":
-            if data_name not in self.parts:
-                self._compare(
-                    "data", data_name, self.data_name or "the class that it was trained with"
-                )
-            # all but the places of files, whose content is compared
-            names, otherwise = (
-                frozenset(name for name in self.data if not name.endswith(("_path", "on_device"))),
-                "",
-            )
-        elif data_name != self.data_name or config["allow_data_change"]:
-            return
-        else:
-            names, otherwise = (
-                DATA_MODULES[data_name].identity_settings,
-                ", or --allow_data_change true",
-            )
-        for name in sorted(names & settings.keys()):
-            self._compare(f"{name}", settings[name], self.data.get(name), otherwise)
+        architecture = [field.name for field in fields(NetworkOptions)]
+        for name in (*SIZES_AND_NAMES, *architecture):
+            if name in settings and name in self.hyper_parameters:
+                self._compare(name, settings[name], self.hyper_parameters[name])
 
-    def _compare(self, option: str, found: Any, stored: Any, otherwise: str = "") -> None:
-        if found != stored:
-            raise OptionError(
-                f"{option}: found {found!r}, accepted is {stored!r} as in {self.path}{otherwise}"
-            )
+    def check_data(self, class_name: str, settings: dict[str, Any], *, resumes: bool) -> None:
+        """Check that a data module has the data of the checkpoint; files are compared when read.
+
+        Args:
+            class_name: Class of the data module, without its module.
+            settings: Its arguments.
+            resumes: Whether training continues, which needs the same data. An evaluation needs only
+                the same split, and may use another class.
+
+        Raises:
+            OptionError: If the data differ.
+        """
+        hint = ""
+        if resumes:
+            if class_name not in self.content:
+                stored = self.data_class or "the class that it was trained with"
+                self._compare("data", class_name, stored)
+            names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
+        elif class_name == self.data_class:
+            names = set(DATA_MODULES[class_name].identity_settings)
+            hint = "; allow_data_change=True accepts the difference"
+        else:
+            return
+        for name in sorted(names & settings.keys()):
+            self._compare(name, settings[name], self.data_settings.get(name), hint)
+
+    def _compare(self, name: str, value: object, stored: object, hint: str = "") -> None:
+        if value != stored:
+            message = f"expected {stored!r} as in {self.path}, got {value!r}{hint}"
+            raise OptionError(message, name=name)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint, executing and importing nothing in it.
+    """Load a checkpoint without executing or importing anything that it contains.
 
     Args:
         path: The file.
 
     Returns:
-        Its content; hyper-parameters and data settings are arguments of our classes, JSON values all.
+        Its entries. Hyper-parameters and data settings are arguments of classes of this package,
+        with values that JSON can hold.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or no checkpoint of this package.
+        CheckpointError: If the file is missing, damaged, or no checkpoint of this package.
     """
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"{path}: found {found}, accepted is a checkpoint file")
+        got = "a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: expected a checkpoint file, got {got}")
     try:
         if not zipfile.is_zipfile(path):  # the older format is a bare pickle
             raise ValueError("not a zip archive")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken part does
-        reason = next(iter(str(error).splitlines()), "")[:80]
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}: {reason})"
-        ) from None
-    keys = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), kind) for key, kind in keys.items()
-    ):
-        raise CheckpointError(f"{path}: found no model of this package in it")
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types, depending on the damage
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from None
+    for name, kind in REQUIRED_ENTRIES.items():
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            raise CheckpointError(f"{path}: expected a checkpoint of this package, got no {name}")
     if not 0 <= content["global_step"] < 2**63:
-        raise CheckpointError(
-            f"{path}: found step {content['global_step']}, accepted is one of at least 0"
-        )
+        message = f"{path}: global_step: expected at least 0, got {content['global_step']}"
+        raise CheckpointError(message)
     _check_arguments(path, "hyper_parameters", content["hyper_parameters"], SequenceClassifier)
-    _check_model(path, content["hyper_parameters"], content["state_dict"])
-    for name, kind in DATA_MODULES.items():
+    _check_weights(path, content["hyper_parameters"], content["state_dict"])
+    for name, data_class in DATA_MODULES.items():
         if name in content:
-            settings = content[name].get("settings") if isinstance(content[name], dict) else None
-            _check_arguments(path, name, settings, kind)
-    return content
+            entry = content[name]
+            settings = entry.get("settings") if isinstance(entry, dict) else None
+            _check_arguments(path, name, settings, data_class)
+    return dict(content)
 
 
-def _check_model(path: Path, arguments: dict[str, Any], weights: dict[str, Any]) -> None:
-    """Refuse settings of which no model can be made, or not that of the weights, before memory is taken for it."""
-    layers = arguments.get("num_layers", 1)
-    if isinstance(layers, int) and layers > len(weights):
-        raise CheckpointError(
-            f"{path}: found {layers} layers in its settings, fewer in its weights"
-        )
+def _check_arguments(path: Path, entry: str, settings: Any, owner: type) -> None:
+    """Refuse anything but plain values by argument name: nothing else may reach the parser."""
+    where = f"{path}: {entry}"
+    if not isinstance(settings, dict):
+        got = type(settings).__name__
+        raise CheckpointError(f"{where}: expected settings by name, got {got}")
+    unknown = set(settings) - set(inspect.signature(owner).parameters)
+    if unknown:
+        got = min(map(repr, unknown))
+        raise CheckpointError(f"{where}: expected arguments of {owner.__name__}, got {got}")
+    for name, value in settings.items():
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None and type(item) not in (bool, int, float, str):
+                got = type(item).__name__
+                raise CheckpointError(f"{where}.{name}: expected a plain value, got {got}")
+
+
+def _check_weights(path: Path, settings: dict[str, Any], state_dict: dict[str, Any]) -> None:
+    """Compare the weights with those of the model, without allocating memory for the model."""
+    layers = settings.get("num_layers", 1)
+    if isinstance(layers, int) and layers > len(state_dict):  # building them could take forever
+        raise CheckpointError(f"{path}: expected weights of {layers} layers, got fewer")
     try:
         with torch.device("meta"):
-            wanted = {
-                name: value.shape
-                for name, value in SequenceClassifier(**arguments).state_dict().items()
-            }
-        found = {name: value.shape for name, value in weights.items()}
-    except Exception as error:  # whatever wrong types do
-        raise CheckpointError(
-            f"{path}: no model can be made of its settings ({str(error)[:120]!r})"
-        ) from None
-    if wanted != found:
-        differ = {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)}
-        raise CheckpointError(f"{path}: its weights are not this model's ({min(map(str, differ))})")
-
-
-def _check_arguments(path: Path, title: str, found: Any, kind: type) -> None:
-    """Refuse what is no argument of a class or no plain value: nothing else may reach the parser."""
-    if not isinstance(found, dict):
-        raise CheckpointError(
-            f"{path}: {title} holds {type(found).__name__}, accepted are settings by name"
-        )
-    unknown = set(found) - set(inspect.signature(kind).parameters)
-    if unknown:
-        raise CheckpointError(
-            f"{path}: {title} has {min(map(repr, unknown))}, accepted are arguments of {kind.__name__}"
-        )
-    for name, value in found.items():
-        items = value if isinstance(value, list) else [value]
-        if not all(item is None or type(item) in (bool, int, float, str) for item in items):
-            raise CheckpointError(
-                f"{path}: {title}.{name} holds {type(value).__name__}, accepted are plain values"
-            )
-
-
-def newest_run(root: Path, names: tuple[str, ...]) -> StoredRun:
-    """Return the newest run under `root`/lightning_logs, by the first of its checkpoints that is whole.
-
-    Args:
-        root: Folder with `lightning_logs` in it.
-        names: Checkpoint files, the preferred one first; a damaged one is named and the next one is taken.
-
-    Raises:
-        CheckpointError: There is no run with one of them, or none of them is whole.
-    """
-    logs = root / "lightning_logs"
-    folders = {
-        path.parent.parent for name in names for path in logs.glob(f"version_*/checkpoints/{name}")
-    }
-    numbered = [(int(folder.name[8:]), folder) for folder in folders if folder.name[8:].isdigit()]
-    if not numbered:
-        raise NoRunError(
-            f"no run with a checkpoint ({names[0]}) under {logs}; accepted is --ckpt_path FILE"
-        )
-    found = [max(numbered)[1] / "checkpoints" / name for name in names]
-    found = [path for path in found if path.exists()]
-    for path, after in pairwise(found):
-        try:
-            return StoredRun(path)
-        except CheckpointError as error:
-            print(f"damaged: {error}; taking {after.name}", file=sys.stderr)
-    return StoredRun(found[-1])
-
-
-class NoRunError(CheckpointError):
-    """There is nothing to continue from."""
-
-
-def own_config(folder: Path, typed: list[Path]) -> Path | None:
-    """Return a run's config.yaml, so that continuing it needs no option typed again.
-
-    It lies beside a checkpoint, which may come from a stranger: it is used only if it names no code but a few
-    harmless classes and holds no text that could be taken for a path to code. One that was typed needs no more.
-
-    Raises:
-        CheckpointError: It names code; typing `--config` would trust it.
-    """
-    path = folder / "config.yaml"
-    if not path.is_file() or any(path.samefile(other) for other in typed):
-        return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path}: found no settings, accepted is the file that fit has written"
-        )
-    data = {"class_path": class_of(content.get("data"))}
-    foreign = [*sorted(_code_in(content.get("trainer"))), *_code_in(data)]
-    if foreign:
-        raise CheckpointError(
-            f"{path}: found {foreign[0]!r}, which names code; type --config {path} to trust it"
-        )
-    return path
-
-
-def _code_in(value: Any, key: str = "") -> Iterator[str]:
-    """Yield the texts under a Trainer's settings that could make the parser import something."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _code_in(inner, str(name))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _code_in(inner, key)
-    elif isinstance(value, str) and key != "default_root_dir":
-        harmless = value in HARMLESS if key == "class_path" else re.fullmatch(r"[\w/=-]*", value)
-        if not harmless:
-            yield value
+            model = SequenceClassifier(**settings)
+        expected = {name: value.shape for name, value in model.state_dict().items()}
+        got = {name: value.shape for name, value in state_dict.items()}
+    except Exception as error:  # depends on what is in the file
+        message = f"{path}: its hyper_parameters describe no model ({str(error)[:120]!r})"
+        raise CheckpointError(message) from None
+    different = [key for key in {*expected, *got} if expected.get(key) != got.get(key)]
+    if different:
+        first = min(map(str, different))
+        raise CheckpointError(f"{path}: expected weights of this model, got others ({first})")

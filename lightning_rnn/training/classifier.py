@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, check
 from lightning_rnn.evaluation.metrics import evaluate
@@ -20,7 +20,12 @@ from lightning_rnn.models.losses import class_weight, cross_entropies
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
-from lightning_rnn.training.data_statistics import balanced_class_weights, check_sizes, schema_of
+from lightning_rnn.training.data_statistics import (
+    balanced_class_weights,
+    check_sizes,
+    schema_of,
+    sequence_data,
+)
 from lightning_rnn.training.inference import infer
 from lightning_rnn.training.logs import log_epoch
 from lightning_rnn.training.schedules import SCHEDULES, LearningRateSchedule, Schedule
@@ -83,6 +88,7 @@ class SequenceClassifier(LightningModule):
     """
 
     network: SequenceNetwork
+    evaluation: Evaluation | None
     schema: Schema
     class_weight: Tensor
     step_loss: Tensor
@@ -127,7 +133,7 @@ class SequenceClassifier(LightningModule):
             pooling=pooling,
             stem=stem,
         )
-        self.evaluation: Evaluation | None = None
+        self.evaluation = None
         self.checkpoint_metrics: dict[str, float] = {}  # of the loaded checkpoint
         self.checkpoint_step = 0
         self._evaluated: list[Evaluation] = []
@@ -144,7 +150,9 @@ class SequenceClassifier(LightningModule):
         self.network = SequenceNetwork(
             input_size=schema.num_features, num_classes=num_classes, options=self.options
         )
-        weights = class_weight(num_classes, self.hparams.pos_weight, self.hparams.class_weights)
+        weights = class_weight(
+            num_classes, self.hparams["pos_weight"], self.hparams["class_weights"]
+        )
         self.register_buffer("class_weight", weights)
         self.hparams.update(
             input_size=schema.num_features,
@@ -169,10 +177,11 @@ class SequenceClassifier(LightningModule):
         The network is created first if the data are known, because callbacks of the user may freeze
         or prune layers when they are set up.
         """
-        if not self.is_built and isinstance(self.trainer.datamodule, SequenceDataModule):
-            self._build(schema_of(self.trainer.datamodule))
+        if not self.is_built and sequence_data(self.trainer) is not None:
+            self._build(schema_of(self.trainer))
         callbacks = [ThreadChoice(), LearningRateSchedule(), StepMonitor(), TrainMetrics()]
-        attached = {type(callback) for callback in self.trainer.callbacks}  # by an earlier run
+        existing: list[Callback] = getattr(self.trainer, "callbacks", [])
+        attached = {type(callback) for callback in existing}  # by an earlier run of the Trainer
         return [callback for callback in callbacks if type(callback) not in attached]
 
     def configure_model(self) -> None:
@@ -184,13 +193,13 @@ class SequenceClassifier(LightningModule):
         """
         if self.is_built and not self._is_fitting:
             return
-        data = self.trainer.datamodule
         if not self.is_built:
-            self._build(schema_of(data))
+            self._build(schema_of(self.trainer))
         if not self._is_fitting:
             return
-        check_sizes(self.schema, data)
-        if isinstance(data, SequenceDataModule):
+        check_sizes(self.schema, self.trainer)
+        data = sequence_data(self.trainer)
+        if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
         if self.hparams["class_weights"] == "balanced":
             self.class_weight.copy_(balanced_class_weights(data))
@@ -225,7 +234,7 @@ class SequenceClassifier(LightningModule):
         else:
             loss = cross_entropies(logits, labels, reduction="mean")
         self.step_loss = loss.detach()
-        self.step_correct = (self.network.decision.decide(logits.detach()) == labels).sum()
+        self.step_correct = (self.network.decision.predict(logits.detach()) == labels).sum()
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -265,7 +274,7 @@ class SequenceClassifier(LightningModule):
         """Return row, probabilities and predicted class of each sequence."""
         logits = self(batch.x, batch.padding)
         decision = self.network.decision
-        return Predictions(batch.index, decision.probabilities(logits), decision.decide(logits))
+        return Predictions(batch.index, decision.probabilities(logits), decision.predict(logits))
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """Predict probabilities from raw values, on the device of the model.
@@ -286,7 +295,7 @@ class SequenceClassifier(LightningModule):
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
         decision = self.network.decision
-        codes = infer(self, x, decision.decide, num_features=self.schema.num_features)
+        codes = infer(self, x, decision.predict, num_features=self.schema.num_features)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 

@@ -1,24 +1,30 @@
 """What a model takes from its training data: sizes, names, moments and class frequencies."""
 
-from typing import Any
-
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
 from lightning_rnn.errors import OptionError, check
 
 
-def schema_of(data: Any) -> Schema:
-    """Return the sizes and names that a data module knows.
+def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
+    """Return the data module of a run, if it is one of this package."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, SequenceDataModule) else None
+
+
+def schema_of(trainer: Trainer) -> Schema:
+    """Return the sizes and names of a run's data.
 
     Args:
-        data: A data module with the attributes `num_features` and `num_classes`, and optionally
-            `class_names` and `feature_names`; or None.
+        trainer: Its data module has the attributes `num_features` and `num_classes`, and
+            optionally `class_names` and `feature_names`.
 
     Raises:
         OptionError: If the sizes are unknown.
     """
+    data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", None)
     num_classes = getattr(data, "num_classes", None)
     if num_features is None or num_classes is None:
@@ -32,12 +38,13 @@ def schema_of(data: Any) -> Schema:
     return Schema(num_features, list(class_names), getattr(data, "feature_names", None))
 
 
-def check_sizes(schema: Schema, data: Any) -> None:
+def check_sizes(schema: Schema, trainer: Trainer) -> None:
     """Check that a model and its data have the same sizes, if the data module knows its own.
 
     Raises:
         OptionError: If they differ.
     """
+    data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", schema.num_features)
     num_classes = getattr(data, "num_classes", len(schema.class_names))
     expected = f"{num_features}, the number of features of the data"
@@ -46,7 +53,7 @@ def check_sizes(schema: Schema, data: Any) -> None:
     check(len(schema.class_names) == num_classes, "num_classes", len(schema.class_names), expected)
 
 
-def balanced_class_weights(data: Any) -> Tensor:
+def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     """Return (K,) weights that are inversely proportional to the class frequencies.
 
     Class k of n_k among N training sequences has weight N / (K n_k), as in scikit-learn.
@@ -54,7 +61,7 @@ def balanced_class_weights(data: Any) -> Tensor:
     Raises:
         OptionError: If the data module does not count the classes.
     """
-    if not isinstance(data, SequenceDataModule):
+    if data is None:
         message = "balanced needs a data module that counts the classes; pass a list of weights"
         raise OptionError(message, name="class_weights")
     counts: Tensor = data.train_class_counts.float()

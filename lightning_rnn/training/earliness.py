@@ -1,37 +1,39 @@
-"""How early is a class known? Accuracy against the share of each sequence that has been seen."""
+"""Accuracy as a function of the share of each sequence that the network has read."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import import_extra
-from lightning_rnn.evaluation.plots import save
+from lightning_rnn.evaluation.drawing import new_axes, save_png
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.watching import Watcher
 
-SHARES = tuple(percent / 100 for percent in range(10, 101, 10))
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-class Earliness(Callback):
+class Earliness(Watcher):
     """Writes `earliness.csv` and `earliness.png` at the end of a test.
 
-    Each sequence is cut after ceil(share * length) steps; the model is the same at all shares.
+    Each sequence is cut after ceil(share * length) steps; the network is the same for all shares.
+
+    Args:
+        folder: Folder of the files.
+
+    Raises:
+        OptionError: If matplotlib is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Set up; the files go into `folder`.
-
-        Raises:
-            OptionError: matplotlib is not installed.
-        """
-        self.folder, self._figure = folder, import_extra("matplotlib.figure", "figures").Figure
-        self._right = torch.zeros(
-            len(SHARES) + 1
-        )  # for each share the number decided rightly, then the number of all
+        import_extra("matplotlib.figure", "figures")
+        self.folder = folder
+        self._num_correct = torch.zeros(len(SHARES))
+        self._num_sequences = torch.zeros(())
 
     def on_test_batch_end(
         self,
@@ -42,37 +44,46 @@ class Earliness(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Judge the beginnings of a batch."""
-        assert isinstance(batch, SequenceBatch) and isinstance(pl_module, SequenceClassifier)
+        """Classify the beginnings of a batch."""
+        assert isinstance(batch, SequenceBatch)
+        assert isinstance(pl_module, SequenceClassifier)
         assert batch.y is not None
-        real = batch.index >= 0  # the others only fill an empty rank
-        counts: list[Tensor] = []
+        is_sequence = batch.index >= 0  # other rows only fill the batch of an idle rank
+        counts = []
         for share in SHARES:
+            # 1e-9 less, so that 0.7 * 10 = 7.000000000000001 is 7 steps
             lengths = (batch.lengths * share - 1e-9).ceil().long().clamp(min=1)
-            decided = pl_module.network.decision.decide(pl_module(batch.x, lengths))
-            counts.append((decided == batch.y)[real].sum())
-        self._right = self._right.to(pl_module.device) + torch.stack([*counts, real.sum()])
+            predicted = pl_module.network.decision.predict(pl_module(batch.x, lengths))
+            counts.append((predicted == batch.y)[is_sequence].sum())
+        self._num_correct = self._num_correct.to(batch.x.device) + torch.stack(counts)
+        self._num_sequences = self._num_sequences.to(batch.x.device) + is_sequence.sum()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add up over all ranks and write."""
-        sums = trainer.strategy.reduce(self._right, reduce_op="sum")
-        self._right = torch.zeros(len(SHARES) + 1)
+        """Sum over all ranks and write the files."""
+        num_correct = trainer.strategy.reduce(self._num_correct, reduce_op="sum")
+        num_sequences = trainer.strategy.reduce(self._num_sequences, reduce_op="sum")
+        self._num_correct = torch.zeros(len(SHARES))
+        self._num_sequences = torch.zeros(())
         if not trainer.is_global_zero:
             return
-        assert isinstance(sums, Tensor)
-        accuracy = (sums[:-1].double() / sums[-1].double()).tolist()
-        rows = [f"{share},{value:.6g}\n" for share, value in zip(SHARES, accuracy, strict=True)]
-        with atomic_write(self.folder / "earliness.csv") as beside:
-            beside.write_text("share_seen,accuracy\n" + "".join(rows), encoding="utf-8")
-        figure = self._figure(figsize=(5, 3.5), dpi=150, layout="constrained")
-        axes = figure.add_subplot()
+        assert isinstance(num_correct, Tensor)
+        assert isinstance(num_sequences, Tensor)
+        accuracy = (num_correct.double() / num_sequences.double()).tolist()
+        lines = ["share_seen,accuracy"]
+        for share, value in zip(SHARES, accuracy, strict=True):
+            lines.append(f"{share},{value:.6g}")
+        path = self.folder / "earliness.csv"
+        with atomic_write(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"earliness written to {path}")
+        with self.contain_failure():
+            self._draw(accuracy)
+
+    def _draw(self, accuracy: list[float]) -> None:
+        figure, axes = new_axes("earliness", "share of each sequence seen (%)", "accuracy")
         axes.plot([100 * share for share in SHARES], accuracy, marker="o")
-        axes.set(
-            xlabel="share of each sequence seen (%)",
-            ylabel="accuracy",
-            xlim=(0, 103),
-            ylim=(0, 1.03),
-        )
-        axes.grid(alpha=0.3)
-        save(figure, self.folder / "earliness.png")
-        print(f"earliness written to {self.folder / 'earliness.csv'} and .png")
+        axes.set_xlim(0, 103)
+        axes.set_ylim(0, 1.03)
+        path = self.folder / "earliness.png"
+        save_png(figure, path)
+        print(f"figure written to {path}")

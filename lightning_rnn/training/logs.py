@@ -1,6 +1,6 @@
 """Writing metrics to Lightning and to the loggers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -24,11 +24,11 @@ def log_epoch(module: LightningModule, values: Mapping[str, Any], *, step: int |
         in_bar = name.endswith("/accuracy")
         module.log(name, value, prog_bar=in_bar, logger=logger, **EQUAL_ON_ALL_RANKS)
     if step is not None and not module.trainer.sanity_checking:
-        write_to_loggers(module, values, step)
+        write_to_loggers(module.loggers, values, step)
 
 
 def write_to_loggers(
-    module: LightningModule, values: Mapping[str, float | Tensor], step: int
+    loggers: Iterable[Any], values: Mapping[str, float | Tensor], step: int
 ) -> None:
     """Write numbers to all loggers at once.
 
@@ -36,5 +36,5 @@ def write_to_loggers(
     the process is killed in between, they are missing from the history of the resumed run.
     """
     numbers = {name: float(value) for name, value in values.items()}
-    for logger in module.loggers:
+    for logger in loggers:
         logger.log_metrics(numbers, max(0, step))

@@ -1,7 +1,6 @@
-"""What `test` and `predict` leave in the run folder."""
+"""Files that `test` and `predict` write into the run folder."""
 
 import json
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,79 +8,115 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError
-from lightning_rnn.evaluation.intervals import intervals
+from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
 from lightning_rnn.evaluation.results import Predictions, gather_predictions
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.data_statistics import sequence_data
 
 
-class TestMetricsFile(Callback):
-    """Writes the test metrics to `test_metrics.json`, flat: `test/accuracy`, its interval's `_low` and `_high`."""
+class MetricsFile(Callback):
+    """Prints the metrics of a test and writes them to `test_metrics.json`.
+
+    The file is flat: `test/accuracy`, the bounds of its 95 % interval `test/accuracy_low` and
+    `test/accuracy_high`, and for bootstrapped metrics the number of resamples that were left out
+    because they leave the metric undefined, `test/loss_undefined_resamples`.
+
+    Args:
+        folder: Folder of the file.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Set up; the file goes into `folder`."""
         self.path = folder / "test_metrics.json"
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file, show what is in it and say where it is."""
+        """Print the table and write the file."""
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SequenceClassifier) and pl_module.outcome is not None
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        part = data.split("test") if isinstance(data, SequenceDataModule) else None
-        groups = (
-            None
-            if part is None or part.groups is None
-            else part.groups[pl_module.outcome.index.cpu().numpy()]
-        )
-        bounds = intervals(pl_module.outcome, pl_module.network.decision, groups)
+        assert isinstance(pl_module, SequenceClassifier)
+        evaluation = pl_module.evaluation
+        assert evaluation is not None
+        data = sequence_data(trainer)
+        groups = None
+        if data is not None:
+            sequences = data.split("test")
+            if sequences is not None and sequences.groups is not None:
+                groups = sequences.groups[evaluation.index.cpu().numpy()]
+        intervals = confidence_intervals(evaluation, pl_module.network.decision, groups)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        print(
-            f"{'test':20}{'':>10}  95 % interval"
-            + "    uncalibrated" * pl_module.network.decision.is_fitted
-        )
-        for name in sorted(bounds):
-            low, high = bounds[name]
-            before = metrics.get(f"test/{name}_uncalibrated")
-            uncalibrated = "" if before is None else f"  {before:14.4f}"
-            print(f"{name:20}{metrics[f'test/{name}']:10.4f}  {low:.4f}-{high:.4f}{uncalibrated}")
-            metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
-        with atomic_write(self.path) as draft:
-            draft.write_text(
-                json.dumps(dict(sorted(metrics.items())), indent=2) + "\n", encoding="utf-8"
-            )
+        for line in metrics_table(metrics, intervals):
+            print(line)
+        for name, interval in intervals.items():
+            metrics[f"test/{name}_low"] = interval.low
+            metrics[f"test/{name}_high"] = interval.high
+            if interval.num_undefined is not None:
+                metrics[f"test/{name}_undefined_resamples"] = interval.num_undefined
+        with atomic_write(self.path) as temporary:
+            text = json.dumps(metrics, indent=2, sort_keys=True)
+            temporary.write_text(text + "\n", encoding="utf-8")
         print(f"metrics written to {self.path}")
 
 
+def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> list[str]:
+    """Format the metrics of a test.
+
+    Args:
+        metrics: Values by name, `test/accuracy` and so on; `test/accuracy_uncalibrated` and so on
+            get a column of their own.
+        intervals: 95 % intervals by name, `accuracy` and so on.
+
+    Returns:
+        The lines of the table.
+    """
+    suffix = "_uncalibrated"
+    has_uncalibrated = any(name.endswith(suffix) for name in metrics)
+    header = f"{'test':20}{'':>10}  {'95 % interval':15}"
+    if has_uncalibrated:
+        header += "  uncalibrated"
+    lines = [header]
+    for key in sorted(metrics):
+        if not key.startswith("test/") or key.endswith(suffix):
+            continue
+        name = key.removeprefix("test/")
+        bounds = ""
+        if name in intervals:
+            bounds = f"{intervals[name].low:.4f}-{intervals[name].high:.4f}"
+        line = f"{name:20}{metrics[key]:10.4f}  {bounds:15}"
+        if key + suffix in metrics:
+            line += f"  {metrics[key + suffix]:12.4f}"
+        elif has_uncalibrated:
+            line += " " * 14
+        if name in intervals and intervals[name].num_undefined:
+            line += f"  ({intervals[name].num_undefined} resamples left out)"
+        lines.append(line.rstrip())
+    return lines
+
+
 class PredictionsFile(Callback):
-    """Writes one row a sequence, in the order of the data: id, probability or one column a class, label."""
+    """Writes one row for each sequence, in the order of the data: id, probabilities and label.
+
+    Args:
+        folder: Folder of `predictions.csv`, or of `predictions-2.csv` and so on if it exists.
+        output: A .csv or .parquet file to write instead.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OptionError: If `output` has another suffix, or exists and must not be replaced.
+    """
 
     def __init__(self, folder: Path, output: str | None, overwrite: bool) -> None:
-        """Set up.
-
-        Args:
-            folder: Where `predictions.csv` goes, or `predictions-2.csv` and so on where it exists.
-            output: A .csv or .parquet file instead.
-            overwrite: Whether an existing file may be replaced.
-
-        Raises:
-            OptionError: `output` of another kind, or there already and not to be overwritten.
-        """
-        self.path = Path(output) if output else folder / "predictions.csv"
-        if self.path.suffix not in (".csv", ".parquet"):
-            raise OptionError(
-                f"--output: found {str(self.path)!r}, accepted is a name ending in .csv or .parquet"
-            )
-        if self.path.exists() and not overwrite:
-            if output:
-                raise OptionError(
-                    f"--output: {self.path} exists; accepted is another name, or --overwrite true"
-                )
-            self.path = next(
-                free for n in count(2) if not (free := folder / f"predictions-{n}.csv").exists()
-            )
-        self._parts: list[Predictions] = []
+        self.path = folder / "predictions.csv"
+        if output is not None:
+            self.path = Path(output)
+            if self.path.suffix not in (".csv", ".parquet"):
+                message = f"expected a file name ending in .csv or .parquet, got {output!r}"
+                raise OptionError(message, name="output")
+            if self.path.exists() and not overwrite:
+                message = f"expected a new file unless overwrite is true, but {output} exists"
+                raise OptionError(message, name="output")
+        elif not overwrite:
+            self.path = _next_free_path(self.path)
+        self._batches: list[Predictions] = []
 
     def on_predict_batch_end(
         self,
@@ -94,37 +129,51 @@ class PredictionsFile(Callback):
     ) -> None:
         """Collect a batch."""
         assert isinstance(outputs, Predictions)
-        self._parts.append(outputs)
+        self._batches.append(outputs)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather all ranks' predictions and write the file."""
-        outcome = gather_predictions(self._parts)  # a collective call
-        self._parts = []
-        if trainer.is_global_zero:
-            data = trainer.datamodule  # type: ignore[attr-defined]
-            assert isinstance(pl_module, SequenceClassifier) and isinstance(
-                data, SequenceDataModule
-            )
-            sequences = data.split("predict")
-            assert sequences is not None
-            self._write(outcome.cpu(), sequences.ids, pl_module.schema.class_names)
-            print(f"{len(outcome.index)} predictions written to {self.path}")
+        """Gather the predictions of all ranks and write the file."""
+        predictions = gather_predictions(self._batches)  # a collective call
+        self._batches = []
+        if not trainer.is_global_zero:
+            return
+        data = sequence_data(trainer)
+        assert data is not None
+        assert isinstance(pl_module, SequenceClassifier)
+        sequences = data.split("predict")
+        assert sequences is not None
+        self._write(predictions.cpu(), sequences.ids, pl_module.schema.class_names)
+        print(f"{len(predictions.index)} predictions written to {self.path}")
 
-    def _write(self, outcome: Predictions, ids: np.ndarray | None, class_names: list[str]) -> None:
+    def _write(
+        self, predictions: Predictions, ids: np.ndarray | None, class_names: list[str]
+    ) -> None:
         import polars
 
-        index, probability, labels = outcome.index, outcome.probabilities, outcome.labels
-        columns: dict[str, Any] = {
-            "id": index.numpy() if ids is None else ids[index.numpy()].tolist()
-        }
-        if probability.ndim == 1:
-            columns["probability"] = probability.numpy()
+        index = predictions.index.numpy()
+        probabilities = predictions.probabilities.numpy()
+        columns: dict[str, Any] = {"id": index}
+        if ids is not None:
+            columns["id"] = ids[index].tolist()
+        if probabilities.ndim == 1:
+            columns["probability"] = probabilities
         else:
-            columns |= {
-                f"probability_{name}": probability[:, k].numpy()
-                for k, name in enumerate(class_names)
-            }
-        columns["label"] = [class_names[code] for code in labels.tolist()]
+            for k, name in enumerate(class_names):
+                columns[f"probability_{name}"] = probabilities[:, k]
+        columns["label"] = [class_names[code] for code in predictions.labels.tolist()]
         frame = polars.DataFrame(columns)
-        with atomic_write(self.path) as beside:
-            (frame.write_csv if self.path.suffix == ".csv" else frame.write_parquet)(beside)
+        with atomic_write(self.path) as temporary:
+            if self.path.suffix == ".csv":
+                frame.write_csv(temporary)
+            else:
+                frame.write_parquet(temporary)
+
+
+def _next_free_path(path: Path) -> Path:
+    """Return `path`, or with -2, -3 and so on in its name if it exists."""
+    free = path
+    number = 2
+    while free.exists():
+        free = path.with_stem(f"{path.stem}-{number}")
+        number += 1
+    return free

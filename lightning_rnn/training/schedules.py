@@ -1,15 +1,12 @@
 """Learning-rate schedules, and how they are applied to an optimizer."""
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_rnn.errors import check
-
-if TYPE_CHECKING:
-    from lightning_rnn.training.classifier import SequenceClassifier
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "onecycle")
@@ -96,7 +93,7 @@ class LearningRateSchedule(Callback):
         """Remember the learning rate and weight decay of the run that is resumed."""
         self._stored = checkpoint["hyper_parameters"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: "SequenceClassifier") -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Count the steps of the run, and apply options that differ from the resumed run's.
 
         Raises:
@@ -115,7 +112,7 @@ class LearningRateSchedule(Callback):
                     group["weight_decay"] = pl_module.hparams["weight_decay"]
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: "SequenceClassifier", batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set the learning rate of the step."""
         factor = schedule_factor(pl_module.schedule, trainer.global_step, self._total_steps)

@@ -1,7 +1,7 @@
 """Checks and logs the loss and the gradients of training steps."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,9 +12,6 @@ from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.distributed import gather_objects
 from lightning_rnn.errors import NumericError
 from lightning_rnn.training.logs import write_to_loggers
-
-if TYPE_CHECKING:
-    from lightning_rnn.training.classifier import SequenceClassifier
 
 
 class StepMonitor(Callback):
@@ -37,7 +34,7 @@ class StepMonitor(Callback):
         self._norm = None
 
     def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: "SequenceClassifier", optimizer: Optimizer
+        self, trainer: Trainer, pl_module: Any, optimizer: Optimizer
     ) -> None:
         """Compute the norm of the gradients and check that it is finite.
 
@@ -57,7 +54,7 @@ class StepMonitor(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: "SequenceClassifier",
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -72,10 +69,10 @@ class StepMonitor(Callback):
             "train/grad_norm": self._norm,
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
-        write_to_loggers(pl_module, values, step)
+        write_to_loggers(trainer.loggers, values, step)
 
     def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: "SequenceClassifier", checkpoint: dict[str, Any]
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Refuse to save weights that are not finite.
 
@@ -84,7 +81,7 @@ class StepMonitor(Callback):
         """
         self._check_finite(trainer, pl_module)
 
-    def _check_finite(self, trainer: Trainer, pl_module: "SequenceClassifier") -> None:
+    def _check_finite(self, trainer: Trainer, pl_module: Any) -> None:
         skips_such_steps = trainer.precision == "16-mixed"  # its gradient scaler does
         if self._norm is None or self._batch is None or skips_such_steps:
             return
@@ -97,9 +94,10 @@ class StepMonitor(Callback):
         largest, row = max(gather_objects(own_largest))
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         raise NumericError(
-            f"training stopped at step {trainer.global_step}: loss {float(pl_module.step_loss):.4g}, "
-            f"gradient norm {norm:.4g}, learning rate {rate:.4g}; the largest input of the batch is "
-            f"{largest:.4g}, in training sequence {row}. Try a lower lr or gradient_clip_val."
+            f"training stopped at step {trainer.global_step}: "
+            f"loss {float(pl_module.step_loss):.4g}, gradient norm {norm:.4g}, "
+            f"learning rate {rate:.4g}; the largest input of the batch is {largest:.4g}, "
+            f"in training sequence {row}. Try a lower lr or gradient_clip_val."
         )
 
 

@@ -14,13 +14,14 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.data_statistics import sequence_data
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 READABLE_LIMIT = 1000  # metrics from here on are printed with three digits
 
 
 class EpochLines(Callback):
-    """Prints the data and the model, then one line per epoch, above a progress bar if there is one."""
+    """Prints the data and the model, then one line per epoch."""
 
     def __init__(self) -> None:
         self._epoch: str | None = None  # whose line is still to be printed
@@ -29,8 +30,8 @@ class EpochLines(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describe the data and the model."""
         self._start = time.monotonic()
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
-        if not trainer.is_global_zero or not isinstance(data, SequenceDataModule):
+        data = sequence_data(trainer)
+        if not trainer.is_global_zero or data is None:
             return
         _print_data(data)
         num_parameters = sum(parameter.numel() for parameter in pl_module.parameters())
@@ -114,8 +115,8 @@ class HyperParameters(Callback):
         for name, value in pl_module.hparams.items():
             if not name.startswith("_"):
                 settings[name] = value
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
-        if isinstance(data, SequenceDataModule):
+        data = sequence_data(trainer)
+        if data is not None:
             for name, value in data.settings.items():
                 settings[f"data/{name}"] = value
         metrics = {}
@@ -159,8 +160,8 @@ def _format_metrics(metrics: Any) -> list[str]:
 
 def _available_commands(trainer: Trainer) -> list[str]:
     """Return the commands that need no data beyond those in the settings of the run."""
-    data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
-    settings = data.settings if isinstance(data, SequenceDataModule) else {}
+    data = sequence_data(trainer)
+    settings = {} if data is None else data.settings
     needs_files = "test_path" in settings
     if not needs_files or settings["test_path"] or settings["test_fraction"]:
         return ["test", "predict"]

@@ -15,6 +15,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_rnn.training.data_statistics import sequence_data
+
 WORK_PER_THREAD = 1 << 17  # multiplications in a time step's recurrent product that occupy a thread
 SAMPLE_SECONDS = 0.05  # time over which the use of the cores is measured
 
@@ -54,7 +56,7 @@ class ThreadChoice(Callback):
         if stage != "fit" or trainer.strategy.root_device.type != "cpu":
             return
         self._num_threads_before = torch.get_num_threads()
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
+        data = sequence_data(trainer)
         batch_size = getattr(data, "batch_size", None) or 1
         torch.set_num_threads(choose_num_threads(pl_module.hparams["hidden_size"], batch_size))
 

@@ -1,6 +1,6 @@
 """Loss and accuracy of a training epoch, over all ranks and across a resume."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -8,9 +8,6 @@ from torch import Tensor
 
 from lightning_rnn.distributed import gather_objects
 from lightning_rnn.training.logs import log_epoch
-
-if TYPE_CHECKING:
-    from lightning_rnn.training.classifier import SequenceClassifier
 
 BLOCK_SIZE = 256  # batches between two readings of the numbers, each of which stalls an accelerator
 SUMS = "train_sums"  # entry of a checkpoint
@@ -27,7 +24,7 @@ class TrainMetrics(Callback):
         self._sums = [0.0, 0.0, 0.0]  # losses, correct sequences, sequences
         self._pending: list[tuple[Tensor, Tensor, int]] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: "SequenceClassifier") -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start from zero."""
         self._sums = [0.0, 0.0, 0.0]
         self._pending = []
@@ -35,7 +32,7 @@ class TrainMetrics(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: "SequenceClassifier",
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -45,20 +42,20 @@ class TrainMetrics(Callback):
         if len(self._pending) == BLOCK_SIZE:
             self._read_pending()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: "SequenceClassifier") -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the means."""
         loss, correct, count = self._gather().sum(0).tolist()
         values = {"train/loss": loss / count, "train/accuracy": correct / count}
         log_epoch(pl_module, values, step=trainer.global_step - 1)
 
     def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: "SequenceClassifier", checkpoint: dict[str, Any]
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Store the sums of all ranks."""
         checkpoint[SUMS] = self._gather()
 
     def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: "SequenceClassifier", checkpoint: dict[str, Any]
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Continue from the stored sums; rank 0 takes all if the number of ranks has changed."""
         sums = checkpoint.get(SUMS)

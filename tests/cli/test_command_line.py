@@ -1,4 +1,4 @@
-"""The command line: what each sub-command writes, says and takes from where."""
+"""What each command writes and prints, and where its settings come from."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from helpers import BEST, LAST, RUN
 from polars.testing import assert_frame_equal
 from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,10 +20,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModule, __version__
 from lightning_rnn.__main__ import main
-from lightning_rnn.cli.command_line import COMMANDS
+from lightning_rnn.cli.command_line import CommandLine
+from lightning_rnn.cli.commands import EXTRA_COMMANDS
+from lightning_rnn.cli.request import COMMANDS
 
-RUN = Path("lightning_logs/version_0")
-BEST, LAST = RUN / "checkpoints/best.ckpt", RUN / "checkpoints/last.ckpt"
 TINY_DATA = {"num_train": 64, "num_val": 32, "num_test": 64}
 DATA_OPTIONS = [
     str(word) for name, value in TINY_DATA.items() for word in (f"--data.{name}", value)
@@ -95,7 +96,7 @@ def test_fit_prints_a_line_for_each_epoch(trained):
 
 
 def test_epoch_lines_are_the_epochs_own_numbers(trained, run_ok):
-    """The last epoch's validation numbers are those that `validate` finds for the last checkpoint."""
+    """`validate` finds the validation numbers of the last epoch for the last checkpoint."""
     line = epoch_lines((trained / "fit.txt").read_text())[-1]
     out = run_ok("validate", "--ckpt_path", LAST)
     found = {
@@ -122,7 +123,7 @@ def test_a_second_fit_gets_its_own_folder_and_becomes_the_newest(trained, run_ok
     for number in range(2, 11):  # version_10 is newer than version_9
         shutil.copytree("lightning_logs/version_1", f"lightning_logs/version_{number}")
     newest = Path("lightning_logs/version_10/checkpoints/best.ckpt").absolute()
-    assert f"--ckpt_path not given: taking {newest}" in run_ok("test")
+    assert f"no --ckpt_path given: using {newest}" in run_ok("test")
     assert load(newest)["hyper_parameters"]["cell"] == "gru"
 
 
@@ -266,7 +267,7 @@ def test_checkpoint_names_no_code(run_name, request):
 
 def test_test_takes_the_newest_run_and_writes_metrics(trained, run_ok):
     out = run_ok("test")
-    assert f"--ckpt_path not given: taking {BEST.absolute()}" in out
+    assert f"no --ckpt_path given: using {BEST.absolute()}" in out
     found = json.loads((RUN / "test_metrics.json").read_text())
     run_ok("predict")
     table = pl.read_csv(RUN / "predictions.csv")
@@ -302,7 +303,7 @@ def test_test_with_a_checkpoint_writes_into_its_run(trained, run_ok, monkeypatch
     shutil.copytree(RUN, "elsewhere")
     monkeypatch.chdir(RUN)
     out = run_ok("test", "--ckpt_path", trained / "elsewhere/checkpoints/last.ckpt")
-    assert "not given" not in out
+    assert "no --ckpt_path" not in out
     assert (trained / "elsewhere/test_metrics.json").is_file()
     assert not (trained / RUN / "test_metrics.json").exists()
 
@@ -340,7 +341,8 @@ def test_validate_agrees_with_scikit_learn(trained, run_ok):
 def test_random_weights_are_never_scored(empty, run, command):
     code, out, err = run(command)
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"lightning_rnn: error: no run .*lightning_logs.*--ckpt_path FILE\n", err)
+    expected = "expected a run with best.ckpt under lightning_logs, got none; give --ckpt_path"
+    assert err == f"lightning_rnn: error: {expected}\n"
     assert not list(empty.iterdir())
 
 
@@ -399,7 +401,9 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
     run_ok("fit", *tiny, "--data", "FileDataModule", *options)
     run_ok("test")
     run_ok("predict")
-    part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).split("test")
+    part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).split(
+        "test"
+    )
     table = pl.read_csv(RUN / "predictions.csv", schema_overrides={"label": pl.String})
     assert table["id"].to_list() == list(range(1029))
     p = table["probability"].to_numpy()
@@ -571,7 +575,7 @@ def test_every_setting_obeys_the_same_order(trained, run_ok):
 
 def test_checkpoint_path_may_stand_in_the_config(trained, run_ok):
     Path("c.yaml").write_text(f"ckpt_path: {BEST}\n")
-    assert "not given" not in run_ok("predict", "--config", "c.yaml")
+    assert "no --ckpt_path" not in run_ok("predict", "--config", "c.yaml")
     assert len(pl.read_csv(RUN / "predictions.csv")) == 64
 
 
@@ -583,6 +587,24 @@ def test_fit_goes_on_from_a_checkpoint_with_its_settings(trained, run_ok):
     assert content["epoch"] == 2
     assert content["global_step"] == 3 * 64 // 16
     assert content["hyper_parameters"] == before
+
+
+def test_typed_settings_win_over_the_checkpoint_in_a_run(trained, run_ok):
+    """Contract with Lightning: it takes no setting from a checkpoint that is not in its config."""
+    run_ok("fit", "--ckpt_path", LAST, "--model.lr", 0.25, "--trainer.max_epochs", 3)
+    assert load(LAST)["hyper_parameters"]["lr"] == 0.25
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert (config["model"]["lr"], config["ckpt_path"]) == (0.25, str(LAST.absolute()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_lightning_calls_the_method_of_the_command(trained, run_ok, monkeypatch, command):
+    """Contract with Lightning: a method of the CLI takes the place of the Trainer's."""
+    calls = []
+    monkeypatch.setattr(CommandLine, command, lambda self, **objects: calls.append(objects))
+    run_ok(command, "--ckpt_path", BEST)
+    [objects] = calls
+    assert objects.keys() == {"model", "datamodule"}
 
 
 @pytest.mark.parametrize("words", [("--data", "FileDataModule"), ("--data=FileDataModule",)])
@@ -597,7 +619,7 @@ def test_another_data_class_inherits_nothing(trained, run_ok, words):
 
 
 def test_configs_laid_over_each_other_count_as_one(trained, run_ok):
-    """Neither the folder of the runs nor the data class is lost to a later file that speaks of something else."""
+    """A later file that says nothing about root folder and data class leaves them as they are."""
     Path("lightning_logs").rename("moved")
     Path("runs").mkdir()
     Path("moved").rename("runs/lightning_logs")
@@ -608,7 +630,7 @@ def test_configs_laid_over_each_other_count_as_one(trained, run_ok):
         "trainer: {benchmark: false}\ndata: {init_args: {id_column: id}}\n"
     )
     configs = ("--config", "first.yaml", "--config", "second.yaml")
-    assert f"taking {Path('runs').absolute()}" in run_ok(
+    assert f"using {Path('runs').absolute()}" in run_ok(
         "predict", *configs, "--data.predict_path", new_file()
     )
     data = printed_config(run_ok, "predict", "--ckpt_path", "runs" / BEST, *configs)["data"]
@@ -646,17 +668,14 @@ def test_another_architecture_is_refused(trained, run, command, name, typed, sto
     allowed = () if command == "fit" else ("--allow_data_change", "true")
     code, _, err = run(command, "--ckpt_path", BEST, f"--model.{name}", typed, *allowed)
     assert code == 2
-    assert err.startswith(f"lightning_rnn: error: --model.{name}: found ")
-    assert f"accepted is {stored!r} as in {BEST.absolute()}" in err
+    expected = f"expected {stored!r} as in {BEST.absolute()}, got "
+    assert err.startswith(f"lightning_rnn: error: --model.{name}: {expected}")
 
 
 def test_continuing_with_other_data_is_refused(trained, run):
     code, _, err = run("fit", "--ckpt_path", BEST, "--data.seed", 6)
     assert code == 2
-    assert (
-        err
-        == f"lightning_rnn: error: --data.seed: found 6, accepted is 5 as in {BEST.absolute()}\n"
-    )
+    assert err == f"lightning_rnn: error: --data.seed: expected 5 as in {BEST.absolute()}, got 6\n"
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "fit"])
@@ -664,8 +683,8 @@ def test_other_synthetic_data_needs_permission(trained, run, run_ok, command):
     args = (command, "--ckpt_path", BEST, "--data.seed", 6)
     code, _, err = run(*args)
     assert code == 2
-    assert err.startswith("lightning_rnn: error: --data.seed: found 6, accepted is 5 as in ")
-    assert err.endswith(", or --allow_data_change true\n")
+    assert err.startswith("lightning_rnn: error: --data.seed: expected 5 as in ")
+    assert err.endswith(", got 6; --allow_data_change true accepts the difference\n")
     run_ok(*args, "--allow_data_change", "true")
 
 
@@ -685,8 +704,8 @@ def test_another_split_needs_permission(trained_on_files, run, run_ok, name, val
         args += ("--data.feature_columns", '["a", "b"]')
     code, _, err = run(*args)
     assert code == 2
-    assert err.startswith(f"lightning_rnn: error: --data.{name}: found ")
-    assert err.endswith(", or --allow_data_change true\n")
+    assert err.startswith(f"lightning_rnn: error: --data.{name}: expected ")
+    assert err.endswith("; --allow_data_change true accepts the difference\n")
     run_ok(*args, "--allow_data_change", "true")
 
 
@@ -723,7 +742,8 @@ def test_help_of_each_command(empty, run_ok, command):
 
 def test_help_lists_the_commands(run_ok):
     out = run_ok("--help")
-    assert all(re.search(rf"^    {command} ", out, re.MULTILINE) for command in COMMANDS)
+    for command in (*COMMANDS, *EXTRA_COMMANDS):
+        assert re.search(rf"^  {command} +[A-Z].*\.$", out, re.MULTILINE)
 
 
 def test_the_console_script_is_the_same_program():

@@ -1,4 +1,4 @@
-"""What a user can do wrong: one line that says what and where, an exit code, and nothing left behind."""
+"""Errors of users: one line that names the cause, an exit code, and no file left behind."""
 
 import zipfile
 from pathlib import Path
@@ -7,9 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from helpers import BEST
+
+from lightning_rnn.cli.parser import parse_error, with_flags
+from lightning_rnn.errors import DataError, OptionError
 
 COMMANDS = ("fit", "validate", "test", "predict")
-EVALUATION = COMMANDS[1:]
 FORMATS = (".ts", ".tsv", ".npz", ".npy", ".csv", ".parquet")
 
 
@@ -19,7 +22,7 @@ def content_of(folder):
 
 @pytest.fixture
 def refused(run, tmp_path):
-    """Run the program, which must refuse with one line and leave no file; returns the line."""
+    """Run the program, which must fail with one line and leave no file; return the line."""
 
     def run_badly(*args, code):
         before = content_of(tmp_path)
@@ -27,7 +30,8 @@ def refused(run, tmp_path):
         assert result.code == code, result
         start = "lightning_rnn: error: "
         assert result.err.startswith(start), result
-        assert result.err.count("\n") == 1 and result.err.endswith("\n"), result
+        assert result.err.count("\n") == 1, result
+        assert result.err.endswith("\n"), result
         assert "Traceback" not in result.out + result.err
         assert len(result.err) < 500, result
         new = content_of(tmp_path).keys() - before.keys()
@@ -45,26 +49,120 @@ def assert_tells(message, *parts):
 # options
 
 
+ONE_OF = "expected SyntheticDataModule or FileDataModule"
+PARSE_ERRORS = {
+    "--bogus 7": "unrecognized arguments: --bogus 7",
+    "--model.bogus 7": "unrecognized arguments: --model.bogus 7",
+    "--data.bogus 7": "--data.bogus: unknown for this data module; give --data",
+    "--model.hidden_size ten": "--model.hidden_size: expected int, got 'ten'",
+    "--model.cell elman": "--model.cell: expected one of rnn, lstm, gru, mingru, got 'elman'",
+    "--model.class_weights x": "--model.class_weights: expected balanced or list, got 'x'",
+    "--model.input_size 3": "--model.input_size: comes from the data and cannot be given",
+    "--model.class_names [1]": "--model.class_names: comes from the data and cannot be given",
+    "--model 5": "--model: expected settings by name, got '5'",
+    "--trainer.max_epochs soon": "--trainer.max_epochs: expected int, got 'soon'",
+    "--trainer.limit_val_batches x": "--trainer.limit_val_batches: expected int or float, got 'x'",
+    "--trainer.callbacks Foo": "--trainer.callbacks: expected list or the name of a class, got",
+    "--trainer.callbacks+=Timer --trainer.callbacks.x 3": "--trainer.callbacks.x: unknown option",
+    "--data.num_test 1.5": "--data.num_test: expected int, got '1.5'",
+    "--data.task sorting": "--data.task: expected one of sum_sign, adding, parity, delayed_recall",
+    "--data TableDataModule": f"--data: {ONE_OF}, got 'TableDataModule'",
+    "--data builtins.open": "--data: expected a subclass of SequenceDataModule, got 'builtins.",
+    "--checkpoint.monitor x": "--checkpoint.monitor: expected one of val/loss, val/accuracy",
+    "--seed_everything x": "--seed_everything: expected int, got 'x'",
+    "--seed_everything -1": "--seed_everything: expected an integer from 0 to 4294967295, got -1",
+    "--ckpt_path": "--ckpt_path: expected a value, got nothing",
+    "--trainer.barebones true": "--trainer.barebones: expected False, as every run is saved",
+}
+
+
+@pytest.mark.parametrize("args", PARSE_ERRORS)
+def test_options_that_cannot_be_parsed(empty, refused, args):
+    assert refused("fit", *args.split(), code=2).startswith(PARSE_ERRORS[args])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    ("args", "tells"),
+    ("args", "expected"),
     [
-        (["--bogus", "7"], ["--bogus"]),
-        (["--model.bogus", "7"], ["model.bogus"]),
-        (["--data.bogus", "7"], ["bogus"]),
-        (["--model.hidden_size", "ten"], ["--model.hidden_size", "ten", "int"]),
-        (["--model.cell", "transformer"], ["--model.cell", "transformer", "lstm", "gru"]),
-        (["--trainer.max_epochs", "soon"], ["--trainer.max_epochs", "soon", "int"]),
-        (["--data.num_test", "1.5"], ["num_test", "1.5", "int"]),
-        (["--data.task", "sorting"], ["task", "sorting", "sum_sign", "parity"]),
-        (
-            ["--data", "TableDataModule"],
-            ["--data", "TableDataModule", "SyntheticDataModule", "FileDataModule"],
-        ),
+        ("--model.cell elman", "--model.cell: expected one of rnn, lstm, gru, mingru, got 'elman'"),
+        ("--data.num_test 1.5", "--data.num_test: expected int, got '1.5'"),
     ],
 )
-def test_options_that_cannot_be_parsed(trained, refused, command, args, tells):
-    assert_tells(refused(command, "--ckpt_path", best(trained), *args, code=2), *tells)
+def test_every_command_reports_them(trained, refused, command, args, expected):
+    assert refused(command, "--ckpt_path", BEST, *args.split(), code=2) == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ("predict --overwrite maybe", "--overwrite: expected bool, got 'maybe'"),
+        ("pack", "--input: expected a value, got nothing"),
+        ("pack --input x", "--output: expected a value, got nothing"),
+        ("inspect", "--data: expected a value, got nothing"),
+        ("inspect --data Foo", f"--data: {ONE_OF}, got 'Foo'"),
+        (
+            "inspect --data SyntheticDataModule --data.seed -1",
+            "--data.seed: expected an integer of",
+        ),
+        ("export --streaming maybe", "--streaming: expected bool, got 'maybe'"),
+    ],
+)
+def test_options_of_single_commands(trained, refused, args, expected):
+    assert refused(*args.split(), code=2).startswith(expected)
+
+
+def test_a_message_of_an_unknown_kind_stays():
+    assert str(parse_error("something else")) == "something else"
+    message = 'Parser key "data":\n  Errors:\n    - Problem with x\n  Given value: 3'
+    assert str(parse_error(message)) == "--data: Problem with x"
+
+
+OPTIONS = {
+    "output": None,
+    "model": {"cell": "rnn", "lr": 0.1},
+    "data": {"class_path": "FileDataModule", "init_args": {"train_path": None, "batch_size": 3}},
+    "trainer": {"gradient_clip_val": 1.0},
+    "figures": {"every_n_epochs": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("cell", "--model.cell"),
+        ("batch_size", "--data.batch_size"),
+        ("gradient_clip_val", "--trainer.gradient_clip_val"),
+        ("output", "--output"),
+        ("data", "--data"),
+        ("Figures.every_n_epochs", "--figures.every_n_epochs"),
+        ("Checkpoints.every_n_steps", "--checkpoint.every_n_steps"),
+        ("GradientFlowProbe.every_n_epochs", "--gradient_flow.every_n_epochs"),
+        ("Calibrate.objective", "--calibrate.objective"),
+        ("EarlyStopping.monitor", "--trainer.callbacks.monitor"),
+        ("--model.cell", "--model.cell"),
+        ("of_no_option", "of_no_option"),
+    ],
+)
+def test_names_of_arguments_become_flags(name, flag):
+    error = with_flags(OptionError("expected 1, got 2", name=name), OPTIONS)
+    assert str(error) == f"{flag}: expected 1, got 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train_path is not given", "--data.train_path is not given"),
+        ("give another, or overwrite=True.", "give another, or --overwrite true."),
+        ("a.yaml: config=runs/a.yaml trusts it", "a.yaml: --config runs/a.yaml trusts it"),
+        ("a lower lr or gradient_clip_val", "a lower lr or --trainer.gradient_clip_val"),
+        ("data/train_path.csv, 'train_path'", "data/train_path.csv, 'train_path'"),
+        ("--data.train_path is not given", "--data.train_path is not given"),
+    ],
+)
+def test_names_in_messages_become_flags(text, expected):
+    error = with_flags(DataError(text), OPTIONS)
+    assert (type(error), str(error)) == (DataError, expected)
 
 
 @pytest.mark.parametrize(
@@ -90,22 +188,18 @@ def test_options_that_cannot_be_parsed(trained, refused, command, args, tells):
     ],
 )
 def test_values_out_of_range(empty, refused, option, value, tells):
-    found = str(value).lstrip(".")  # YAML writes .nan
-    assert_tells(
-        refused("fit", f"--{option}", value, code=2),
-        f"--{option}: found {found}, accepted is",
-        tells,
-    )
+    got = str(value).lstrip(".")  # YAML writes .nan
+    message = refused("fit", f"--{option}", value, code=2)
+    assert message.startswith(f"--{option}: expected ")
+    assert_tells(message, tells, f", got {got}")
 
 
 @pytest.mark.parametrize("fractions", [{"val_fraction": 1.5}, {"test_fraction": -0.5}])
 def test_fractions_out_of_range(empty, refused, files, fractions):
     [(name, value)] = fractions.items()
     options = ("--data", "FileDataModule", "--data.train_path", files / "ItalyPowerDemand_TRAIN.ts")
-    assert_tells(
-        refused("fit", *options, f"--data.{name}", value, code=2),
-        f"--data.{name}: found {value}, accepted is",
-    )
+    message = refused("fit", *options, f"--data.{name}", value, code=2)
+    assert_tells(message, f"--data.{name}: expected a number", f", got {value}")
 
 
 def test_fractions_that_leave_no_training_part(empty, refused, files):
@@ -121,13 +215,13 @@ def test_fractions_that_leave_no_training_part(empty, refused, files):
 
 def test_dropout_is_part_of_the_architecture(trained, refused):
     message = refused("test", "--ckpt_path", best(trained), "--model.dropout", 0.3, code=2)
-    assert_tells(message, "--model.dropout: found 0.3, accepted is 0.0", best(trained))
+    assert message == f"--model.dropout: expected 0.0 as in {best(trained)}, got 0.3"
 
 
 def test_pinned_shape_of_the_data(trained, refused):
     assert_tells(
         refused("test", "--data.num_features", 3, code=2),
-        "--data.num_features: found 3, accepted is None",
+        "--data.num_features: expected None as in ",
     )
 
 
@@ -143,33 +237,45 @@ def test_a_file_before_its_class(empty, refused, args):
 
 
 def test_file_data_without_a_file(empty, refused):
-    assert_tells(
-        refused("fit", "--data", "FileDataModule", code=2), "--data.train_path: found nothing"
-    )
+    message = refused("fit", "--data", "FileDataModule", code=2)
+    assert message == "--data.train_path: expected a file, got None"
 
 
 # config files
 
 
-@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    ("name", "content", "tells"),
+    ("name", "content", "expected"),
     [
-        ("missing.yaml", None, []),
-        ("broken.yaml", "model: [1, 2", []),
-        ("list.yaml", "- 1\n- 2\n", []),
-        ("text.yaml", "just words", []),
-        ("binary.yaml", bytes(range(256)), []),
-        ("unknown.yaml", "model:\n  hidden: 3\n", ["model.hidden"]),
-        ("type.yaml", "model:\n  hidden_size: ten\n", ["model.hidden_size", "ten"]),
+        ("missing.yaml", None, "--config: missing.yaml: No such file or directory"),
+        ("broken.yaml", "model: [1, 2", "--config: broken.yaml: expected YAML, got "),
+        ("list.yaml", "- 1\n- 2\n", "--config: list.yaml: expected settings by name, got list"),
+        ("text.yaml", "just words", "--config: text.yaml: expected settings by name, got str"),
+        ("binary.yaml", bytes(range(256)), "--config: binary.yaml: expected YAML, got "),
+        ("unknown.yaml", "model:\n  hidden: 3\n", "--model.hidden: unknown option"),
+        (
+            "type.yaml",
+            "model:\n  hidden_size: ten\n",
+            "--model.hidden_size: expected int, got 'ten'",
+        ),
+        ("path.yaml", "ckpt_path: [1]\n", "--ckpt_path: expected str, got"),
+        (
+            "root.yaml",
+            "trainer: {default_root_dir: [1]}\n",
+            "--trainer.default_root_dir: expected str",
+        ),
     ],
 )
-def test_config_files(trained, refused, command, name, content, tells):
+def test_config_files(empty, refused, name, content, expected):
     if content is not None:
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert_tells(
-        refused(command, "--ckpt_path", best(trained), "--config", name, code=2), *tells or [name]
-    )
+    assert refused("fit", "--config", name, code=2).startswith(expected)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_reads_config_files(trained, refused, command):
+    message = refused(command, "--ckpt_path", BEST, "--config", "missing.yaml", code=2)
+    assert message == "--config: missing.yaml: No such file or directory"
 
 
 # data files
@@ -271,15 +377,15 @@ def test_unknown_extension(good, refused):
 @pytest.mark.parametrize(
     ("content", "tells"),
     [
-        ("t0,t1,label\n1,2,a\n1,2,3,b\n", ["line 3", "4 cells", "3 as in the header"]),
-        ("t0,t1,label\n1,2,a\n1,b\n", ["line 3", "2 cells"]),
-        ("t0,t1,label\n1,2,a\nten,2,b\n", ["line 3", "'t0'", "'ten'", "accepted are finite"]),
+        ("t0,t1,label\n1,2,a\n1,2,3,b\n", ["line 3", "expected 3 cells as in the header, got 4"]),
+        ("t0,t1,label\n1,2,a\n1,b\n", ["line 3", "expected 3 cells as in the header, got 2"]),
+        ("t0,t1,label\n1,2,a\nten,2,b\n", ["line 3", "'t0'", "'ten'", "finite"]),
         ("t0,t1,label\n1,2,a\n1,inf,b\n", ["line 3", "'t1'", "'inf'", "finite"]),
         ("t0,t1,label\n1,2,a\n1,1e300,b\n", ["line 3", "'t1'", "1e300", "finite"]),
         ("t0,t1,class\n1,2,3\n1,2,4\n", ["label_column", "'label'", "'class'"]),
-        ("t0,t1,label\n1,2,a\n1,2,\n", ["line 3", "no label"]),
-        ("t0,t1,label\n1,2,a\n1,2,a\n", ["one class only", "'a'"]),
-        ("t0,t1,label\n", ["no rows"]),
+        ("t0,t1,label\n1,2,a\n1,2,\n", ["line 3", "expected a label"]),
+        ("t0,t1,label\n1,2,a\n1,2,a\n", ["expected at least two classes, got only 'a'"]),
+        ("t0,t1,label\n", ["expected at least one row, got none"]),
         ("t0,t0,label\n1,2,a\n1,2,b\n", ["'t0'", "2 times"]),
     ],
 )
@@ -295,7 +401,7 @@ def test_infinity_in_every_format(good, refused, extension):
     values = np.ones((4, 5))
     values[2, 3] = np.inf
     write(path, values, ["a", "b", "a", "b"])
-    assert_tells(refused(*fit_on(path), code=1), path, "inf", "accepted are finite")
+    assert_tells(refused(*fit_on(path), code=1), path, "inf", "finite")
 
 
 @pytest.mark.parametrize("option", ["id_column", "time_column", "group_column", "feature_columns"])
@@ -316,11 +422,11 @@ def test_columns_that_are_not_there(good, refused, make_long, option):
 @pytest.mark.parametrize(
     ("labels", "options", "tells"),
     [
-        ("a" * 10 + "b", [], ["train part", "class"]),
+        ("a" * 10 + "b", [], ["train split", "expected every class, got no sequence of class 'b'"]),
         (
             "ab",
             ["--data.val_fraction", 0.1, "--data.stratify", "false", "--data.test_fraction", 0.1],
-            ["part", "empty"],
+            ["train split", "expected at least one sequence, got none"],
         ),
     ],
 )
@@ -333,7 +439,10 @@ def test_splits_that_leave_too_little(good, refused, labels, options, tells):
 def test_no_validation_part(empty, run, run_ok, refused, tiny, command):
     run_ok("fit", *tiny, "--data.num_train", 64, "--data.num_val", 0)
     if command == "validate":
-        assert_tells(refused("validate", code=1), "there is no val part", "--data.num_val is 0")
+        assert_tells(
+            refused("validate", code=1),
+            "val data: expected sequences, got none: --data.num_val is 0",
+        )
     else:  # early stopping and the like need it, training does not
         run_ok("fit", *tiny, "--data.num_train", 64, "--data.num_val", 0)
 
@@ -344,7 +453,7 @@ def test_a_single_group_cannot_be_split(good, refused, make_long):
     message = refused(
         *fit_on(path, "--data.id_column", "id", "--data.group_column", "group"), code=1
     )
-    assert_tells(message, path, "val part", "empty")
+    assert_tells(message, path, "val split: expected at least one sequence, got none")
 
 
 def test_positive_class_that_is_not_there(good, refused):
@@ -365,7 +474,7 @@ def test_an_unseen_label(good, refused, run_ok, part, monkeypatch):
     else:
         run_ok(*fit_on(path, "--trainer.log_every_n_steps", 1))
         message = refused("test", "--data.test_path", other, code=1)
-    assert_tells(message, other, "'3'", "'c'", "accepted are a, b")
+    assert_tells(message, other, "'3'", "'c'", "a, b")
 
 
 @pytest.mark.parametrize("part", ["val", "test", "predict"])
@@ -383,8 +492,8 @@ def test_features_that_differ(trained_on_files, refused, make_long, part, change
     assert_tells(
         message,
         Path("other.csv").absolute(),
-        "features that differ",
-        "'z'" if change == "more" else "'a'",
+        "expected the features 'a', 'b', got",
+        "also 'z'" if change == "more" else "no feature 'a'",
     )
 
 
@@ -407,7 +516,9 @@ def test_no_test_part(good, run_ok, refused):
     run_ok(*fit_on(good("train.csv"), "--trainer.log_every_n_steps", 1))
     for command in ("test", "predict"):
         assert_tells(
-            refused(command, code=1), f"there is no {command} part", f"--data.{command}_path"
+            refused(command, code=1),
+            f"{command} data: expected sequences, got none",
+            f"--data.{command}_path",
         )
 
 
@@ -415,7 +526,7 @@ def test_another_width_than_the_model_takes(trained, refused, files):
     path = files / "JapaneseVowels_slice_TEST.ts"
     for command, option in (("predict", "predict_path"), ("test", "test_path")):
         message = refused(command, "--data", "FileDataModule", f"--data.{option}", path, code=1)
-        assert_tells(message, path, "found 12 features", "1 as in training")
+        assert_tells(message, path, "expected 1 features per step, as in training", "got 12")
 
 
 # checkpoints
@@ -453,12 +564,24 @@ def damage_checkpoint(path, damage):
                 archive.writestr("data.txt", "words")
 
 
-DAMAGES = ("folder", "missing", "empty", "truncated", "random", "list", "weights alone", "pickle", "zip",
-           "no hyper-parameters")  # fmt: skip
+DAMAGES = (
+    "folder",
+    "missing",
+    "empty",
+    "truncated",
+    "random",
+    "list",
+    "weights alone",
+    "pickle",
+    "zip",
+    "no hyper-parameters",
+)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("command", "damage"),
+    [*(("test", damage) for damage in DAMAGES), *((name, "truncated") for name in COMMANDS)],
+)
 def test_damaged_checkpoints(trained, refused, command, damage):
     path = trained / "model.ckpt"
     path.write_bytes(best(trained).read_bytes())
@@ -466,7 +589,7 @@ def test_damaged_checkpoints(trained, refused, command, damage):
     assert_tells(refused(command, "--ckpt_path", "model.ckpt", code=1), "model.ckpt")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["fit", "test"])
 @pytest.mark.parametrize("change", ["missing weight", "other shape", "other model", "other data"])
 def test_checkpoints_that_contradict_themselves(trained, refused, command, change):
     content = torch.load(best(trained), weights_only=True)
@@ -491,9 +614,7 @@ def test_checkpoints_that_contradict_themselves(trained, refused, command, chang
 def test_key_words_of_lightning_are_files_to_us(trained, refused, word):
     assert_tells(
         refused("test", "--ckpt_path", word, code=1),
-        word,
-        "found nothing",
-        "accepted is a checkpoint file",
+        f"{word}: expected a checkpoint file, got no such file",
     )
 
 
@@ -540,8 +661,6 @@ def test_a_metrics_file_that_cannot_be_written(trained, run):
 def test_the_process_exits_with_the_code(tmp_path, run_apart):
     code, out, err = run_apart("fit", "--model.hidden_size", 0, cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert (
-        err
-        == "lightning_rnn: error: --model.hidden_size: found 0, accepted is an integer of at least 1\n"
-    )
+    expected = "--model.hidden_size: expected an integer of at least 1, got 0"
+    assert err == f"lightning_rnn: error: {expected}\n"
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
-"""Whatever is typed and whatever is in a file: our words and exit codes, never a traceback.
+"""Any arguments and any files: a message of one line and an exit code, never a traceback.
 
-`FUZZ_EXAMPLES` (200) is the number of checkpoints tried; an option costs a tenth of a second, so a tenth of them.
+`FUZZ_EXAMPLES` (200 by default) is the number of checkpoints to try; a tenth of it that of command
+lines and config files, which take longer.
 """
 
 import os
@@ -12,42 +13,51 @@ from unittest.mock import patch
 import pytest
 import torch
 import yaml
+from helpers import BEST
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn.cli.command_line import COMMANDS, CommandLine
+from lightning_rnn.cli.command_line import CommandLine
+from lightning_rnn.cli.request import COMMANDS
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.checkpoint_file import load_checkpoint
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
-BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
 SMALL = ("--data.num_train", 5, "--data.num_val", 4)
 QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
+MODEL_OPTIONS = """cell hidden_size num_layers bidirectional dropout pooling stem pos_weight
+    class_weights optimizer lr weight_decay schedule"""
+DATA_OPTIONS = """task length min_length num_features num_train num_val num_test batch_size seed
+    fresh class_path init_args train_path val_fraction stratify"""
+CHECKPOINT_OPTIONS = "monitor mode every_n_steps every_n_minutes"
+TRAINER_OPTIONS = """max_epochs max_steps gradient_clip_val log_every_n_steps val_check_interval
+    accumulate_grad_batches limit_train_batches max_time deterministic"""
+OTHER_OPTIONS = """--model --data --checkpoint --trainer --seed_everything --ckpt_path --config
+    --output --overwrite --allow_data_change --model.input_size --no.such.option -- -x fit"""
 OPTIONS = [
-    *(f"--model.{name}" for name in ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling", "stem",
-      "pos_weight", "class_weights", "optimizer", "lr", "weight_decay", "schedule")),
-    *(f"--data.{name}" for name in ("task", "length", "min_length", "num_features", "num_train", "num_val", "num_test",
-      "batch_size", "seed", "fresh", "class_path", "init_args", "train_path", "val_fraction", "stratify")),
-    *(f"--checkpoint.{name}" for name in ("monitor", "mode", "every_n_steps", "every_n_minutes")),
-    *(f"--trainer.{name}" for name in ("max_epochs", "max_steps", "gradient_clip_val", "log_every_n_steps",
-      "val_check_interval", "accumulate_grad_batches", "limit_train_batches", "max_time", "deterministic")),
-    "--model", "--data", "--checkpoint", "--trainer", "--seed_everything", "--ckpt_path", "--config", "--output",
-    "--overwrite", "--allow_data_change", "--model.input_size", "--no.such.option", "--", "-x", "fit",
-]  # fmt: skip
-WORDS = ["", " ", "null", "~", "true", "no", "nan", ".nan", "inf", "-.inf", "-1", "0", "1", "2", "7", "1e3", "1e400",
-         "-0.0", "0x10", "1_0", "0.5", "[", "]", "[]", "[1, 2]", "{}", "{a: 1}", "{", "a: b: c", "&a [*a]",
-         "!!python/name:os", "- 1", "rnn", "lstm", "conv", "mean", "cosine", "balanced", "parity", "val/auroc", "min",
-         "FileDataModule", "SyntheticDataModule", "os.system", "builtins.open", "/", ".", "/dev/null", "${HOME}", "%s",
-         "{0}", "\ufffd", "\N{GREEK SMALL LETTER PI}", "\u202e", "\N{PILE OF POO}"]  # fmt: skip
+    *(f"--model.{name}" for name in MODEL_OPTIONS.split()),
+    *(f"--data.{name}" for name in DATA_OPTIONS.split()),
+    *(f"--checkpoint.{name}" for name in CHECKPOINT_OPTIONS.split()),
+    *(f"--trainer.{name}" for name in TRAINER_OPTIONS.split()),
+    *OTHER_OPTIONS.split(),
+]
+YAML_WORDS = """null ~ true no nan .nan inf -.inf -1 0 1 2 7 1e3 1e400 -0.0 0x10 1_0 0.5 [ ] [] {} {
+    !!python/name:os"""
+VALUE_WORDS = """rnn lstm conv mean cosine balanced parity val/auroc min FileDataModule
+    SyntheticDataModule os.system builtins.open / . /dev/null ${HOME} %s {0}"""
+WORDS = [*YAML_WORDS.split(), *VALUE_WORDS.split()]
+WORDS += ["", " ", "[1, 2]", "{a: 1}", "a: b: c", "&a [*a]", "- 1"]
+WORDS += ["\ufffd", "\N{GREEK SMALL LETTER PI}", "\u202e", "\N{PILE OF POO}"]
 HUGE = [str(2**31), str(2**63), str(2**64), str(-(2**63) - 1), "9" * 400, "1" + "0" * 5000]
-# above 1000 only values no machine could hold or none could take for a size: what lies between would be made
+# between 1000 and HUGE lie sizes that would really be allocated
 NUMBERS = st.one_of(st.integers(-100, 100), st.floats(-100, 100), st.floats(0, 1)).map(str)
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 VALUES = st.one_of(st.sampled_from(WORDS), NUMBERS, TEXTS)
-UNSIZED = st.sampled_from(["--model.lr", "--model.weight_decay", "--model.dropout", "--model.pos_weight", "--data.seed",
-                           "--seed_everything", "--trainer.max_epochs", "--trainer.max_steps", "--model.cell",
-                           "--checkpoint.every_n_steps", "--checkpoint.every_n_minutes"])  # fmt: skip
+UNSIZED_OPTIONS = """--model.lr --model.weight_decay --model.dropout --model.pos_weight --data.seed
+    --seed_everything --trainer.max_epochs --trainer.max_steps --model.cell
+    --checkpoint.every_n_steps --checkpoint.every_n_minutes"""
+UNSIZED = st.sampled_from(UNSIZED_OPTIONS.split())
 TYPED = st.one_of(
     st.tuples(st.sampled_from(OPTIONS), VALUES),
     st.tuples(UNSIZED, st.sampled_from(HUGE)),
@@ -62,7 +72,12 @@ def folder(tmp_path_factory, _trained):
     return folder
 
 
-def assert_our_words(result):
+def nothing_runs():
+    """Parse, build and open everything, but train and evaluate nothing."""
+    return patch.multiple(CommandLine, **dict.fromkeys(COMMANDS, lambda *args, **objects: None))
+
+
+def assert_short_message(result):
     assert result.code in (0, 1, 2), result
     if result.code == 0:
         assert result.err == "", result
@@ -85,8 +100,8 @@ def test_options(folder, run, command, typed, glued):
     words = [f"{name}={value}" if glued else (name, value) for name, value in typed]
     args = [word for item in words for word in ((item,) if isinstance(item, str) else item)]
     start = SMALL if command == "fit" else ("--ckpt_path", "good.ckpt", "--data.num_test", 3)
-    with chdir(folder), patch.object(CommandLine, "_run_subcommand", lambda *args: None):
-        assert_our_words(run(command, *start, *args))
+    with chdir(folder), nothing_runs():
+        assert_short_message(run(command, *start, *args))
 
 
 KEYS = [
@@ -126,9 +141,9 @@ YAML = st.recursive(
 @example(content=b"model: []")
 def test_config_files(folder, run, content):
     """A config of any content."""
-    with chdir(folder), patch.object(CommandLine, "_run_subcommand", lambda *args: None):
+    with chdir(folder), nothing_runs():
         Path("any.yaml").write_bytes(content)
-        assert_our_words(run("fit", "--config", "any.yaml", *SMALL))
+        assert_short_message(run("fit", "--config", "any.yaml", *SMALL))
 
 
 def assert_loads_or_refuses(folder, content):
@@ -137,13 +152,15 @@ def assert_loads_or_refuses(folder, content):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of odd files
         try:
-            found = load_checkpoint(path)
+            content = load_checkpoint(path)
         except CheckpointError as error:
-            assert str(path) in str(error) and "\n" not in str(error)
+            message = str(error)
         else:
-            assert isinstance(found["state_dict"], dict) and isinstance(
-                found["hyper_parameters"], dict
-            )
+            assert isinstance(content["state_dict"], dict)
+            assert isinstance(content["hyper_parameters"], dict)
+            return
+    assert str(path) in message
+    assert "\n" not in message
 
 
 @settings(max_examples=EXAMPLES, **QUIET)
@@ -206,15 +223,22 @@ def test_checkpoints_of_any_content(folder, key, value):
 
 
 @settings(max_examples=max(10, EXAMPLES // 10), **QUIET)
-@given(name=st.sampled_from(["cell", "hidden_size", "num_layers", "lr", "class_names", "class_weights", "dropout",
-                             "pos_weight", "schedule", "input_size", "feature_names"]),
-       value=st.one_of(st.none(), st.booleans(), st.integers(-9, 300), st.floats(), TEXTS,
-                       st.lists(st.one_of(st.integers(0, 9), TEXTS), max_size=3)))  # fmt: skip
+@given(
+    name=st.sampled_from([*MODEL_OPTIONS.split(), "class_names", "input_size", "feature_names"]),
+    value=st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-9, 300),
+        st.floats(),
+        TEXTS,
+        st.lists(st.one_of(st.integers(0, 9), TEXTS), max_size=3),
+    ),
+)
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_hyper_parameters_of_any_content(folder, run, command, name, value):
     """What the loader lets through reaches the model: that must refuse it in our words, too."""
-    with chdir(folder), patch.object(CommandLine, "_run_subcommand", lambda *args: None):
+    with chdir(folder), nothing_runs():
         content = torch.load("good.ckpt", weights_only=True)
         content["hyper_parameters"][name] = value
         torch.save(content, "built.ckpt")
-        assert_our_words(run(command, "--ckpt_path", "built.ckpt"))
+        assert_short_message(run(command, "--ckpt_path", "built.ckpt"))

@@ -1,18 +1,17 @@
-"""torchrun and SLURM: the launcher's numbers hold, one model is trained, and what contradicts them is refused."""
+"""torchrun and SLURM: their numbers of processes apply; options that contradict are errors."""
 
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import LAST
 
-from lightning_rnn.cli.launchers import launched_world, process_rank, take_launched_world
+from lightning_rnn.cli.launchers import apply_launched_world, launched_world, process_rank
 from lightning_rnn.errors import OptionError
 
-LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
 SMALL = ("--trainer.max_epochs", 2, "--data.num_val", 20, "--trainer.accelerator", "cpu")
 TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
 DEFAULTS = {"devices": "auto", "num_nodes": 1, "strategy": "auto"}
@@ -77,7 +76,7 @@ def test_without_a_launcher_nothing_changes(launch):
     launch({})
     assert launched_world() is None
     trainer = {**DEFAULTS, "devices": 7}
-    take_launched_world(trainer)
+    apply_launched_world(trainer)
     assert trainer == {**DEFAULTS, "devices": 7}
 
 
@@ -100,7 +99,7 @@ def test_the_launchers_numbers_are_taken(launch, environment, world, typed):
         devices = str(world[0]) if typed == "same as text" else world[0]
         typed = {"devices": devices, "num_nodes": world[1], "strategy": "ddp"}
     trainer = {**DEFAULTS, **typed}
-    take_launched_world(trainer)
+    apply_launched_world(trainer)
     assert trainer == {"devices": world[0], "num_nodes": world[1], "strategy": "ddp"}
 
 
@@ -113,8 +112,9 @@ def test_the_launchers_numbers_are_taken(launch, environment, world, typed):
 def test_numbers_that_contradict_are_refused(launch, environment, name, value):
     launch(environment)
     with pytest.raises(OptionError) as error:
-        take_launched_world({**DEFAULTS, name: value})
-    assert str(error.value).startswith(f"--trainer.{name}: found {value!r}, accepted is 2")
+        apply_launched_world({**DEFAULTS, name: value})
+    expected = "2, the number that the launcher started"
+    assert str(error.value) == f"{name}: expected {expected}, got {value!r}"
 
 
 @pytest.mark.parametrize(
@@ -124,21 +124,21 @@ def test_numbers_that_contradict_are_refused(launch, environment, name, value):
 )
 def test_nodes_of_different_sizes_are_refused(launch, environment):
     launch(environment)
-    with pytest.raises(OptionError, match="accepted are as many on each node"):
+    with pytest.raises(OptionError, match="world size: expected as many processes on each node"):
         launched_world()
 
 
 def test_an_explicit_strategy_stays(launch):
     launch(torchrun_env(2, 2))
     trainer = {**DEFAULTS, "strategy": "ddp_find_unused_parameters_true"}
-    take_launched_world(trainer)
+    apply_launched_world(trainer)
     assert trainer["strategy"] == "ddp_find_unused_parameters_true"
 
 
 def test_one_process_needs_no_strategy(launch):
     launch(torchrun_env(1, 1))
     trainer = dict(DEFAULTS)
-    take_launched_world(trainer)
+    apply_launched_world(trainer)
     assert trainer == {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
@@ -152,9 +152,14 @@ def test_an_interactive_job_is_no_launcher(launch, environment):
 
 @pytest.mark.parametrize(
     ("environment", "rank"),
-    [({}, 0), ({"RANK": "3", "LOCAL_RANK": "1"}, 3), ({"LOCAL_RANK": "1"}, 1), ({"SLURM_PROCID": "5"}, 5),
-     ({"RANK": "x"}, 0)],
-)  # fmt: skip
+    [
+        ({}, 0),
+        ({"RANK": "3", "LOCAL_RANK": "1"}, 3),
+        ({"LOCAL_RANK": "1"}, 1),
+        ({"SLURM_PROCID": "5"}, 5),
+        ({"RANK": "x"}, 0),
+    ],
+)
 def test_the_rank_before_there_is_a_trainer(launch, monkeypatch, environment, rank):
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
@@ -169,9 +174,7 @@ def test_the_command_line_refuses_in_one_line(empty, run, launch, environment):
     launch(environment)
     result = run("fit", *SMALL, "--trainer.devices", 3)
     assert result.code == 2
-    assert result.err.startswith(
-        "lightning_rnn: error: --trainer.devices: found '3', accepted is 2"
-    )
+    assert result.err.startswith("lightning_rnn: error: --trainer.devices: expected 2, the number")
     assert result.err.count("\n") == 1
     assert not list(empty.iterdir())
 
@@ -198,7 +201,7 @@ def test_torchrun_with_wrong_devices_is_refused_once_a_rank(tmp_path):
     done = torchrun(tmp_path, "fit", *SMALL, "--trainer.devices", 3)
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("lightning_rnn: error")]
-    rest = "--trainer.devices: found '3', accepted is 2, which the launcher started"
+    rest = "--trainer.devices: expected 2, the number that the launcher started, got '3'"
     assert set(said) <= {f"lightning_rnn: error: {rest}", f"lightning_rnn: error (rank 1): {rest}"}
     assert 1 <= len(said) == len(set(said))  # torchrun may end a rank before it has spoken
     assert not (tmp_path / "lightning_logs").exists()

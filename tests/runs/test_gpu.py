@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.evaluation.gradient_flow import attribute, probe
+from lightning_rnn.evaluation.gradient_flow import attribute, measure_gradient_flow
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.models.recurrent import CELLS, RecurrentLayer
 
@@ -54,7 +54,9 @@ def test_memory_equals_the_cpus(cell):
     results = []
     for device, given in (("cpu", batch), ("cuda", on_device)):
         network = network.to(device)
-        results.append([probe(network, given).gradients["layer0"], attribute(network, given)])
+        results.append(
+            [measure_gradient_flow(network, given).gradients["layer0"], attribute(network, given)]
+        )
     for cpu, cuda in zip(*results, strict=True):
         torch.testing.assert_close(cuda, cpu)
 

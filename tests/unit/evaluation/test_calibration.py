@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import sklearn.metrics as sk
 import torch
+from evaluations import make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -18,13 +19,12 @@ from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.calibration import (
-    Aim,
-    fit_decision,
+    Objective,
+    calibrate,
     fit_temperature,
     fit_threshold,
-    too_few,
+    shortage,
 )
-from lightning_rnn.evaluation.metrics import Evaluation
 from lightning_rnn.models.decision import Decision
 
 CHECKPOINTS = Path("lightning_logs/version_0/checkpoints")
@@ -83,60 +83,91 @@ def test_temperature_is_finite_where_all_are_right():
 @given(n=st.integers(12, 60), seed=st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
 def test_thresholds_are_the_best_of_all(text, n, seed):
-    aim = Aim.parse(text)
+    objective = Objective.parse(text)
     logits, y = sample(n, seed, decimals=1)
     scores = logits.sigmoid()
-    found = fit_threshold(scores, y, aim)
+    found = fit_threshold(scores, y, objective)
     values = sorted({0.0, *scores.tolist()})
     decisions = [(scores > torch.tensor(value)).numpy() for value in values]
-    decisions = [d for d in decisions if d.any() or aim.name == "accuracy"]
-    if aim.least:
-        decisions = [d for d in decisions if METRICS[aim.name](y, d) >= aim.least]
-    goal = METRICS[{"precision": "recall", "recall": "precision"}.get(aim.name, aim.name)]
+    decisions = [d for d in decisions if d.any() or objective.name == "accuracy"]
+    if objective.minimum:
+        decisions = [d for d in decisions if METRICS[objective.name](y, d) >= objective.minimum]
+    goal = METRICS[
+        {"precision": "recall", "recall": "precision"}.get(objective.name, objective.name)
+    ]
     if not decisions:
-        assert found is None
+        assert (found.value, found.is_reached) == (0.5, False)
         return
-    decided = (scores > found).numpy()
+    decided = (scores > found.value).numpy()
     assert goal(y, decided) == pytest.approx(max(goal(y, d) for d in decisions))
-    assert not aim.least or METRICS[aim.name](y, decided) >= aim.least
+    for name, rate in found.rates.items():
+        assert rate == pytest.approx(METRICS[name](y, decided))
+    assert not objective.minimum or METRICS[objective.name](y, decided) >= objective.minimum
 
 
 def test_of_equally_good_thresholds_the_nearest_to_one_half():
     scores, y = torch.tensor([0.1, 0.2, 0.9]), torch.tensor([0, 0, 1])
-    assert float(fit_threshold(scores, y, Aim("f1", 0))) == pytest.approx(0.55)
+    assert fit_threshold(scores, y, Objective("f1")).value == pytest.approx(0.55)
 
 
 def test_adjacent_scores_are_told_apart():
     low = torch.tensor(0.7)
     scores = torch.stack([low, torch.nextafter(low, torch.tensor(1.0))])
-    threshold = fit_threshold(scores, torch.tensor([0, 1]), Aim("accuracy", 0))
-    assert (scores > threshold).tolist() == [False, True]
+    threshold = fit_threshold(scores, torch.tensor([0, 1]), Objective("accuracy"))
+    assert (scores > threshold.value).tolist() == [False, True]
 
 
 def test_a_precision_out_of_reach_leaves_the_threshold():
     logits, y = torch.tensor([3.0, 2.0, 1.0, -1.0] * 10), torch.tensor([0, 1, 0, 1] * 10)
+    objective = Objective.parse("precision>=0.9")
+    calibration = calibrate(make_evaluation(logits, y), objective)
+    assert (calibration.threshold.value, calibration.threshold.is_reached) == (0.5, False)
+    assert "no threshold reaches precision>=0.9" in calibration.describe()
+
+
+def test_a_calibration_is_described_and_applied():
+    logits, y = sample(200, 0)
+    calibration = calibrate(make_evaluation(logits, y), Objective("f1"))
     decision = Decision()
-    text = fit_decision(
-        decision, Evaluation(torch.arange(40), logits, y, None), Aim.parse("precision>=0.9")
+    calibration.apply(decision)
+    assert float(decision.temperature) == pytest.approx(calibration.temperature)
+    assert float(decision.threshold) == calibration.threshold.value
+    f1 = sk.f1_score(y, decision.predict(logits))
+    assert calibration.threshold.rates["f1"] == pytest.approx(f1)
+    assert re.fullmatch(
+        rf"temperature \S+, threshold \S+ \(f1 {f1:.3f} on 200 validation sequences\)",
+        calibration.describe(),
     )
-    assert float(decision.threshold) == 0.5 and "no threshold reaches precision>=0.9" in text
+
+
+def test_without_an_objective_the_threshold_is_one_half():
+    logits, y = sample(200, 0)
+    calibration = calibrate(make_evaluation(logits, y), None)
+    decision = Decision()
+    decision.set(3.0, 0.1)
+    calibration.apply(decision)
+    assert calibration.threshold is None
+    assert float(decision.threshold) == 0.5
+    assert re.fullmatch(r"temperature \S+ from 200 validation sequences", calibration.describe())
 
 
 @pytest.mark.parametrize(
-    "text", ["", "F1", "precision", "precision>=2", "recall>=-1", "f1>=0.5", "precision>=0.9x"]
+    "text",
+    ["", "F1", "precision", "precision>=2", "recall>=-1", "f1>=0.5", "f1>=", "precision>=0.9x"],
 )
-def test_other_aims_are_refused(text):
-    with pytest.raises(OptionError, match=r"--decide\.aim: found"):
-        Aim.parse(text)
+def test_other_objectives_are_refused(text):
+    with pytest.raises(OptionError, match="objective: expected accuracy, f1"):
+        Objective.parse(text)
 
 
-def test_what_is_enough():
-    assert too_few(torch.tensor([0] * 80 + [1] * 20), 2) is None
-    assert too_few(torch.tensor([0] * 81 + [1] * 19), 2) == (
-        "100 validation sequences, 19 of the rarest class; wanted are 100 and 20"
+def test_shortage():
+    assert shortage(torch.tensor([0] * 80 + [1] * 20), 2) is None
+    assert shortage(torch.tensor([0] * 81 + [1] * 19), 2) == (
+        "expected at least 100 validation sequences and 20 of each class, "
+        "got 100 and 19 of the rarest class"
     )
-    assert too_few(torch.tensor([0] * 49 + [1] * 50), 2) is not None
-    assert too_few(torch.tensor([0] * 80 + [1] * 20), 3) is not None
+    assert shortage(torch.tensor([0] * 49 + [1] * 50), 2) is not None
+    assert shortage(torch.tensor([0] * 80 + [1] * 20), 3) is not None
 
 
 # through the program
@@ -148,11 +179,13 @@ def stored(path):
 
 
 def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, run_apart, tiny):
-    out = run_ok("fit", *tiny, *VAL, "--calibrate.aim", "recall>=0.95")
+    out = run_ok("fit", *tiny, *VAL, "--calibrate.objective", "recall>=0.95")
     temperature, threshold = stored(BEST)
-    assert temperature != 1 and threshold != 0.5 and stored(LAST) == (1, 0.5)
+    assert temperature != 1
+    assert threshold != 0.5
+    assert stored(LAST) == (1, 0.5)
     found = re.search(
-        r"decision: temperature (\S+), threshold (\S+) \(precision \S+, recall (\S+) on", out
+        r"calibration: temperature (\S+), threshold (\S+) \(precision \S+, recall (\S+) on", out
     )
     assert [float(found[1]), float(found[2])] == pytest.approx([temperature, threshold], rel=5e-3)
     assert float(found[3]) >= 0.95
@@ -185,12 +218,17 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
 
 
 def test_too_little_validation_sets_nothing(trained, run_ok):
-    message = "decision: temperature 1, threshold 0.5: found 32 validation sequences"
-    assert message in Path("fit.txt").read_text() and stored(BEST) == (1, 0.5)
-    assert message in run_ok("validate", "--calibrate.aim", "f1")
+    message = (
+        "calibration: temperature 1, threshold 0.5: expected at least 100 validation sequences"
+    )
+    assert message in Path("fit.txt").read_text()
+    assert stored(BEST) == (1, 0.5)
+    assert message in run_ok("validate", "--calibrate.objective", "f1")
     last = LAST.read_bytes()
-    out = run_ok("validate", "--calibrate.aim", "f1", "--calibrate.when", "always")
-    assert "threshold" in out and "f1" in out and stored(BEST) != (1, 0.5)
+    out = run_ok("validate", "--calibrate.objective", "f1", "--calibrate.when", "always")
+    assert "threshold" in out
+    assert "f1" in out
+    assert stored(BEST) != (1, 0.5)
     assert LAST.read_bytes() == last
     before = BEST.read_bytes()
     run_ok("validate")
@@ -199,15 +237,16 @@ def test_too_little_validation_sets_nothing(trained, run_ok):
 
 def test_without_validation(empty, run_ok, tiny):
     out = run_ok("fit", *tiny, "--data.num_train", 32, "--data.num_val", 0)
-    assert "there is no validation part" in out and stored(BEST) == (1, 0.5)
+    assert "no validation split" in out
+    assert stored(BEST) == (1, 0.5)
 
 
 def test_never_and_nonsense(empty, run, run_ok, tiny):
-    assert "decision" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never") and stored(
-        BEST
-    ) == (1, 0.5)
-    result = run("fit", *tiny, *VAL, "--calibrate.aim", "best")
-    assert result.code == 2 and "--calibrate.aim: found 'best', accepted is accuracy" in result.err
+    assert "calibration:" not in run_ok("fit", *tiny, *VAL, "--calibrate.when", "never")
+    assert stored(BEST) == (1, 0.5)
+    result = run("fit", *tiny, *VAL, "--calibrate.objective", "best")
+    assert result.code == 2
+    assert "objective: expected accuracy, f1" in result.err
 
 
 def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, tiny):
@@ -226,10 +265,12 @@ def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, t
 
 @pytest.mark.slow
 def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
-    """Trained on 300 sequences until it knows them by heart, and judged on 10,000 that it never saw."""
-    run_ok("fit", "--data.task", "adding", "--data.length", 20, "--data.num_train", 300, "--data.num_val", 500,
-           "--model.cell", "gru", "--model.hidden_size", 64, "--trainer.max_epochs", 60,
-           "--checkpoint.monitor", "val/accuracy")  # fmt: skip
+    """Trained on 300 sequences until it knows them by heart, tested on 10,000 others."""
+    data = ("--data.task", "adding", "--data.length", 20)
+    sizes = ("--data.num_train", 300, "--data.num_val", 500)
+    model = ("--model.cell", "gru", "--model.hidden_size", 64)
+    training = ("--trainer.max_epochs", 60, "--checkpoint.monitor", "val/accuracy")
+    run_ok("fit", *data, *sizes, *model, *training)
     run_ok("test", "--ckpt_path", BEST)
     found = json.loads(Path("lightning_logs/version_0/test_metrics.json").read_text())
     temperature, _ = stored(BEST)
@@ -248,12 +289,11 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
 
 def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
     paths = [files / f"JapaneseVowels_slice_{part}.ts" for part in ("TRAIN", "TEST")]
-    out = run_ok("fit", *tiny, "--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1],
-                 "--calibrate.aim", "f1", "--calibrate.when", "always")  # fmt: skip
+    data = ("--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1])
+    options = ("--calibrate.objective", "f1", "--calibrate.when", "always")
+    out = run_ok("fit", *tiny, *data, *options)
     assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).split("val")) > 0
     temperature, threshold = stored(BEST)
-    assert (
-        temperature != 1
-        and threshold == 0.5
-        and "threshold" not in out.split("decision:")[1].split("\n")[0]
-    )
+    assert temperature != 1
+    assert threshold == 0.5
+    assert "threshold" not in out.split("calibration:")[1].split("\n")[0]

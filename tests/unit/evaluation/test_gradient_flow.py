@@ -1,4 +1,6 @@
-"""What is remembered: against cells of torch, unrolled by hand."""
+"""Gradient flow against cells of torch, unrolled by hand."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,21 +8,28 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.evaluation.gradient_flow import GATES, attribute, horizon, probe
-from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.evaluation.gradient_flow import (
+    CANDIDATES,
+    GATES,
+    attribute,
+    horizon,
+    measure_gradient_flow,
+)
+from lightning_rnn.models.network import NetworkOptions, SequenceNetwork
+from lightning_rnn.padding import Padding
 
 CELLS = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
 
 
 def make(lengths=(7, 5, 7, 2), num_features=3, **options):
     torch.manual_seed(1)
-    network = SequenceNetwork(input_size=num_features, num_classes=2, hidden_size=6, **options)
+    options = NetworkOptions(hidden_size=6, **options)
+    network = SequenceNetwork(input_size=num_features, num_classes=2, options=options)
     lengths = torch.tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()), num_features)
     x = x.masked_fill((torch.arange(x.shape[1]) >= lengths[:, None])[..., None], 0.0)
-    return network, SequenceBatch(
-        x, lengths, torch.arange(len(lengths)) % 2, torch.arange(len(lengths))
-    )
+    index = torch.arange(len(lengths))
+    return network, SequenceBatch(x, Padding.of(lengths, x.shape[1]), index % 2, index)
 
 
 class MinGRUCell(nn.Module):
@@ -70,7 +79,7 @@ def test_state_gradients_equal_autograds_on_an_unrolled_cell(name, pooling):
                 grads = torch.autograd.grad(loss, state, retain_graph=True, allow_unused=True)
                 norm = sum(g.square().sum() for g in grads if g is not None).sqrt()
                 norms.setdefault((i, length - 1 - t), []).append(norm)
-    found = probe(network, batch).gradients
+    found = measure_gradient_flow(network, batch).gradients
     assert set(found) == {"layer0", "layer1"}
     for i in (0, 1):
         wanted = torch.stack([torch.stack(norms[i, back]).mean() for back in range(7)])
@@ -87,7 +96,10 @@ def test_the_backward_direction_counts_from_the_start():
     x = batch.x.clone()
     for i, length in enumerate(batch.lengths.tolist()):
         x[i, :length] = batch.x[i, :length].flip(0)
-    one, other = probe(network, batch), probe(network, batch._replace(x=x))
+    one, other = (
+        measure_gradient_flow(network, batch),
+        measure_gradient_flow(network, replace(batch, x=x)),
+    )
     torch.testing.assert_close(one.gradients["layer0"], other.gradients["layer0_backward"])
     torch.testing.assert_close(one.gradients["layer0_backward"], other.gradients["layer0"])
 
@@ -95,19 +107,20 @@ def test_the_backward_direction_counts_from_the_start():
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_gate_saturation(name):
     network, batch = make(cell=name, lengths=(5, 3))
-    found = probe(network, batch).saturation
-    assert set(found) == {f"layer0/{gate}" for gate in GATES[name] if gate}
+    found = measure_gradient_flow(network, batch).saturation
+    assert set(found) == {f"layer0/{gate}" for gate in GATES[name] if gate not in CANDIDATES}
     layer = network.recurrent.forward_layers[0].layer
     with torch.no_grad():
         layer.bias_ih_l0[:6] += 50  # the first gate: input or reset
     first = next(iter(found))
-    changed = probe(network, batch).saturation
-    assert changed[first] == 1.0 and found[first] < 0.5
-    assert not probe(*make(cell="rnn")).saturation
+    changed = measure_gradient_flow(network, batch).saturation
+    assert changed[first] == 1.0
+    assert found[first] < 0.5
+    assert not measure_gradient_flow(*make(cell="rnn")).saturation
 
 
 def test_attribution_adds_up_for_a_linear_decision():
-    """With states far from saturation the logit is linear: gradient times input is what each step adds."""
+    """With states far from saturation the logit is linear in the contributions of the steps."""
     network, batch = make(cell="rnn", pooling="mean")
     with torch.no_grad():
         for p in network.recurrent.parameters():
@@ -124,13 +137,14 @@ def test_the_network_stays_as_it_is():
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    first, second = probe(network, batch), probe(network, batch)
+    first, second = measure_gradient_flow(network, batch), measure_gradient_flow(network, batch)
     added = attribute(network, batch)
     assert torch.equal(first.gradients["layer0"], second.gradients["layer0"])  # no dropout
-    assert len(first.gradients["layer0"]) == 32 and added.shape == (2, 30)  # input time
-    assert (
-        network.training and network.pooling == "last" and torch.equal(torch.get_rng_state(), state)
-    )
+    assert len(first.gradients["layer0"]) == 32
+    assert added.shape == (2, 30)
+    assert network.training
+    assert network.options.pooling == "last"
+    assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
 

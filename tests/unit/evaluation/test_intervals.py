@@ -1,13 +1,28 @@
-"""Bootstrap intervals: each resample equals `evaluate` on the sequences it drew."""
+"""Confidence intervals: parts against references, coverage in a short simulation."""
+
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import outcome, random_outcome
+from evaluations import make_evaluation, random_evaluation
+from scipy import stats
 
-from lightning_rnn.evaluation.intervals import _draw, _units, _Weighted, intervals
-from lightning_rnn.evaluation.metrics import Evaluation, evaluate
+from lightning_rnn.evaluation.intervals import (
+    Z,
+    _auroc_influence,
+    _resample,
+    _t_statistics,
+    confidence_intervals,
+    design_effect,
+    newcombe_interval,
+    wilson_interval,
+)
+from lightning_rnn.evaluation.metrics import TEST_METRICS, WeightedMetrics, evaluate
 from lightning_rnn.models.decision import Decision
+
+GROUPS = np.array([f"g{i % 13}" for i in range(60)], dtype=object)
 
 
 def decision_of(temperature=1.7, threshold=0.4):
@@ -16,71 +31,148 @@ def decision_of(temperature=1.7, threshold=0.4):
     return decision
 
 
-@pytest.mark.parametrize(
-    "groups", [None, np.array([f"g{i % 13}" for i in range(60)], dtype=object)]
-)
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["sequences", "groups"])
 @pytest.mark.parametrize("num_classes", [2, 3, 5])
 def test_a_resample_equals_the_metrics_of_its_sequences(num_classes, groups):
-    o, decision = random_outcome(num_classes, 60, num_classes), decision_of()
-    weights = _draw(*_units(o.y, groups), 20, np.random.default_rng(0))
-    if groups is None:
-        assert set(weights.sum(1).tolist()) == {60.0}
-    else:
-        assert all(
-            bool((part == part[:, :1]).all())
-            for part in (weights[:, groups == g] for g in set(groups))
-        )
-    compared = 0
-    found = _Weighted(o, decision)(weights)
-    for i, row in enumerate(weights.long()):
-        drawn = torch.arange(60).repeat_interleave(row)
-        wanted = evaluate(Evaluation._make(column[drawn] for column in o), decision, full=True)
-        if len(o.y[drawn].unique()) == num_classes:
-            compared += 1
-            assert {k: v[i].item() for k, v in found.items()} == pytest.approx(
-                {k: v.item() for k, v in wanted.items()}, abs=2e-5
-            )
-    assert compared > 10
-
-
-def test_classes_keep_their_sizes_and_groups_stay_whole():
-    y = torch.tensor([0] * 10 + [1] * 30)
-    weights = _draw(*_units(y, None), 50, np.random.default_rng(0))
-    assert set(weights[:, :10].sum(1).tolist()) == {10.0}
-    groups = np.repeat([f"g{i}" for i in range(8)], 5)
-    weights = _draw(*_units(y, groups), 50, np.random.default_rng(0)).view(50, 8, 5)
-    assert bool((weights == weights[:, :, :1]).all())
-    assert set(weights[:, :2, 0].sum(1).tolist()) == {2.0}
-
-
-def test_accuracy_has_the_binomial_interval():
-    """At the rate of each class, as classes keep their sizes."""
+    evaluation = random_evaluation(num_classes, 60, num_classes)
+    decision = decision_of()
     rng = np.random.default_rng(0)
-    y = np.arange(4000) % 2
-    o = outcome(np.where(rng.random(4000) < 0.8, 1, -1) * (2.0 * y - 1), y)
-    low, high = intervals(o, Decision())["accuracy"]
-    correct = ((o.logits > 0).long() == o.y).double()
-    wide = 1.96 * float(sum(correct[y == k].var() * 2000 for k in (0, 1))) ** 0.5 / 4000
-    mean = float(correct.mean())
-    assert [low, high] == pytest.approx([mean - wide, mean + wide], abs=0.0015)
+    metrics = WeightedMetrics(evaluation, decision)
+    for _ in range(10):
+        if groups is None:
+            rows = rng.integers(60, size=60)
+        else:
+            drawn = rng.integers(13, size=13)
+            rows = np.concatenate([np.flatnonzero(groups == f"g{k}") for k in drawn])
+        rows = torch.from_numpy(rows)
+        weights = torch.bincount(rows, minlength=60).double()[None]
+        expected = evaluate(evaluation.select(rows), decision, full=True)
+        for name in TEST_METRICS:
+            if name in expected:
+                value = metrics.compute(name, weights).item()
+                assert value == pytest.approx(expected[name].item(), rel=1e-6, abs=1e-6), name
+            else:
+                assert math.isnan(metrics.compute(name, weights))
 
 
-def test_they_hold_the_estimate_and_come_from_the_seed():
-    o = random_outcome(3, 90, 1)
-    found = intervals(o, Decision(), resamples=300)
-    value = evaluate(o, Decision(), full=True)
-    assert set(found) == set(value)
-    assert all(
-        found[name][0] <= value[name].item() <= found[name][1] for name in found if name != "ece"
-    )
-    assert (
-        found
-        == intervals(o, Decision(), resamples=300)
-        != intervals(o, Decision(), resamples=300, seed=1)
-    )
+@pytest.mark.parametrize("name", ["auroc", "average_precision", "f1", "balanced_accuracy"])
+def test_weights_without_a_class_leave_a_metric_undefined(name):
+    evaluation = make_evaluation([1.0, -1.0, 2.0, 0.5], [1, 0, 0, 0])
+    metrics = WeightedMetrics(evaluation, Decision())
+    weights = torch.tensor([[0, 2, 1, 1], [1, 1, 1, 1]], dtype=torch.float64)
+    assert metrics.compute(name, weights).isnan().tolist() == [True, False]
 
 
-def test_what_is_undefined_is_left_out():
-    found = intervals(outcome([1.0, -1.0, 2.0], [0, 0, 0]), Decision(), resamples=10)
-    assert not {"auroc", "average_precision", "f1"} & set(found)
-    assert np.isfinite(list(found.values())).all()
+def test_the_influence_on_auroc_is_its_derivative():
+    evaluation = random_evaluation(2, 40, 2)
+    metrics = WeightedMetrics(evaluation, Decision())
+    weights = torch.ones(1, 40, dtype=torch.float64, requires_grad=True)
+    auroc = metrics.compute("auroc", weights)
+    (derivative,) = torch.autograd.grad(auroc, weights)
+    torch.testing.assert_close(_auroc_influence(metrics, auroc.item()), derivative[0])
+
+
+def test_wilson_equals_scipys():
+    for correct, n in [(0, 10), (7, 10), (30, 30), (3999, 4000)]:
+        expected = stats.binomtest(correct, n).proportion_ci(method="wilson")
+        assert wilson_interval(correct / n, n) == pytest.approx(tuple(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("auroc", [0.0, 0.3, 0.5, 0.92, 1.0])
+def test_newcombe_bounds_solve_the_equation(auroc):
+    interval = newcombe_interval(auroc, 20, 35)
+    for bound in (interval.low, interval.high):
+        assert 0 <= bound <= 1
+        if 0 < bound < 1:
+            factor = 1 + 26.5 * (1 - bound) / (2 - bound) + 26.5 * bound / (1 + bound)
+            variance = bound * (1 - bound) * factor / (20 * 35)
+            assert abs(auroc - bound) == pytest.approx(Z * math.sqrt(variance), rel=1e-6)
+    assert interval.low < auroc or auroc == 0
+    assert interval.high > auroc or auroc == 1
+
+
+def test_t_statistics_equal_those_of_each_resample():
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.exponential(size=40))
+    counts = torch.from_numpy(rng.multinomial(40, np.full(40, 1 / 40), size=20)).double()
+    found = _t_statistics(values, torch.arange(40), counts)
+    for row, statistic in zip(counts.long(), found, strict=True):
+        resample = values.repeat_interleave(row)
+        error = resample.std(unbiased=False) / 40**0.5
+        assert float(statistic) == pytest.approx(float((resample.mean() - values.mean()) / error))
+
+
+def test_copies_in_a_group_count_once():
+    """Each sequence four times, as one group: the intervals of the sequences alone."""
+    single = random_evaluation(2, 50, 3)
+    copies = single.select(torch.arange(50).repeat_interleave(4))
+    groups = np.array([f"{i:02}" for i in range(50)]).repeat(4)
+    expected = confidence_intervals(single, Decision())
+    found = confidence_intervals(copies, Decision(), groups)
+    assert set(found) == set(expected)
+    for name, interval in expected.items():
+        bounds = (found[name].low, found[name].high)
+        assert bounds == pytest.approx((interval.low, interval.high), abs=0.01), name
+
+
+def test_the_design_effect_of_single_sequences_is_one():
+    assert design_effect(torch.randn(10), torch.arange(10)) == 1
+    assert design_effect(torch.zeros(12), torch.arange(12) // 3) == 3
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_they_contain_the_estimate_and_depend_on_the_seed(num_classes):
+    evaluation = random_evaluation(num_classes, 90, 1)
+    found = confidence_intervals(evaluation, Decision(), num_resamples=300)
+    values = evaluate(evaluation, Decision(), full=True)
+    assert set(found) == set(values) - {"ece"}
+    for name, interval in found.items():
+        assert interval.low < values[name].item() < interval.high
+    assert found == confidence_intervals(evaluation, Decision(), num_resamples=300)
+    assert found != confidence_intervals(evaluation, Decision(), num_resamples=300, seed=1)
+
+
+def test_the_cost_is_bounded(monkeypatch):
+    calls = []
+
+    def resample(metrics, names, units, num_resamples, seed):
+        calls.append(num_resamples)
+        return _resample(metrics, names, units, 2, seed)
+
+    monkeypatch.setattr("lightning_rnn.evaluation.intervals._resample", resample)
+    for num_classes, n in [(2, 100), (2, 40_000), (2, 400_000), (10, 10_000)]:
+        confidence_intervals(random_evaluation(num_classes, n, 0), Decision())
+    assert calls == [1000, 500, 200, 200]
+
+
+def test_all_correct_is_not_certain():
+    labels = torch.arange(30) % 2
+    found = confidence_intervals(make_evaluation(20.0 * labels - 10, labels), Decision())
+    for name in ("accuracy", "balanced_accuracy", "f1", "auroc", "average_precision"):
+        assert found[name].low < 0.97, name
+        assert found[name].high == pytest.approx(1), name
+
+
+def test_undefined_metrics_and_resamples_are_left_out():
+    one_class = confidence_intervals(make_evaluation([1.0, -1.0, 2.0], [0, 0, 0]), Decision())
+    assert not {"auroc", "average_precision", "f1"} & set(one_class)
+    logits = torch.linspace(-3, 3, 60)
+    labels = torch.zeros(60, dtype=torch.int64)
+    labels[[50, 58]] = 1
+    found = confidence_intervals(make_evaluation(logits, labels), Decision())
+    share = found["average_precision"].num_undefined / 1000
+    assert share == pytest.approx((1 - 2 / 60) ** 60, abs=0.04)  # resamples without a positive
+    assert found["accuracy"].num_undefined is None
+
+
+def test_coverage(monkeypatch):
+    """A short form of benchmarks/coverage.py, whose results are under benchmarks/results."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
+    from benchmarks.coverage import METRICS, measure_coverage
+
+    rows = measure_coverage("good", n=100, share=0.1, repetitions=80, num_resamples=200)
+    assert [row["metric"] for row in rows] == list(METRICS)
+    for row in rows:
+        # 0.95 less three standard errors of 80 repetitions
+        assert float(row["coverage"]) >= 0.87, row
+        assert float(row["mean_width"]) < 0.65, row

@@ -1,19 +1,16 @@
-"""Metrics against scikit-learn on the same numbers, and the gathering of outcomes."""
+"""Metrics against scikit-learn on the same numbers."""
 
 import numpy as np
 import pytest
 import sklearn.metrics as sk
 import torch
-from helpers import outcome, random_outcome
+from evaluations import make_evaluation, random_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn.evaluation import metrics
 from lightning_rnn.evaluation.metrics import (
     CALIBRATION_BINS,
-    Evaluation,
     evaluate,
-    gather_evaluations,
 )
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
@@ -52,13 +49,13 @@ def slow_ece(p, y):
 
 def reference(o):
     """The same metrics from scikit-learn."""
-    p, y = probabilities_of(o.logits), o.y.numpy()
+    p, y = probabilities_of(o.logits), o.labels.numpy()
     k = p.shape[1]
     score = p[:, 1] if k == 2 else p
     decided = p.argmax(1)
     average = "binary" if k == 2 else "macro"
     return {
-        "loss": o.loss.mean().item(),
+        "loss": o.losses.mean().item(),
         "accuracy": sk.accuracy_score(y, decided),
         "auroc": sk.roc_auc_score(y, score, multi_class="ovr", average="macro"),
         "f1": sk.f1_score(y, decided, average=average, zero_division=0),
@@ -76,7 +73,7 @@ def reference(o):
 @settings(max_examples=20, deadline=None)
 @pytest.mark.parametrize("num_classes", [2, 3, 5])
 def test_equal_scikit_learns(num_classes, n, seed):
-    o = random_outcome(num_classes, n, seed)
+    o = random_evaluation(num_classes, n, seed)
     found = evaluate(o, Decision(), full=True)
     assert set(found) == FULL
     assert all(value.dtype == torch.float32 and value.shape == () for value in found.values())
@@ -86,14 +83,14 @@ def test_equal_scikit_learns(num_classes, n, seed):
 
 
 def test_a_short_evaluation_is_part_of_the_full_one():
-    o = random_outcome(3, 40, 0)
+    o = random_evaluation(3, 40, 0)
     short, full = evaluate(o, Decision(), full=False), evaluate(o, Decision(), full=True)
     assert set(short) == {"loss", "accuracy", "auroc", "f1"}
     assert all(short[name] == full[name] for name in short)
 
 
 def test_by_hand():
-    found = evaluate(outcome([2.0, -1.0, 0.5, 0.0], [1, 1, 0, 0]), Decision(), full=True)
+    found = evaluate(make_evaluation([2.0, -1.0, 0.5, 0.0], [1, 1, 0, 0]), Decision(), full=True)
     p = 1 / (1 + np.exp([-2.0, 1.0, -0.5, 0.0]))
     assert found["loss"].item() == 2.0
     assert found["accuracy"].item() == 0.5  # a logit of 0 is decided as the first class
@@ -107,22 +104,24 @@ def test_by_hand():
 
 def test_confident_logits_are_ranked_apart():
     """Their probabilities are all 1, in double precision as well."""
-    found = evaluate(outcome([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), full=True)
+    found = evaluate(
+        make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), full=True
+    )
     assert (found["auroc"].item(), found["average_precision"].item()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("y", [0, 1])
 def test_one_class_of_two_leaves_out_what_is_undefined(y):
-    o = outcome([1.0, -1.0, 2.0], [y] * 3)
+    o = make_evaluation([1.0, -1.0, 2.0], [y] * 3)
     found = evaluate(o, Decision(), full=True)
     assert set(found) - {"f1"} == FULL - {"auroc", "average_precision", "f1"}
     accuracy = 2 / 3 if y else 1 / 3
     assert found["accuracy"].item() == found["balanced_accuracy"].item() == pytest.approx(accuracy)
     assert found["log_loss"].item() == pytest.approx(
-        sk.log_loss(o.y, probabilities_of(o.logits), labels=[0, 1])
+        sk.log_loss(o.labels, probabilities_of(o.logits), labels=[0, 1])
     )
     assert found["ece"].item() == pytest.approx(
-        slow_ece(probabilities_of(o.logits), o.y.numpy()), abs=1e-6
+        slow_ece(probabilities_of(o.logits), o.labels.numpy()), abs=1e-6
     )
     if y:
         assert found["f1"].item() == pytest.approx(0.8)
@@ -130,80 +129,31 @@ def test_one_class_of_two_leaves_out_what_is_undefined(y):
 
 @pytest.mark.parametrize("logits", [[-1.0, -2.0], [1.0, -2.0]])
 def test_f1_is_left_out_where_nothing_is_labelled_positive(logits):
-    """It would be 0 / 0 or 0 whatever is decided: a perfect classifier would look like the worst."""
-    assert set(evaluate(outcome(logits, [0, 0]), Decision(), full=False)) == {"loss", "accuracy"}
+    """It would be 0 / 0 or 0 for any prediction: a perfect classifier would look like the worst."""
+    assert set(evaluate(make_evaluation(logits, [0, 0]), Decision(), full=False)) == {
+        "loss",
+        "accuracy",
+    }
 
 
 def test_missing_classes_of_many():
-    o = outcome([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [0, 1, 1])
+    o = make_evaluation([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [0, 1, 1])
     found = evaluate(o, Decision(), full=True)
     assert set(found) == FULL - {"auroc", "average_precision"}
     decided = [0, 1, 0]
     assert found["balanced_accuracy"].item() == pytest.approx(
-        sk.balanced_accuracy_score(o.y, decided)
+        sk.balanced_accuracy_score(o.labels, decided)
     )
-    assert found["f1"].item() == pytest.approx(sk.f1_score(o.y, decided, average="macro"))
+    assert found["f1"].item() == pytest.approx(sk.f1_score(o.labels, decided, average="macro"))
 
 
 @given(n=st.integers(1, 20), seed=st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_cross_entropies_equal_the_definition(num_classes, n, seed):
-    o = random_outcome(num_classes, n, seed)
+    o = random_evaluation(num_classes, n, seed)
     p = probabilities_of(o.logits)
-    expected = [-np.log(p[i, y]) for i, y in enumerate(o.y)]
+    expected = [-np.log(p[i, y]) for i, y in enumerate(o.labels)]
     np.testing.assert_allclose(
-        cross_entropies(o.logits, o.y).numpy(), expected, rtol=1e-5, atol=1e-6
+        cross_entropies(o.logits, o.labels).numpy(), expected, rtol=1e-5, atol=1e-6
     )
-
-
-@given(
-    n=st.integers(1, 12),
-    size=st.integers(1, 4),
-    fillers=st.integers(0, 3),
-    seed=st.integers(0, 2**31),
-)
-@settings(max_examples=40, deadline=None)
-def test_gathering_restores_the_order_and_drops_fillers(n, size, fillers, seed):
-    generator = torch.Generator().manual_seed(seed)
-    whole = Evaluation(torch.arange(n), torch.randn(n, 3), torch.arange(n) % 3, torch.rand(n))
-    parts = [
-        Evaluation._make(c[rows] for c in whole)
-        for rows in torch.randperm(n, generator=generator).split(size)
-    ]
-    filler = Evaluation(
-        torch.tensor([-1]), torch.full((1, 3), 99.0), torch.tensor([2]), torch.tensor([99.0])
-    )
-    for _ in range(fillers):
-        parts.insert(int(torch.randint(len(parts) + 1, (), generator=generator)), filler)
-    for found, expected in zip(gather_evaluations(parts), whole, strict=True):
-        assert torch.equal(found, expected)
-
-
-def test_gathering_from_ranks_changes_no_number(monkeypatch):
-    """Each rank's rows travel as one table of float64."""
-    index = torch.tensor([2, 0, 2**53, 1])
-    whole = Evaluation(
-        index,
-        torch.randn(4, 3).mul(1e-30),
-        torch.tensor([2, 0, 1, 1]),
-        torch.tensor([0.1, torch.nan, 0, 3]),
-    )
-    ranks = [
-        Evaluation._make(column[rows] for column in whole) for rows in (slice(0, 3), slice(3, 4))
-    ]
-    tables = []
-    monkeypatch.setattr(metrics, "is_distributed", lambda: True)
-    monkeypatch.setattr(metrics, "gather_all_tensors", lambda table: tables.append(table) or tables)
-    for i, rank in enumerate(ranks):  # the second has what the first has sent
-        outcome = gather_evaluations([rank])
-        assert len(outcome.index) == (3, 4)[i]
-    for found, expected in zip(outcome, whole, strict=True):
-        torch.testing.assert_close(found, expected[index.argsort()], rtol=0, atol=0, equal_nan=True)
-        assert found.dtype == expected.dtype
-
-
-def test_gathering_without_labels():
-    parts = [Evaluation(torch.tensor([i]), torch.tensor([float(i)]), None, None) for i in (1, 0)]
-    index, logits, y, loss = gather_evaluations(parts)
-    assert (index.tolist(), logits.tolist(), y, loss) == ([0, 1], [0.0, 1.0], None, None)

@@ -1,6 +1,4 @@
-"""The recurrences with backward passes by hand, against autograd through torch's own layers and a plain loop."""
-
-import io
+"""The hand-written backward passes of RNN and GRU, against torch's own layers."""
 
 import pytest
 import torch
@@ -8,22 +6,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_rnn.models import cpu_kernels as recurrences
-from lightning_rnn.models.cpu_kernels import (
-    GRURecurrence,
-    LinearRecurrence,
-    TanhRecurrence,
-    scan,
-    step_by_step,
-)
-from lightning_rnn.models.recurrent import CELLS, MinGRU, RecurrentLayer
+from lightning_rnn.models import cpu_kernels
+from lightning_rnn.models.cpu_kernels import FastGRU, FastRNN, use_kernels
+from lightning_rnn.models.network import NetworkOptions, SequenceNetwork
+from lightning_rnn.models.recurrent import CELLS, RecurrentLayer
 
 EXACT = {"rtol": 0.0, "atol": 1e-12}  # in float64
 SIZES, SEEDS = st.integers(1, 5), st.integers(0, 2**31)
 
 
-def gradients(outputs, inputs, weight):
-    return torch.autograd.grad((outputs * weight).sum(), inputs)
+def kernel_names(output):
+    """The autograd function that made an output, and those that made its inputs."""
+    node, names = output.grad_fn, []
+    while node is not None:
+        names.append(node.name())
+        node = node.next_functions[0][0] if node.next_functions else None
+    return " ".join(names)
+
+
+def results(layer, x, h_0, weight):
+    """Output, last state, and the gradients of the arguments and weights."""
+    output, last = layer(x, None if h_0 is None else h_0[None])
+    inputs = [x, *([] if h_0 is None else [h_0]), *layer.parameters()]
+    loss = (output * weight).sum() + last.pow(3).sum()
+    return [output, last, *torch.autograd.grad(loss, inputs)]
 
 
 @given(
@@ -36,72 +42,70 @@ def gradients(outputs, inputs, weight):
     begun=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-@pytest.mark.parametrize(("torchs", "ours"), [(nn.RNN, TanhRecurrence), (nn.GRU, GRURecurrence)])
+@pytest.mark.parametrize("fast", [FastRNN, FastGRU])
 def test_values_and_gradients_equal_torchs(
-    torchs, ours, batch, steps, features, hidden, seed, chunk, begun
+    fast, batch, steps, features, hidden, seed, chunk, begun
 ):
     torch.manual_seed(seed)
-    layer = torchs(features, hidden, batch_first=True).double()
+    layer = fast(features, hidden).double()
     x = torch.randn(batch, steps, features, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(batch, steps, hidden, dtype=torch.float64)
     h_0 = torch.randn(batch, hidden, dtype=torch.float64, requires_grad=True) if begun else None
-    inputs = [x, *([] if h_0 is None else [h_0]), *layer.parameters()]
-    expected = layer(x, None if h_0 is None else h_0[None])[0]
+    with use_kernels(False):
+        expected = results(layer, x, h_0, weight)
+    assert "Function" not in kernel_names(expected[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recurrences, "CHUNK", chunk)  # steps prepared together, from one to all
-        found = ours.apply(x, h_0, *layer.all_weights[0])
-        torch.testing.assert_close(found, expected, **EXACT)
-        pairs = zip(
-            gradients(found, inputs, weight), gradients(expected, inputs, weight), strict=True
-        )
-        for ours_, torchs_ in pairs:
-            torch.testing.assert_close(ours_, torchs_, **EXACT)
-
-
-@given(batch=SIZES, steps=st.integers(1, 40), hidden=SIZES, seed=SEEDS, begun=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_linear_recurrence_equals_the_plain_loop(batch, steps, hidden, seed, begun):
-    torch.manual_seed(seed)
-    inputs = [
-        torch.randn(steps, batch, hidden, dtype=torch.float64, requires_grad=True) for _ in range(2)
-    ]
-    weight = torch.randn(steps, batch, hidden, dtype=torch.float64)
-    if begun:  # a step before the first: a gate wide open for h_0
-        h_0 = torch.randn(batch, hidden, dtype=torch.float64, requires_grad=True)
-        found = LinearRecurrence.apply(*inputs, h_0)
-        open_, whole = torch.full_like(inputs[0][:1], 1e9), [torch.cat([h_0[None], inputs[1]])]
-        expected = step_by_step(torch.cat([open_, inputs[0]]), *whole)[1:]
-        inputs.append(h_0)
-    else:
-        found, expected = LinearRecurrence.apply(*inputs, None), step_by_step(*inputs)
+        patch.setattr(cpu_kernels, "CHUNK_VALUES", chunk)  # chunks of one step up to all steps
+        found = results(layer, x, h_0, weight)
+    assert f"{fast.__name__[4:]}FunctionBackward" in kernel_names(found[0])
     torch.testing.assert_close(found, expected, **EXACT)
-    pairs = zip(gradients(found, inputs, weight), gradients(expected, inputs, weight), strict=True)
-    for ours, loops in pairs:
-        torch.testing.assert_close(ours, loops, **EXACT)
 
 
-@given(steps=st.integers(0, 40), seed=SEEDS, reverse=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_scan_equals_its_definition(steps, seed, reverse):
-    torch.manual_seed(seed)
-    a, b = torch.randn(steps, 3, dtype=torch.float64), torch.randn(steps, 3, dtype=torch.float64)
-    first = torch.randn(3, dtype=torch.float64)
-    state, expected = first, torch.empty_like(b)
-    for t in reversed(range(steps)) if reverse else range(steps):
-        expected[t] = state = a[t] * state + b[t]
-    torch.testing.assert_close(scan(a, b, first, reverse=reverse), expected, rtol=1e-10, atol=1e-10)
-
-
-def test_scan_is_exact_in_float32_over_thousands_of_steps():
-    """As close to float64 as the plain loop in float32 is: gates near 0 and near 1, which log space would lose."""
+@pytest.mark.parametrize(("fast", "torchs"), [(FastRNN, nn.RNN), (FastGRU, nn.GRU)])
+def test_the_fast_layers_are_torchs_layers(fast, torchs):
+    """The same weights for a seed, the same state dict, and torch's values for packed sequences."""
     torch.manual_seed(0)
-    gate, value = 6 * torch.randn(5000, 2, 8), torch.randn(5000, 2, 8)
-    truth = step_by_step(gate.double(), value.double())
-    errors = [
-        float((h - truth).abs().max())
-        for h in (LinearRecurrence.apply(gate, value, None), step_by_step(gate, value))
-    ]
-    assert errors[0] < 2 * errors[1] < 1e-5
+    ours = fast(2, 3)
+    torch.manual_seed(0)
+    reference = torchs(2, 3, batch_first=True)
+    torch.testing.assert_close(ours.state_dict(), reference.state_dict(), rtol=0, atol=0)
+    x = torch.randn(2, 4, 2)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 2]), batch_first=True)
+    assert torch.equal(ours(packed)[0].data, reference(packed)[0].data)
+    assert torch.equal(ours(x[0])[0], reference(x[0])[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_hooks_of_the_layers_run(cell):
+    """Pruning, for instance, replaces a weight before each call."""
+    layer = RecurrentLayer(cell, 2, 4)
+    calls = []
+    layer.layer.register_forward_hook(lambda *args: calls.append(args))
+    layer(torch.randn(1, 3, 2))
+    assert len(calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # jvp
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_kernels_everything_is_differentiable(cell):
+    """Double backward, forward mode and torch.func."""
+    torch.manual_seed(0)
+    options = NetworkOptions(cell=cell, hidden_size=4)
+    network = SequenceNetwork(input_size=2, num_classes=2, options=options).double()
+    x, lengths = torch.randn(3, 5, 2, dtype=torch.float64), torch.tensor([5, 5, 5])
+
+    def logits(x):
+        return network(x, lengths)
+
+    with use_kernels(False):
+        assert torch.autograd.gradgradcheck(logits, x.clone().requires_grad_())
+        gradient = torch.func.grad(lambda x: logits(x).sum())(x)
+        tangent = torch.randn_like(x)
+        if cell != "lstm":  # torch's CPU LSTM has no forward-mode formula
+            _, slope = torch.func.jvp(logits, (x,), (tangent,))
+            torch.testing.assert_close(slope.sum(), (gradient * tangent).sum())
+    (expected,) = torch.autograd.grad(logits(x.requires_grad_()).sum(), x)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -123,19 +127,3 @@ def test_bfloat16_trains(cell):
     exact = layer(x)
     torch.testing.assert_close(output.float(), exact, rtol=0, atol=0.05)
     assert all(torch.isfinite(weight.grad).all() for weight in layer.parameters())
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_mingru_is_exported_for_any_number_of_steps():
-    onnxruntime = pytest.importorskip("onnxruntime")
-    torch.manual_seed(0)
-    layer, file = MinGRU(3, 4).eval(), io.BytesIO()
-    axes = {"x": {0: "B", 1: "T"}}
-    torch.onnx.export(
-        layer, (torch.randn(2, 7, 3),), file, input_names=["x"], dynamic_axes=axes, dynamo=False
-    )
-    session = onnxruntime.InferenceSession(file.getvalue())
-    for batch, steps in ((1, 1), (3, 2), (2, 50)):
-        x = torch.randn(batch, steps, 3)
-        (found,) = session.run(None, {"x": x.numpy()})
-        torch.testing.assert_close(torch.from_numpy(found), layer(x).detach(), rtol=0, atol=1e-6)

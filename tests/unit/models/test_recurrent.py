@@ -1,4 +1,4 @@
-"""Recurrent layers: both forms, torch's own cells and layers, and the operations on padded batches."""
+"""Recurrent layers against torch's cells and layers, and the operations on padded batches."""
 
 import re
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from lightning_rnn.models import time_slices as parts_module
-from lightning_rnn.models.padding import flip_sequences, last_step, valid_steps
+from lightning_rnn.models import padding as padding_module
+from lightning_rnn.models.padding import Segment, cut, flip_sequences, last_step, valid_steps
 from lightning_rnn.models.recurrent import (
     CELLS,
     LockedDropout,
@@ -18,7 +18,6 @@ from lightning_rnn.models.recurrent import (
     RecurrentStack,
     side_by_side,
 )
-from lightning_rnn.models.time_slices import cut
 from lightning_rnn.padding import Padding
 
 
@@ -144,7 +143,7 @@ def test_stack_equals_torch_on_packed_sequences(
     monkeypatch, cell, num_layers, bidirectional, lengths, extra, seed
 ):
     torch.manual_seed(seed)
-    monkeypatch.setattr(parts_module, "WORTH_CUTTING", 0)
+    monkeypatch.setattr(padding_module, "SEGMENT_OVERHEAD", 0)
     stack = RecurrentStack(
         cell, 2, 3, num_layers=num_layers, bidirectional=bidirectional, dropout=0.0
     ).double()
@@ -189,34 +188,39 @@ def test_stack_equals_torch_on_packed_sequences(
     hidden=st.integers(1, 999),
 )
 @settings(max_examples=100, deadline=None)
-def test_parts_hold_every_step_of_every_sequence(lengths, extra, hidden):
+def test_segments_hold_every_step_of_every_sequence(lengths, extra, hidden):
     lengths = torch.tensor(lengths).sort(descending=True).values
-    width, covered = (
-        int(lengths.max()) + extra,
-        torch.zeros(len(lengths), int(lengths.max()) + extra, dtype=torch.bool),
-    )
-    parts = cut(Padding.of(lengths, width), width, hidden) or [(0, width, len(lengths))]
-    assert [start for start, _, _ in parts] == [0, *(stop for _, stop, _ in parts[:-1])]
-    for start, stop, count in parts:
-        assert start < stop
-        assert not covered[:, start:stop].any()
-        covered[:count, start:stop] = True
+    width = int(lengths.max()) + extra
+    covered = torch.zeros(len(lengths), width, dtype=torch.bool)
+    stop = 0
+    for segment in cut(Padding.of(lengths, width), width, hidden):
+        assert stop == segment.start < segment.stop
+        stop = segment.stop
+        covered[: segment.count, segment.start : segment.stop] = True
     assert covered[valid_steps(lengths, width)].all()
 
 
 def test_a_batch_with_much_padding_is_cut():
     lengths = torch.arange(92, 5, -2)
-    assert cut(Padding(lengths), 92, 64) == [(0, 48, 44), (48, 92, 22)]
-    steps = torch.tensor([50] * 16 + [40] * 16 + [20] * 16)
-    assert cut(Padding(steps), 50, 64) == [(0, 20, 48), (20, 40, 32), (40, 50, 16)]
+    assert cut(Padding(lengths), 92, 64) == [Segment(0, 48, 44), Segment(48, 92, 22)]
+    three = torch.tensor([50] * 16 + [40] * 16 + [20] * 16)
+    expected = [Segment(0, 20, 48), Segment(20, 40, 32), Segment(40, 50, 16)]
+    assert cut(Padding(three), 50, 64) == expected
     twice = lengths.repeat_interleave(2)
-    parts = cut(Padding(twice), 92, 64)
-    steps = sum((stop - start) * count for start, stop, count in parts)
-    assert len(parts) == 4 and int(twice.sum()) < steps < 0.75 * 92 * len(twice)
-    # in no order, all alike, small
-    assert cut(Padding(lengths.flip(0)), 92, 64) is None
-    assert cut(Padding(torch.full((44,), 92)), 92, 64) is None
-    assert cut(Padding(lengths), 92, 8) is None
+    segments = cut(Padding(twice), 92, 64)
+    assert len(segments) == 4
+    steps = sum((segment.stop - segment.start) * segment.count for segment in segments)
+    assert int(twice.sum()) < steps < 0.75 * 92 * len(twice)
+
+
+@pytest.mark.parametrize(("padding", "hidden_size"), [
+    (Padding(torch.arange(6, 93, 2)), 64),  # not sorted
+    (Padding(torch.full((44,), 92)), 64),  # equal lengths
+    (Padding(torch.arange(92, 5, -2)), 8),  # too small to pay off
+    (Padding(torch.full((44,), 92), is_full=True), 64),
+])  # fmt: skip
+def test_other_batches_are_not_cut(padding, hidden_size):
+    assert cut(padding, 92, hidden_size) == [Segment(0, 92, 44)]
 
 
 def test_locked_dropout_keeps_one_mask_for_all_steps():

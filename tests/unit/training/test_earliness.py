@@ -39,7 +39,8 @@ def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
     metrics = json.loads((RUN / "test_metrics.json").read_text())
     assert table["accuracy"][-1] == pytest.approx(metrics["test/accuracy"], abs=1e-6)
     picture = imread(RUN / "earliness.png")
-    assert picture.shape[0] > 300 and picture[..., :3].std() > 0.05
+    assert picture.shape[0] > 300
+    assert picture[..., :3].std() > 0.05
 
 
 def test_it_is_not_done_unasked(trained, run_ok):
@@ -50,8 +51,6 @@ def test_it_is_not_done_unasked(trained, run_ok):
 def test_matplotlib_is_named_where_it_is_missing(trained, run, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     result = run("test", "--earliness", "true")
-    assert (
-        result.code == 2
-        and "matplotlib is not installed; pip install 'lightning_rnn[figures]'" in result.err
-    )
+    assert result.code == 2
+    assert "matplotlib is not installed; run: pip install 'lightning_rnn[figures]'" in result.err
     assert not list(RUN.glob("earliness*"))

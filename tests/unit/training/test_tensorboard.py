@@ -2,8 +2,7 @@
 
 import io
 import json
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import polars as pl
 import pytest
 import sklearn.metrics as sk
 import torch
-from helpers import random_outcome
+from evaluations import random_evaluation
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
@@ -19,12 +18,16 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
+from lightning_rnn.errors import OptionError
+from lightning_rnn.evaluation.drawing import pixels
 from lightning_rnn.evaluation.gradient_flow import horizon
-from lightning_rnn.evaluation.metrics import Evaluation
-from lightning_rnn.evaluation.plots import _cumulated, evaluation_figures, pixels
+from lightning_rnn.evaluation.plots import evaluation_figures
+from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.training import tensorboard
-from lightning_rnn.training.tensorboard import FIRST, is_due
+from lightning_rnn.training import watching
+from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
+from lightning_rnn.training.tensorboard import Figures
+from lightning_rnn.training.watching import FIRST_FIGURES, is_due
 
 RUN = Path("lightning_logs/version_0")
 EVALUATION = (
@@ -36,9 +39,11 @@ EVALUATION = (
     "mistakes",
     "accuracy_by_length",
 )
-MEMORY = {f"memory/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")}
-SMALL = ("--data.num_train", 64, "--data.num_val", 120, "--data.num_test", 64, "--data.min_length", 4,
-         "--model.cell", "lstm")  # fmt: skip
+GRADIENT_FLOW = {
+    f"gradient_flow/{name}" for name in ("gradient", "gradient_by_epoch", "attribution")
+}
+SIZES = ("--data.num_train", 64, "--data.num_val", 120, "--data.num_test", 64)
+SMALL = (*SIZES, "--data.min_length", 4, "--model.cell", "lstm")
 EACH = ("--figures.every_n_epochs", 1, "--gradient_flow.every_n_epochs", 1)
 
 
@@ -61,9 +66,9 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     out = run_ok("test")
     found = events()
     tags = found.Tags()
-    assert {f"{part}/{name}" for part in ("val", "test") for name in EVALUATION} | MEMORY == set(
-        tags["images"]
-    )
+    assert {
+        f"{part}/{name}" for part in ("val", "test") for name in EVALUATION
+    } | GRADIENT_FLOW == set(tags["images"])
     for tag in tags["images"]:
         for event in found.Images(tag):
             assert is_drawn(Image.open(io.BytesIO(event.encoded_image_string))), tag
@@ -71,8 +76,17 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     for name in EVALUATION:
         assert is_drawn(Image.open(RUN / f"figures/test_{name}.png"))
     assert f"figures written to {RUN.absolute() / 'figures'}" in out
-    scalars = {"train/loss", "train/accuracy", "train/lr", "train/grad_norm", "train/sequences_per_second", "val/loss",
-               "test/loss", "memory/horizon/layer0", "memory/saturation/layer0/forget"}  # fmt: skip
+    scalars = {
+        "train/loss",
+        "train/accuracy",
+        "train/lr",
+        "train/grad_norm",
+        "train/sequences_per_second",
+        "val/loss",
+        "test/loss",
+        "gradient_flow/horizon/layer0",
+        "gradient_flow/saturation/layer0/forget",
+    }
     assert scalars <= set(tags["scalars"])
     assert all(np.isfinite(e.value) for tag in tags["scalars"] for e in found.Scalars(tag))
     assert all(e.value > 1 for e in found.Scalars("train/sequences_per_second"))
@@ -85,7 +99,7 @@ def test_precision_recall_curves_equal_scikit_learns(empty, run_ok, tiny):
     (event,) = events().Tensors("test/pr_curve")
     true, false, _, missed, precision, recall = make_ndarray(event.tensor_proto)
     p = pl.read_csv(RUN / "predictions.csv")["probability"].to_numpy().astype(np.float32)
-    settings = dict(num_train=64, num_val=120, num_test=64, min_length=4)
+    settings = {"num_train": 64, "num_val": 120, "num_test": 64, "min_length": 4}
     y = SyntheticDataModule(**settings).split("test").labels.numpy()
     for i, threshold in enumerate(np.linspace(0, 1, len(precision))):
         decided = p >= np.float32(threshold)
@@ -115,49 +129,44 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
     shown = {
         info.name.tag for info in hparams.parse_experiment_plugin_data(experiment).metric_infos
     }
-    assert {"hp/val_loss"} <= shown <= scalars and "hp/test_accuracy" in scalars
+    assert {"hp/val_loss"} <= shown <= scalars
+    assert "hp/test_accuracy" in scalars
     metrics = json.loads((RUN / "test_metrics.json").read_text())
     assert found.Scalars("hp/test_accuracy")[-1].value == pytest.approx(metrics["test/accuracy"])
 
 
 def test_what_is_due():
-    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, first=FIRST)] == [
+    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, first=FIRST_FIGURES)] == [
         16,
         32,
         64,
         128,
     ]
     assert [epoch for epoch in range(1, 10) if is_due(epoch, None, last=6)] == [1, 2, 4, 6, 8]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST, last=8)] == [3, 6, 9]
-
-
-def test_a_default_run_imports_no_matplotlib_and_shows_its_memory(empty):
-    args = [
-        *map(str, (*SMALL, "--trainer.max_epochs", 6, "--trainer.enable_progress_bar", "false"))
-    ]
-    code = f"import sys; from lightning_rnn.__main__ import main; main(['fit', *{args}])"
-    code += "; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
-    assert [event.step for event in events().Scalars("memory/horizon/layer0")] == [
-        1,
+    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST_FIGURES, last=8)] == [
         3,
-        7,
-        11,
-    ]  # epochs 1, 2, 4, 6
+        6,
+        9,
+    ]
+
+
+def test_a_default_run_shows_its_gradient_flow_and_draws_nothing(empty, run_ok):
+    run_ok("fit", *SMALL, "--trainer.max_epochs", 6)
+    horizons = events().Scalars("gradient_flow/horizon/layer0")
+    assert [event.step for event in horizons] == [1, 3, 7, 11]  # epochs 1, 2, 4, 6
     assert [event.step for event in events().Tensors("val/pr_curve")] == [1, 3, 7, 11]
-    assert len(events().Scalars("val/loss")) == 6 and not events().Tags()["images"]
+    assert len(events().Scalars("val/loss")) == 6
+    assert not events().Tags()["images"]
 
 
 def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
-    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
-    monkeypatch.setattr(tensorboard, "_told", [])
+    monkeypatch.setattr(watching, "find_spec", lambda name: None)
+    watching.can_draw.cache_clear()
     out = run_ok("fit", *tiny, *SMALL, *EACH)
-    assert (
-        out.count("figures: left out, they need matplotlib: pip install 'lightning_rnn[figures]'")
-        == 1
-    )
-    assert not events().Tags()["images"] and len(events().Tensors("val/pr_curve")) == 2
+    watching.can_draw.cache_clear()
+    assert out.count("figures skipped: matplotlib is not installed; run: pip install") == 1
+    assert not events().Tags()["images"]
+    assert len(events().Tensors("val/pr_curve")) == 2
 
 
 def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
@@ -166,22 +175,17 @@ def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
     state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["callbacks"][
         "GradientFlowProbe"
     ]
-    assert (
-        state["epochs"] == [1, 2, 3]
-        and [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
-    )
-    found = [event.value for event in events().Scalars("memory/horizon/layer0")]
+    assert state["epochs"] == [1, 2, 3]
+    assert [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
+    found = [event.value for event in events().Scalars("gradient_flow/horizon/layer0")]
     assert found == [horizon(curve) for curve in state["curves"]["layer0"]]
 
 
-@pytest.mark.parametrize("option", ["--figures.every_n_epochs", "--gradient_flow.every_n_epochs"])
-def test_intervals_are_checked(empty, run, option):
-    result = run("fit", option, 0)
-    assert result.code == 2
-    assert (
-        result.err
-        == f"lightning_rnn: error: {option}: found 0, accepted is an integer of at least 1\n"
-    )
+@pytest.mark.parametrize("watcher", [Figures, GradientFlowProbe])
+def test_intervals_are_checked(watcher):
+    with pytest.raises(OptionError, match="expected an integer of at least 1, got 0") as caught:
+        watcher(every_n_epochs=0)
+    assert caught.value.name == f"{watcher.__name__}.every_n_epochs"
 
 
 def sequences(lengths, num_features=2):
@@ -202,41 +206,29 @@ def decision_of(temperature, threshold):
 )
 def test_any_evaluation_can_be_drawn(case, decision):
     n, k = {"many": (80, 23), "three": (30, 3), "a single one": (1, 2)}.get(case, (30, 2))
-    o = random_outcome(k, n, 0)
+    o = random_evaluation(k, n, 0)
     match case:
         case "one class":
-            o = o._replace(y=torch.zeros_like(o.y))
+            o = replace(o, labels=torch.zeros_like(o.labels))
         case "all right":
-            o = o._replace(logits=10.0 * (2 * o.y - 1))
+            o = replace(o, logits=10.0 * (2 * o.labels - 1))
         case "confident":
-            o = o._replace(logits=o.logits * 1000)
+            o = replace(o, logits=o.logits * 1000)
     names = [f"class {i} of long name" for i in range(k)]
     drawn = dict(evaluation_figures(o, decision, sequences([1 + i % 9 for i in range(n)]), names))
     assert tuple(drawn) == EVALUATION
     for name, figure in drawn.items():
         image = pixels(figure)
-        assert image.dtype == np.uint8 and is_drawn(Image.fromarray(image)), name
-
-
-def test_curves_equal_scikit_learns():
-    o = random_outcome(2, 70, 3)
-    score, own = o.logits.numpy(), o.y.numpy() == 1
-    true, false, at = _cumulated(score, own)
-    fpr, tpr, thresholds = sk.roc_curve(own, score, drop_intermediate=False)
-    np.testing.assert_allclose(np.r_[0, false / false[-1]], fpr)
-    np.testing.assert_allclose(np.r_[0, true / true[-1]], tpr)
-    np.testing.assert_allclose(at, thresholds[1:])
-    precision, recall, _ = sk.precision_recall_curve(own, score)
-    np.testing.assert_allclose((true / (true + false))[::-1], precision[:-1])
-    np.testing.assert_allclose((true / true[-1])[::-1], recall[:-1])
+        assert image.dtype == np.uint8
+        assert is_drawn(Image.fromarray(image)), name
 
 
 def test_figures_say_the_truth(monkeypatch):
     """Texts in the axes against scikit-learn."""
     monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26, which is allowed, has none
-    o: Evaluation = random_outcome(2, 70, 4)
+    o: Evaluation = random_evaluation(2, 70, 4)
     drawn = dict(evaluation_figures(o, Decision(), sequences([5] * 70), ["no", "yes"]))
-    y, p = o.y.numpy(), o.logits.double().sigmoid().numpy()
+    y, p = o.labels.numpy(), o.logits.double().sigmoid().numpy()
     labels = {
         name: drawn[name].axes[0].get_legend().texts[0].get_text()
         for name in ("roc", "precision_recall")
@@ -260,10 +252,9 @@ def test_figures_say_the_truth(monkeypatch):
     worst = drawn["mistakes"].axes[0].get_title(loc="left")
     wrong = np.flatnonzero((p > 0.5) != y)
     i = wrong[np.argmax(np.maximum(p, 1 - p)[wrong])]
-    assert (
-        worst
-        == f"{i}: {['no', 'yes'][int(p[i] > 0.5)]} {max(p[i], 1 - p[i]):.3f}, is {['no', 'yes'][y[i]]}"
-    )
+    names = ["no", "yes"]
+    confidence = max(p[i], 1 - p[i])
+    assert worst == f"{i}: {names[int(p[i] > 0.5)]} {confidence:.3f}\ntrue: {names[y[i]]}"
 
 
 @pytest.mark.slow
@@ -271,11 +262,12 @@ def test_the_horizon_of_an_lstm_is_longer_than_that_of_a_plain_network(empty, ru
     horizons = {"rnn": [], "lstm": []}
     for version, (seed, cell) in enumerate((seed, cell) for seed in range(3) for cell in horizons):
         # short sequences among them: on long ones alone it is chance whether either learns
-        run_ok("fit", "--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5, "--model.lr", 0.003,
-               "--model.cell", cell, "--trainer.max_epochs", 40, "--seed_everything", seed)  # fmt: skip
+        data = ("--data.task", "delayed_recall", "--data.length", 50, "--data.min_length", 5)
+        model = ("--model.lr", 0.003, "--model.cell", cell)
+        run_ok("fit", *data, *model, "--trainer.max_epochs", 40, "--seed_everything", seed)
         found = EventAccumulator(f"lightning_logs/version_{version}").Reload()
         assert found.Scalars("val/accuracy")[-1].value > 0.95, (cell, seed)  # all have learned
-        horizons[cell].append(found.Scalars("memory/horizon/layer0")[-1].value)
+        horizons[cell].append(found.Scalars("gradient_flow/horizon/layer0")[-1].value)
     assert np.median(horizons["rnn"]) < np.median(horizons["lstm"]), (
         horizons
     )  # of one seed it is chance

@@ -293,7 +293,10 @@ X = np.ones((2, 3, 1))
             "X: found shape (2, 3, 1), accepted is (steps, F), because there is lengths",
         ),
         ({"X": X[0], "lengths": [1, 1], "y": [1, 2]}, "lengths: expected a sum of 3, "),
-        ({"X": X[0], "lengths": [3, 0], "y": [1, 2]}, "lengths: expected at least 1, got 0 for sequence 1"),
+        (
+            {"X": X[0], "lengths": [3, 0], "y": [1, 2]},
+            "lengths: expected at least 1, got 0 for sequence 1",
+        ),
         ({"X": X[0], "lengths": [2**62] * 3}, f"lengths: found {2**62}, accepted is at most 3"),
         (
             {"X": X[0], "lengths": [1.0, 2.0]},

@@ -1,0 +1,153 @@
+"""What a command line and its config files ask for, read before the parser is built.
+
+The parser takes its defaults from a checkpoint, so the checkpoint has to be known first.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_rnn.cli.launchers import print_once
+from lightning_rnn.errors import OptionError
+from lightning_rnn.training.checkpoint_file import CheckpointFile
+from lightning_rnn.training.run_folder import (
+    NoRunError,
+    class_path_of,
+    newest_checkpoint,
+    own_config,
+)
+
+COMMANDS = {
+    "fit": "Train, with validation after each epoch.",
+    "validate": "Evaluate a checkpoint on the validation split.",
+    "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
+    "predict": "Write the predictions of a checkpoint to a file; needs no labels.",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What has to be known of the arguments before they are parsed.
+
+    Attributes:
+        args: All arguments of the program; the first one is the command.
+        config_files: Configuration files, in the order in which they are applied.
+        ckpt_path: Checkpoint file; for fit also `last` or `auto`; None if not given.
+        root_dir: Folder that contains `lightning_logs`.
+        data_class: Class of the data module without its module; None if not given.
+    """
+
+    args: list[str]
+    config_files: list[Path]
+    ckpt_path: str | None
+    root_dir: Path
+    data_class: str | None
+
+    @classmethod
+    def from_args(cls, args: list[str]) -> "Request":
+        """Read arguments and config files; the parser will report those that are malformed."""
+        options = _scan(args)
+        config: dict[str, Any] = {}
+        for file in options["config"]:
+            _update_nested(config, _read_config(file))
+        trainer = config.get("trainer")
+        root_dir = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
+        data = options["data.class_path"] or options["data"] or class_path_of(config.get("data"))
+        return cls(
+            args=args,
+            config_files=[Path(file) for file in options["config"]],
+            ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
+            root_dir=Path(_first_text(options["trainer.default_root_dir"], root_dir) or "."),
+            data_class=data.rpartition(".")[2] if isinstance(data, str) else None,
+        )
+
+    @property
+    def command(self) -> str:
+        """Name of the command, one of `COMMANDS`."""
+        return self.args[0]
+
+    @property
+    def wants_help(self) -> bool:
+        """Whether to print help or the configuration instead of running the command."""
+        names = {arg.partition("=")[0] for arg in self.args}
+        return not names.isdisjoint(("-h", "--help", "--print_config"))
+
+    def with_config_of(self, run: CheckpointFile) -> "Request":
+        """Apply the `config.yaml` of a run, before everything that the user has given."""
+        config = own_config(run.run_folder, self.config_files)
+        if config is None:
+            return self
+        return Request.from_args([self.command, "--config", str(config), *self.args[1:]])
+
+
+def find_run(request: Request) -> CheckpointFile | None:
+    """Find and read the checkpoint that a command evaluates or continues.
+
+    Returns:
+        The checkpoint; None for a new run, or if only help is needed.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint or it is damaged.
+    """
+    if request.command == "fit" and request.ckpt_path in ("last", "auto"):
+        return _run_to_continue(request)
+    if request.ckpt_path is not None:
+        return CheckpointFile.read(Path(request.ckpt_path))
+    if request.command == "fit" or request.wants_help:
+        return None
+    run = newest_checkpoint(request.root_dir, ("best.ckpt",))
+    print_once(f"no --ckpt_path given: using {run.path}")
+    return run
+
+
+def _run_to_continue(request: Request) -> CheckpointFile | None:
+    try:
+        run = newest_checkpoint(request.root_dir, ("last.ckpt", "previous.ckpt"))
+    except NoRunError:
+        if request.ckpt_path == "last":
+            raise
+        print_once("nothing to continue: starting a new run")
+        return None
+    print_once(f"continuing from {run.path}, step {run.step}")
+    return run
+
+
+def _scan(args: list[str]) -> dict[str, Any]:
+    """Return the options that have to be known; none of them if argparse cannot read them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--ckpt_path", "--data", "--data.class_path", "--trainer.default_root_dir"):
+        parser.add_argument(name)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    try:
+        options, _ = parser.parse_known_args(args)
+    except argparse.ArgumentError:
+        options, _ = parser.parse_known_args([])
+    return vars(options)
+
+
+def _read_config(file: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"{file}: {error.strerror}", name="config") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise OptionError(f"{file}: expected YAML, got {str(error)[:200]}", name="config") from None
+    if not isinstance(content, dict):
+        got = type(content).__name__
+        raise OptionError(f"{file}: expected settings by name, got {got}", name="config")
+    return content
+
+
+def _update_nested(config: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, value in other.items():
+        if isinstance(value, dict) and isinstance(config.get(name), dict):
+            _update_nested(config[name], value)
+        else:
+            config[name] = value
+
+
+def _first_text(*values: Any) -> str | None:
+    return next((value for value in values if isinstance(value, str) and value), None)

@@ -1,0 +1,74 @@
+"""Figures of gradient flow and attribution; see `lightning_rnn.evaluation.plots`."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.evaluation.drawing import new_axes, new_figure, plot_sequence
+from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, horizon
+
+MIN_SHARE = 1e-8  # smaller ones are lost in single precision
+
+
+def gradient_curves(flow: GradientFlow) -> Any:
+    """Draw gradient norms of each layer and direction, as shares of the largest."""
+    ylabel = "gradient norm of the state, share of the largest"
+    figure, axes = new_axes("gradient flow through time", "steps before the end", ylabel)
+    for name, curve in flow.gradients.items():
+        label = f"{name}: horizon {horizon(curve)}"
+        axes.plot((curve / curve.max()).numpy(), label=label, linewidth=1.5)
+    axes.axhline(VANISHED, color="0.4", linestyle=":")
+    axes.set_yscale("log")
+    axes.set_ylim(MIN_SHARE, 2)
+    axes.legend(loc="lower left", fontsize="small")
+    return figure
+
+
+def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
+    """Draw gradient norms over the epochs.
+
+    Args:
+        epochs: E epochs.
+        curves: (E, T) gradient norms by layer and direction.
+    """
+    figure = new_figure(6.4, 1.2 + 2.4 * len(curves))
+    for place, (name, norms) in enumerate(curves.items()):
+        axes = figure.add_subplot(len(curves), 1, place + 1, ylabel="epoch", title=name)
+        shares = norms / norms.amax(1, keepdim=True)
+        logarithms = shares.clamp(min=MIN_SHARE).log10().numpy()
+        image = axes.imshow(
+            logarithms, aspect="auto", vmin=-8, vmax=0, cmap="viridis", interpolation="nearest"
+        )
+        axes.set_yticks(range(len(epochs)), [str(epoch) for epoch in epochs], fontsize="x-small")
+        figure.colorbar(image, ax=axes, label="log10 of the share")
+    axes.set_xlabel("steps before the end")
+    return figure
+
+
+def attribution(contributions: Tensor, sequences: Sequences, rows: list[int]) -> Any:
+    """Draw sequences with the contributions of their steps to the decision below.
+
+    Args:
+        contributions: (R, T) from `attribute`.
+        sequences: The data set.
+        rows: R rows of the data set.
+    """
+    figure = new_figure(9.6, 4.8)
+    for place, row in enumerate(rows):
+        length = int(sequences.lengths[row])
+        values = contributions[place, :length].numpy()
+        colors = np.where(values >= 0, "tab:blue", "tab:red")
+        above = figure.add_subplot(2, len(rows), place + 1)
+        plot_sequence(above, sequences, row)
+        above.set_title(f"sequence {row}", fontsize="small", loc="left")
+        above.set_xlim(-0.5, length - 0.5)
+        below = figure.add_subplot(2, len(rows), len(rows) + place + 1)
+        below.bar(range(length), values, width=1.0, color=colors)
+        below.tick_params(labelsize="x-small")
+        below.set_xlim(-0.5, length - 0.5)
+    title = "sequences and contributions of their steps to the decision"
+    figure.suptitle(title, fontsize="medium")
+    figure.supxlabel("step", fontsize="small")
+    return figure

@@ -1,0 +1,184 @@
+"""The minimal GRU and its scan over long sequences."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from lightning_rnn.models.cpu_kernels import are_kernels_enabled
+from lightning_rnn.models.padding import is_tracing
+
+
+class MinGRU(nn.Module):
+    """Minimal GRU (Feng et al. 2024, arXiv:2410.01201, section 3.1), whose gate depends on the input only.
+
+    z_t = sigmoid(W x_t + b), v_t = V x_t + c and h_t = (1 - z_t) h_(t-1) + z_t v_t. Since the state is linear
+    in the previous state, long sequences are fast, see `scan`. A single layer cannot count, so it cannot
+    learn parity.
+
+    Args:
+        input_size: F.
+        hidden_size: H.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(input_size, 2 * hidden_size)  # W above V, b before c
+
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run whole sequences, with arguments and results as in `torch.nn.GRU`.
+
+        Args:
+            x: (B, T, F).
+            hx: (1, B, H), the state before the first step; zeros by default.
+
+        Returns:
+            The states (B, T, H), and the last one (1, B, H).
+        """
+        gate, value = self._project(x.transpose(0, 1))  # (T, B, H)
+        h_0 = torch.zeros_like(value[0]) if hx is None else hx[0]
+        if is_tracing():
+            states = torch.jit.script(step_by_step)(gate, value, h_0)  # a loop in the graph
+        elif are_kernels_enabled():
+            states = ScanFunction.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # untyped in torch
+        else:
+            states = step_by_step(gate, value, h_0)
+        output = states.transpose(0, 1)
+        return output, output[None, :, -1]
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return the next state (B, H) from an input (B, F) and a state (B, H)."""
+        gate, value = self._project(x)
+        return torch.lerp(h, value, gate.sigmoid())
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return W x + b and V x + c, each (..., H) and contiguous, from x (..., F)."""
+        w_gate, w_value = self.linear.weight.chunk(2)
+        b_gate, b_value = self.linear.bias.chunk(2)
+        x = x.contiguous()
+        gate = linear(x, w_gate, b_gate)
+        value = linear(x, w_value, b_value)
+        if gate.dtype == torch.float64:
+            return gate, value
+        return gate.float(), value.float()  # bfloat16 loses the state of a long sequence
+
+
+class ScanFunction(torch.autograd.Function):
+    """h_t = (1 - z_t) h_(t-1) + z_t v_t with z = sigmoid(gate), in about 3 sqrt(T) operations.
+
+    The gradient D_t of the loss with respect to h_t follows the same recurrence backwards,
+    D_t = G_t + (1 - z_(t+1)) D_(t+1) with G_t the gradient with respect to the output h_t alone. Differentiable
+    once: see `lightning_rnn.models.cpu_kernels.use_kernels`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, value: Tensor, h_0: Tensor) -> Tensor:
+        """Return h (T, B, H) from gate and value v (T, B, H) and the first state h_0 (B, H)."""
+        z = gate.sigmoid()
+        h = scan(1 - z, z * value, h_0)
+        ctx.save_for_backward(z, value, h, h_0)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of gate, value and h_0, from that of h (T, B, H)."""
+        z, value, h, h_0 = ctx.saved_tensors
+        a = 1 - z
+        d_h = torch.cat([scan(a[1:], grad[:-1], grad[-1], reverse=True), grad[-1:]])
+        d_h_0 = a[0] * d_h[0]
+        d_gate = a.mul_(z).mul_(d_h)  # z (1 - z) D, times v_t - h_(t-1)
+        d_gate[0] *= value[0] - h_0
+        d_gate[1:] *= value[1:] - h[:-1]
+        return d_gate, d_h.mul_(z), d_h_0
+
+
+def step_by_step(gate: Tensor, value: Tensor, h_0: Tensor) -> Tensor:
+    """Compute `ScanFunction` by its definition: the reference, and the form that is exported.
+
+    Args:
+        gate: (T, B, H).
+        value: (T, B, H).
+        h_0: (B, H).
+
+    Returns:
+        h (T, B, H).
+    """
+    z = gate.sigmoid()
+    state = h_0
+    states: list[Tensor] = []
+    for t in range(value.shape[0]):
+        state = torch.lerp(state, value[t], z[t])
+        states.append(state)
+    return torch.stack(states)
+
+
+def scan(a: Tensor, b: Tensor, state: Tensor, *, reverse: bool = False) -> Tensor:
+    """Compute h_t = a_t h_(t-1) + b_t, with rounding errors as small as those of a plain loop.
+
+    The T steps are divided into chunks of K = floor(sqrt(T)) steps; fewer than K steps may remain, and are
+    computed one by one. A chunk changes the state h before it to A h + B, where
+
+        A = a_K ... a_2 a_1 and B = b_K + a_K (b_(K-1) + a_(K-1) (... + a_2 b_1)).
+
+    1. Compute A and B of all chunks at once, in K steps.
+    2. Compute the state before each chunk from A and B, in one step per chunk.
+    3. Compute the states in all chunks at once, in K steps.
+
+    Args:
+        a: (T, ...).
+        b: (T, ...).
+        state: (...), the state before the first step.
+        reverse: Whether to run from the last step to the first: h_t = a_t h_(t+1) + b_t.
+
+    Returns:
+        h (T, ...).
+    """
+    h = torch.empty_like(b)
+    steps_per_chunk = max(1, math.isqrt(len(a)))
+    remainder = slice(len(a) // steps_per_chunk * steps_per_chunk, None)
+    if reverse:
+        state = _fill_states(a[remainder], b[remainder], state, h[remainder], reverse)
+    if remainder.start > 0:
+        chunked = slice(0, remainder.start)
+        a_chunks = a[chunked].unflatten(0, (-1, steps_per_chunk)).transpose(0, 1)
+        b_chunks = b[chunked].unflatten(0, (-1, steps_per_chunk)).transpose(0, 1)
+        h_chunks = h[chunked].unflatten(0, (-1, steps_per_chunk)).transpose(0, 1)
+        before = torch.empty_like(b_chunks[0])  # (chunks, ...), the state before each chunk
+        state = _scan_chunks(a_chunks, b_chunks, state, before, reverse)
+        _fill_states(a_chunks, b_chunks, before, h_chunks, reverse)
+    if not reverse:
+        _fill_states(a[remainder], b[remainder], state, h[remainder], reverse)
+    return h
+
+
+def _scan_chunks(a: Tensor, b: Tensor, state: Tensor, before: Tensor, reverse: bool) -> Tensor:
+    """Fill in the state before each chunk, from a and b (K, chunks, ...); return the last state."""
+    product = torch.ones_like(b[0])  # A
+    offset = torch.zeros_like(b[0])  # B
+    for a_t, b_t in _in_order(reverse, a, b):
+        product *= a_t
+        torch.addcmul(b_t, a_t, offset, out=offset)
+    for product_of_chunk, offset_of_chunk, before_chunk in _in_order(
+        reverse, product, offset, before
+    ):
+        before_chunk.copy_(state)
+        state = torch.addcmul(offset_of_chunk, product_of_chunk, state)
+    return state
+
+
+def _fill_states(a: Tensor, b: Tensor, state: Tensor, h: Tensor, reverse: bool) -> Tensor:
+    """Fill in h step by step; return the last state."""
+    for a_t, b_t, h_t in _in_order(reverse, a, b, h):
+        state = torch.addcmul(b_t, a_t, state, out=h_t)
+    return state
+
+
+def _in_order(reverse: bool, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Iterate over the first axis of several tensors together."""
+    rows = list(zip(*(column.unbind(0) for column in columns), strict=True))
+    return reversed(rows) if reverse else iter(rows)
