@@ -90,4 +90,4 @@ def test_files(empty, run_ok, run, make_long):
     result = run("inspect", *words, "--data.val_path", "nothing.csv")
     assert result.code == 1 and "nothing.csv" in result.err
     result = run("inspect")
-    assert result.code == 2 and "--data: found nothing" in result.err
+    assert result.code == 2 and "--data: expected a value, got nothing" in result.err
