@@ -69,19 +69,17 @@ def evaluation_figures(
         before = uncalibrated.amax(1)
         after = calibrated.amax(1)
         subsets = {"correct": after[is_correct], "wrong": after[~is_correct]}
-    curves = {"calibrated": after}
+    curves = {"uncalibrated": before}
     if decision.is_fitted:
-        curves = {"before calibration": before, "calibrated": after}
+        curves["calibrated"] = after
     yield "reliability", reliability(curves, event, axis_labels)
     threshold = float(decision.threshold) if metrics.is_binary else None
     yield "scores", scores(subsets, axis_labels[0], threshold)
     confidence = calibrated.gather(1, predicted[:, None])[:, 0]
     order = most_confident_mistakes(confidence, is_correct)[:NUM_EXAMPLES]
     examples = evaluation.select(order)
-    yield (
-        "mistakes",
-        mistakes(examples, predicted[order], confidence[order], sequences, class_names),
-    )
+    figure = mistakes(examples, predicted[order], confidence[order], sequences, class_names)
+    yield "mistakes", figure
     lengths = sequences.lengths[evaluation.index]
     yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
 
@@ -180,7 +178,7 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
         mean = (bins.bincount(probabilities, CALIBRATION_BINS) / count)[is_used]
         frequency = (bins.bincount(event.double(), CALIBRATION_BINS) / count)[is_used]
         gap = float(((mean - frequency).abs() * count[is_used]).sum()) / len(event)
-        style = "o--" if name == "before calibration" else "o-"
+        style = "o-" if name == "calibrated" else "o--"
         axes.plot(mean, frequency, style, markersize=4, label=f"{name}: mean gap {gap:.3f}")
     add_legend(axes, "upper left")
     return figure
