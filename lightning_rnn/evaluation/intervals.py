@@ -105,7 +105,9 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     """
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     margin = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+    low = max(0.0, min(centre - margin, share))  # rounding must not exclude a share of 0 or 1
+    high = min(1.0, max(centre + margin, share))
+    return low, high
 
 
 def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) -> Interval:

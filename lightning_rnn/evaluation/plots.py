@@ -19,6 +19,7 @@ from lightning_rnn.evaluation.drawing import (
     plot_sequence,
     shorten,
 )
+from lightning_rnn.evaluation.intervals import wilson_interval
 from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, WeightedMetrics
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
@@ -51,9 +52,9 @@ def evaluation_figures(
     labels = evaluation.labels
     predicted = decision.predict(evaluation.logits)
     is_correct = predicted == labels
-    yield "roc", roc(metrics, predicted, class_names)
-    yield "precision_recall", precision_recall(metrics, predicted, class_names)
-    yield "confusion", confusion(predicted, labels, class_names)
+    yield "roc", _roc(metrics, predicted, class_names)
+    yield "precision_recall", _precision_recall(metrics, predicted, class_names)
+    yield "confusion", _confusion(predicted, labels, class_names)
 
     uncalibrated = Decision().class_probabilities(evaluation.logits)  # (N, K)
     calibrated = metrics.probabilities
@@ -69,31 +70,23 @@ def evaluation_figures(
         before = uncalibrated.amax(1)
         after = calibrated.amax(1)
         subsets = {"correct": after[is_correct], "wrong": after[~is_correct]}
-    curves = {"calibrated": after}
+    curves = {"uncalibrated": before}
     if decision.is_fitted:
-        curves = {"before calibration": before, "calibrated": after}
-    yield "reliability", reliability(curves, event, axis_labels)
+        curves["calibrated"] = after
+    yield "reliability", _reliability(curves, event, axis_labels)
     threshold = float(decision.threshold) if metrics.is_binary else None
-    yield "scores", scores(subsets, axis_labels[0], threshold)
+    yield "scores", _scores(subsets, axis_labels[0], threshold)
     confidence = calibrated.gather(1, predicted[:, None])[:, 0]
-    order = most_confident_mistakes(confidence, is_correct)[:NUM_EXAMPLES]
+    order = _most_confident_mistakes(confidence, is_correct)[:NUM_EXAMPLES]
     examples = evaluation.select(order)
-    yield (
-        "mistakes",
-        mistakes(examples, predicted[order], confidence[order], sequences, class_names),
-    )
+    figure = _mistakes(examples, predicted[order], confidence[order], sequences, class_names)
+    yield "mistakes", figure
     lengths = sequences.lengths[evaluation.index]
-    yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
+    yield "accuracy_by_length", _accuracy_by_length(is_correct.numpy(), lengths.numpy())
 
 
-def roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> Any:
-    """Draw receiver operating characteristics: of the second of two classes, or each of more.
-
-    Args:
-        metrics: Of N sequences.
-        predicted: (N,) class codes.
-        class_names: K names.
-    """
+def _roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> Any:
+    """Draw ROC curves: of the second of two classes, or of each of more."""
     figure, axes = new_axes("ROC curve", "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for k in curve_classes(metrics.labels, metrics.num_classes):
@@ -112,8 +105,8 @@ def roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> 
     return figure
 
 
-def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> Any:
-    """Draw precision over recall; see `roc`."""
+def _precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> Any:
+    """Draw precision over recall; see `_roc`."""
     figure, axes = new_axes("precision and recall", "recall", "precision")
     for k in curve_classes(metrics.labels, metrics.num_classes):
         is_class = metrics.labels == k
@@ -134,14 +127,8 @@ def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: l
     return figure
 
 
-def confusion(predicted: Tensor, labels: Tensor, class_names: list[str]) -> Any:
-    """Draw the confusion matrix: numbers of sequences, coloured by their share of the true class.
-
-    Args:
-        predicted: (N,) class codes.
-        labels: (N,) class codes.
-        class_names: K names.
-    """
+def _confusion(predicted: Tensor, labels: Tensor, class_names: list[str]) -> Any:
+    """Draw the confusion matrix: numbers of sequences, coloured by share of the true class."""
     k = len(class_names)
     matrix = functional.multiclass_confusion_matrix(predicted, labels, num_classes=k)
     counts = matrix.numpy()
@@ -163,13 +150,10 @@ def confusion(predicted: Tensor, labels: Tensor, class_names: list[str]) -> Any:
     return figure
 
 
-def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str, str]) -> Any:
-    """Draw how often an event occurs over its probability (Niculescu-Mizil and Caruana 2005).
+def _reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str, str]) -> Any:
+    """Draw how often an event (N,) occurs over its probability, for curves (N,) by name.
 
-    Args:
-        curves: (N,) probabilities by name.
-        event: (N,) bool.
-        axis_labels: What the probabilities are of, and what the frequency is of.
+    Source: Niculescu-Mizil and Caruana 2005.
     """
     figure, axes = new_axes("reliability", *axis_labels)
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -180,20 +164,14 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
         mean = (bins.bincount(probabilities, CALIBRATION_BINS) / count)[is_used]
         frequency = (bins.bincount(event.double(), CALIBRATION_BINS) / count)[is_used]
         gap = float(((mean - frequency).abs() * count[is_used]).sum()) / len(event)
-        style = "o--" if name == "before calibration" else "o-"
+        style = "o-" if name == "calibrated" else "o--"
         axes.plot(mean, frequency, style, markersize=4, label=f"{name}: mean gap {gap:.3f}")
     add_legend(axes, "upper left")
     return figure
 
 
-def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> Any:
-    """Draw histograms of probabilities, and the threshold if there is one.
-
-    Args:
-        subsets: Probabilities by name.
-        xlabel: What the probabilities are of.
-        threshold: Of two classes; None for more.
-    """
+def _scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> Any:
+    """Draw histograms of probabilities by name, and the threshold if there is one."""
     figure, axes = new_axes("predicted probabilities", xlabel, "sequences")
     low = 0.0
     if threshold is None:
@@ -209,28 +187,20 @@ def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> 
     return figure
 
 
-def most_confident_mistakes(confidence: Tensor, is_correct: Tensor) -> Tensor:
+def _most_confident_mistakes(confidence: Tensor, is_correct: Tensor) -> Tensor:
     """Return (N,) rows: the most confident mistakes first, then the least confident others."""
     mistakes_first = torch.where(is_correct, 1 + confidence, -confidence)
     return mistakes_first.argsort(stable=True)
 
 
-def mistakes(
+def _mistakes(
     examples: Evaluation,
     predicted: Tensor,
     confidence: Tensor,
     sequences: Sequences,
     class_names: list[str],
 ) -> Any:
-    """Draw sequences with their predicted and true classes.
-
-    Args:
-        examples: Up to six sequences.
-        predicted: Their predicted class codes.
-        confidence: Probabilities of the predicted classes.
-        sequences: The data set of `examples.index`.
-        class_names: K names.
-    """
+    """Draw sequences with their predicted and true classes."""
     num_columns = min(3, len(predicted))
     num_rows = math.ceil(len(predicted) / num_columns)
     figure = new_figure(9.6, 2.7 * num_rows)
@@ -249,13 +219,8 @@ def mistakes(
     return figure
 
 
-def accuracy_by_length(is_correct: np.ndarray, lengths: np.ndarray) -> Any:
-    """Draw the accuracy in up to eight ranges of lengths with about as many sequences each.
-
-    Args:
-        is_correct: (N,) bool.
-        lengths: (N,) steps.
-    """
+def _accuracy_by_length(is_correct: np.ndarray, lengths: np.ndarray) -> Any:
+    """Draw the accuracy in up to eight ranges of lengths with about as many sequences each."""
     figure, axes = new_axes("accuracy by length", "steps", "accuracy")
     quantiles = np.linspace(0, 1, NUM_LENGTH_RANGES + 1)
     edges = np.unique(np.quantile(lengths, quantiles, method="lower"))
@@ -265,8 +230,9 @@ def accuracy_by_length(is_correct: np.ndarray, lengths: np.ndarray) -> Any:
         is_inside = position == k
         n = int(is_inside.sum())
         accuracy = float(is_correct[is_inside].mean())
-        error = 1.96 * math.sqrt(accuracy * (1 - accuracy) / n)
-        axes.bar(place, accuracy, color="tab:blue", yerr=error, ecolor="0.5")
+        low, high = wilson_interval(accuracy, n)
+        errors = [[accuracy - low], [high - accuracy]]
+        axes.bar(place, accuracy, color="tab:blue", yerr=errors, ecolor="0.5")
         shortest = lengths[is_inside].min()
         longest = lengths[is_inside].max()
         steps = f"{shortest}" if shortest == longest else f"{shortest}-{longest}"
