@@ -190,17 +190,17 @@ def test_command_line_refusals(empty, run, run_ok):
         (
             ("--input", "a.csv", "--output", "other"),
             2,
-            "--output: found 'other', accepted is a folder that",
+            "--output: expected a folder that is not there",
         ),
         (
             ("--input", "a.csv", "--output", "other", "--overwrite", "true"),
             2,
-            "--output: found 'other'",
+            "--output: expected a folder that is not there",
         ),
         (
             ("--input", "a.csv", "--output", "a.csv", "--overwrite", "true"),
             2,
-            "--output: found 'a.csv'",
+            "--output: expected a folder that is not there",
         ),
         (("--input", "a.csv"), 2, "--output: found nothing, accepted is a value"),
         (
