@@ -13,8 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
 from lightning_rnn import RecurrentClassifier
-from lightning_rnn.data.readers.contents import ReadOptions
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.data.readers import ReadOptions, read_file
 
 
 def main() -> None:

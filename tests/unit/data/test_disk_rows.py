@@ -14,8 +14,7 @@ from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.loader import SequenceLoader, TrainSampler
 from lightning_rnn.data.readers import arrays as array_files
-from lightning_rnn.data.readers.contents import ReadOptions
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
@@ -121,7 +120,7 @@ def test_large_npy_files_are_not_in_memory(tmp_path, monkeypatch, dtype, order):
     np.save(tmp_path / "a.npy", array)
     np.save(tmp_path / "a_labels.npy", [0, 1, 0, 1])
     small = read_file(tmp_path / "a.npy").sequences
-    monkeypatch.setattr(array_files, "IN_MEMORY", 0)
+    monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", 0)
     large = read_file(tmp_path / "a.npy").sequences
     assert isinstance(small.values, torch.Tensor)
     assert isinstance(large.values, DiskRows) == (order == "C")
@@ -158,28 +157,28 @@ def test_a_folder_of_arrays_is_a_file(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, 1 << 20])
 def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(array_files, "IN_MEMORY", limit)
+    monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", limit)
     path = folder(tmp_path / "a", **GOOD, features=["u", "v"])
     contents = read_file(path, ReadOptions(feature_columns=["v", "u"]))
     assert contents.feature_names == ["v", "u"]
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
     with pytest.raises(
-        DataError, match="a: features that differ: found no feature 'w', accepted are 'w'"
+        DataError, match="a: expected the features 'w', got no feature 'w'"
     ):
         read_file(path, ReadOptions(feature_columns=["w"]))
-    with pytest.raises(DataError, match="found also 'u'"):
+    with pytest.raises(DataError, match="got also 'u'"):
         read_file(path, ReadOptions(feature_columns=["v"], only_features=True))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features": ["u"]}, r"features\.npy: found <U1 \(1,\), accepted is \(2,\) text"),
-        ({"features": [1, 2]}, r"features\.npy: found int64"),
+        ({"features": ["u"]}, r"features\.npy: expected text of shape \(2,\), got <U1 \(1,\)"),
+        ({"features": [1, 2]}, r"features\.npy: expected text of shape \(2,\), got int64"),
         ({"lengths": [1, 2]}, "lengths: they add up to 3 steps"),
-        ({"labels": ["x"]}, r"labels\.npy: found <U1 \(1,\), accepted is \(2,\)"),
-        ({"values": np.array(["a"])}, r"values\.npy: found dtype <U1"),
-        ({"values": np.array([None])}, r"values\.npy cannot be mapped as numbers or text"),
+        ({"labels": ["x"]}, r"labels\.npy: expected numbers or text of shape \(2,\), got <U1 \(1,\)"),
+        ({"values": np.array(["a"])}, r"values\.npy: expected real numbers, got dtype <U1"),
+        ({"values": np.array([None])}, r"values\.npy: expected an array of plain numbers or text, got a file that"),
     ],
 )
 def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
@@ -204,7 +203,7 @@ def test_a_rank_reads_its_own_batches_and_no_more(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(40, 5, 2)).astype(np.float32)
     path = folder(tmp_path / "a", values=values, labels=np.arange(40) % 2)
     (path / "checked").touch()
-    monkeypatch.setattr(array_files, "IN_MEMORY", 0)
+    monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", 0)
     read, preadv = [], os.preadv  # rows
 
     def record(file, buffers, at):

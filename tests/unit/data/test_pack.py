@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,9 +14,8 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.pack import pack
+from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.data.readers import table_rows as rows
-from lightning_rnn.data.readers.contents import ReadOptions
-from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.errors import DataError
 
 TEXT = st.text(st.sampled_from('ab ,\n"\u00e9'), min_size=1, max_size=4).map(
@@ -48,11 +48,14 @@ def assert_equal(found, expected):
 def check(path, **options):
     """Pack and compare; returns the folder."""
     folder = path.with_name("packed")
-    pack(input=str(path), output=str(folder), **options)
+    packed = pack(input=str(path), output=str(folder), **options)
     reading = {
         name: options[name] for name in ("group_column", "require_labels") if name in options
     }
-    assert_equal(read_file(folder, ReadOptions(**reading)), read_file(path, ReadOptions(**options)))
+    contents = read_file(folder, ReadOptions(**reading))
+    assert_equal(contents, read_file(path, ReadOptions(**options)))
+    assert len(packed) == len(contents.sequences)
+    assert packed.num_features == contents.sequences.num_features
     return folder
 
 
@@ -152,18 +155,19 @@ def test_a_lost_quote_does_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "MAX_RECORD", 200)
     path = tmp_path / "a.csv"
     path.write_text('a,label\n1,x\n\n2,"y\n' + "3,z\n" * 10_000)
-    with pytest.raises(DataError, match=r"a\.csv: line 4: found a double quote without its pair"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: line 4: expected .*, got a double quote without its pair"
+    ):
         pack(input=str(path), output=str(tmp_path / "packed"))
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_command_line(empty, run, run_ok, make_long, tiny):
     make_long([f"s{i}" for i in range(40)]).write_csv("a.csv")
     columns = ("--id_column", "id", "--time_column", "time", "--group_column", "group")
-    out = run_ok("pack", "--input", "a.csv", "--output", "made/packed/", *columns)
-    assert out == "40 sequences of 2 features written to made/packed/\n"
+    run_ok("pack", "--input", "a.csv", "--output", "made/packed/", *columns)
     assert sorted(path.name for path in Path("made").iterdir()) == ["packed"]
     data = ("--data", "FileDataModule", "--data.group_column", "group")
     of_folder = run_ok("fit", *tiny, *data, "--data.train_path", "made/packed")
@@ -184,23 +188,23 @@ def test_command_line_refusals(empty, run, run_ok):
         (
             ("--input", "bad.csv", "--output", "p"),
             1,
-            "bad.csv: line 3, column 'b': found 'z', accepted are finite",
+            "bad.csv: line 3, column 'b': expected finite",
         ),
         (("--input", "no.csv", "--output", "p"), 1, "no.csv: no such file"),
         (
             ("--input", "a.csv", "--output", "other"),
             2,
-            "--output: expected a folder that is not there",
+            "output: expected a folder that does not exist",
         ),
         (
             ("--input", "a.csv", "--output", "other", "--overwrite", "true"),
             2,
-            "--output: expected a folder that is not there",
+            "output: expected a folder that does not exist",
         ),
         (
             ("--input", "a.csv", "--output", "a.csv", "--overwrite", "true"),
             2,
-            "--output: expected a folder that is not there",
+            "output: expected a folder that does not exist",
         ),
         (("--input", "a.csv"), 2, "--output: found nothing, accepted is a value"),
         (
@@ -212,7 +216,8 @@ def test_command_line_refusals(empty, run, run_ok):
     ):
         result = run("pack", *args)
         assert (result.code, result.out, result.err.count("\n")) == (code, "", 1), result
-        assert result.err.startswith(f"lightning_rnn: error: {message}"), result
+        assert result.err.startswith("lightning_rnn: error: "), result
+        assert message in result.err, result
     assert sorted(Path().rglob("*")) == before
 
 
@@ -231,5 +236,5 @@ def test_overwriting_is_all_or_nothing(empty, run, run_ok):
 
 
 def test_help_names_the_command(run):
-    assert "pack                Turn a file of any size" in run("--help").out
+    assert re.search(r"pack +Turn a file of any size", run("--help").out)
     assert "--id_column" in run("pack", "--help").out

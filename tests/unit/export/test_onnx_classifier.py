@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lightning_rnn import OnnxClassifier, SequenceClassifier
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.data.readers import read_file
 from lightning_rnn.errors import DataError
 from lightning_rnn.export import onnx_classifier
 from lightning_rnn.export.onnx_export import export_onnx
