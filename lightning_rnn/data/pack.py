@@ -16,12 +16,13 @@ from lightning_rnn.data.readers import errors_with_path, find_reader, tables
 from lightning_rnn.data.readers.arrays import CHECKED
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions
 from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers.times import find_time_kind
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 
 CHUNK_BYTES = 1 << 25  # of the file, read together; parsing takes some ten times as much memory
 MAX_BUCKETS = 256
-PARQUET_EXPANSION = 4  # approximate number of decoded bytes per byte of a Parquet file
+EXPANSION = 4  # approximate number of decoded bytes per byte of a compressed file
 ROW_NUMBER = "\0number"  # columns added to the rows in a bucket; no file has such names
 BUCKET = "\0bucket"
 
@@ -52,6 +53,10 @@ def pack(
     feature_columns: list[str] | None = None,
     require_labels: bool = True,
     overwrite: bool = False,
+    time_format: str | None = None,
+    separator: str | None = None,
+    decimal_comma: bool = False,
+    encoding: str | None = None,
 ) -> Sequences:
     """Write the sequences of a file to a folder from which training reads one batch at a time.
 
@@ -72,12 +77,19 @@ def pack(
         require_labels: Whether a missing label is an error; if not, the folder has no labels and
             is for prediction only.
         overwrite: Whether to replace an existing folder written by `pack`.
+        time_format: Format of times that are neither numbers, ISO 8601 dates nor H:MM[:SS[.f]],
+            such as `%m/%d/%Y %H:%M` (directives of polars' strptime).
+        separator: Character between the cells of a CSV file; when not given, a comma, or a
+            semicolon or tab if the header has only that.
+        decimal_comma: Whether numbers in a CSV file have a decimal comma.
+        encoding: Encoding of a CSV file, such as `latin-1`; when not given, UTF-8.
 
     Returns:
         The sequences.
 
     Raises:
-        OptionError: If the output exists and may not be replaced.
+        OptionError: If the output exists and may not be replaced, or a format, separator or
+            encoding cannot be used.
         DataError: If the file cannot be used, see `read_file`.
     """
     source = Path(input)
@@ -92,6 +104,10 @@ def pack(
         group_column=group_column,
         feature_columns=feature_columns,
         require_labels=require_labels,
+        time_format=time_format,
+        separator=separator,
+        decimal_comma=decimal_comma,
+        encoding=encoding,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
@@ -112,7 +128,7 @@ def _parts(path: Path, options: ReadOptions, work: Path) -> Iterator[_Part]:
             sequences = contents.sequences
             yield _Part(contents, np.arange(len(sequences)), sequences.ids)
         elif options.id_column is None:
-            for rows in table_rows(path, CHUNK_BYTES):
+            for rows in table_rows(path, options, CHUNK_BYTES):
                 contents, first_rows = tables.table_contents(rows, options)
                 yield _Part(contents, first_rows, ids=None)
         else:
@@ -128,16 +144,17 @@ def _parts_by_id(
     import polars as pl
 
     num_bytes = path.stat().st_size
-    if path.suffix.lower() == ".parquet":
-        num_bytes *= PARQUET_EXPANSION
+    if path.suffix.lower() in (".parquet", ".gz"):
+        num_bytes *= EXPANSION
     num_buckets = min(MAX_BUCKETS, 1 + num_bytes // CHUNK_BYTES)
     pieces: dict[int, list[tuple[int, int]]] = {}  # bucket: offsets and sizes of its pieces in file
-    time_types = tables.TIME_TYPES
-    for rows in table_rows(path, CHUNK_BYTES):
+    time_kind: str | None = None
+    for rows in table_rows(path, options, CHUNK_BYTES):
         tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
         if options.time_column is not None:
-            # all times of the file, not only those of a bucket, must have the same type
-            _, time_types = tables.read_times(rows.frame[options.time_column], time_types)
+            # all times of the file, not only those of a bucket, must be of the same kind
+            time_kind = time_kind or find_time_kind(rows.frame[options.time_column], options)
+            tables.parse_times(rows, options, time_kind)
         buckets = tables.text_column(rows.frame[id_column]).hash() % num_buckets
         frame = rows.frame.with_columns(buckets.alias(BUCKET), pl.Series(ROW_NUMBER, rows.numbers))
         for (bucket,), piece in frame.partition_by(BUCKET, as_dict=True, include_key=False).items():
@@ -152,7 +169,7 @@ def _parts_by_id(
         frame = pl.concat(frames)
         numbers = frame[ROW_NUMBER].to_numpy()
         bucket_rows = Rows(frame.drop(ROW_NUMBER), rows.is_text, numbers)
-        contents, first_rows = tables.table_contents(bucket_rows, options, time_types)
+        contents, first_rows = tables.table_contents(bucket_rows, options, time_kind)
         yield _Part(contents, first_rows, contents.sequences.ids)
 
 

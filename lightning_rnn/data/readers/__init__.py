@@ -22,6 +22,7 @@ READERS: dict[str, Reader] = {
     ".npz": read_npz,
     ".npy": read_npy,
     ".csv": read_table,
+    ".csv.gz": read_table,
     ".parquet": read_table,
 }
 
@@ -31,7 +32,7 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
 
     Args:
         path: The file, or a folder written by `pack`. The extension, in any case, names the
-            format: .ts, .tsv, .npz, .npy, .csv or .parquet.
+            format: .ts, .tsv, .npz, .npy, .csv, .csv.gz or .parquet.
         options: What to read from the file; by default `ReadOptions()`.
 
     Returns:
@@ -95,6 +96,8 @@ def find_reader(path: Path, options: ReadOptions) -> Reader:
     if not path.is_file():
         raise DataError("no such file")
     extension = path.suffix.lower()
+    if extension == ".gz":
+        extension = "".join(path.suffixes[-2:]).lower()
     if extension not in READERS:
         raise unexpected("", f"one of the extensions {', '.join(READERS)}", repr(extension))
     if path.stat().st_size == 0:
@@ -115,4 +118,6 @@ def _check_no_columns(extension: str, options: ReadOptions) -> None:
         value = getattr(options, name)
         if value is not None:
             expected = f"None, because {extension} files have no columns"
+            if extension == ".tsv":
+                expected += " (a table with a header and tabs must be named .csv)"
             raise unexpected(name, expected, repr(value))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers.class_names import class_names
+from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
     FileContents,
     ReadOptions,
@@ -109,11 +109,11 @@ def _contents(
     ids = row_ids(count)
     if "ids" in arrays:
         ids = _texts(_checked_names(arrays["ids"], names["ids"], count))
-        check_complete(ids, "id", "sequence {}".format)
+        check_complete(ids, "an id", "sequence {}".format)
     groups = None
     if "groups" in arrays and options.group_column is not None:
         groups = _texts(_checked_names(arrays["groups"], names["groups"], count))
-        check_complete(groups, "group", "sequence {}".format)
+        check_complete(groups, "a group", "sequence {}".format)
     elif options.group_column is not None and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
@@ -168,12 +168,14 @@ def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
 
 
 def _texts(array: np.ndarray) -> np.ndarray:
-    """Return stripped text; floats and booleans in the spelling of class names."""
+    """Return stripped text, "" where it is missing; floats and booleans as class names."""
     if array.dtype.kind in "bf":
         return class_names(array)
     if array.dtype.kind == "S":
         array = np.char.decode(array)
-    return np.char.strip(array.astype(str)).astype(object)
+    texts = np.char.strip(array.astype(str)).astype(object)
+    texts[[is_missing(text) for text in texts]] = ""
+    return texts
 
 
 def _feature_names(array: np.ndarray, num_features: int) -> list[str]:

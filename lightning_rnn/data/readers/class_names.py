@@ -1,38 +1,58 @@
 """Class names: one spelling for each class, whatever the format of the file."""
 
+import math
 import re
 from collections.abc import Iterable
 
 import numpy as np
 
+from lightning_rnn.data.readers.messages import unexpected
+
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
+# in lower case; "-" is not one of them, because "+" and "-" are common classes
+MISSING_WORDS = ("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none")
+
+
+def is_missing(text: str) -> bool:
+    """Return whether text stands for a missing label, id, group, time or value."""
+    return text.strip().lower() in MISSING_WORDS
 
 
 def class_name(raw: object) -> str:
     """Return the canonical name of a class.
 
-    Integers, whole floats and text that writes a whole float with a point or an exponent become the
-    digits of an integer ("1.0000000e+00" is "1", "01" stays "01"). Booleans become "true" and
-    "false". Other text is stripped. None, NaN and empty text are no label: "".
+    Numbers with a point or an exponent become the shortest text of the same number, without the
+    point if they are whole; plus signs are removed; integers keep leading zeros, which codes have.
+    Booleans, also as text, become "true" and "false". Other text is stripped. A missing value
+    (see `MISSING_WORDS`) is no label: "".
 
     Example:
-        >>> class_name(1.0), class_name("1.0e+00"), class_name(True), class_name(" walk ")
-        ('1', '1', 'true', 'walk')
+        >>> [class_name(raw) for raw in (1.0, "1.0e+00", "+1", "0.50", "01", "True", "NA")]
+        ['1', '1', '1', '0.5', '01', 'true', '']
     """
     if isinstance(raw, bytes):
         raw = raw.decode()
-    if isinstance(raw, bool | np.bool_):
-        return str(raw).lower()
     text = "" if raw is None else str(raw).strip()
-    if text.lower() == "nan":
+    if is_missing(text):
         return ""
-    is_float = isinstance(raw, float | np.floating)
-    if is_float or (NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit()):
-        value = float(text)
-        if value.is_integer() and abs(value) < 2**53:  # larger ones have no exact digits
-            return str(int(value))
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    if NUMBER.fullmatch(text):
+        return _number_name(text)
     return text
+
+
+def _number_name(text: str) -> str:
+    digits = text.lstrip("+-")
+    if digits.isdigit():
+        is_negative = text.startswith("-") and int(digits) != 0
+        return f"-{digits}" if is_negative else digits
+    value = float(text)
+    if not math.isfinite(value):
+        return text
+    if value.is_integer() and abs(value) < 2**53:  # larger ones have no exact digits
+        return str(int(value))
+    return repr(value)
 
 
 def class_names(raw: np.ndarray) -> np.ndarray:
@@ -48,3 +68,25 @@ def sort_classes(names: Iterable[str]) -> list[str]:
     if all(NUMBER.fullmatch(name) for name in distinct):
         return sorted(distinct, key=float)
     return distinct
+
+
+def check_not_continuous(labels: np.ndarray) -> None:
+    """Raise a DataError if training labels look like numbers to predict, not like classes.
+
+    They do if all are numbers, and at least ten of them differ, and there are fewer than two
+    sequences per class on average, or fewer than ten if some numbers are not whole; also if all
+    differ and some are not whole.
+
+    Args:
+        labels: (N,) canonical class names.
+    """
+    distinct = set(labels.tolist())
+    if not all(NUMBER.fullmatch(name) for name in distinct):
+        return
+    is_whole = all(float(name).is_integer() for name in distinct)
+    sequences_per_class = len(labels) / len(distinct)
+    is_many = len(distinct) >= 10 and sequences_per_class < (2 if is_whole else 10)
+    all_differ = not is_whole and len(distinct) == len(labels) >= 3
+    if is_many or all_differ:
+        got = f"{len(distinct)} different numbers in {len(labels)} sequences"
+        raise unexpected("labels", "classes", f"{got}, which look like a number to predict")

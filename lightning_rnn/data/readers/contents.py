@@ -1,5 +1,6 @@
 """The contents of a sequence file, whatever its format, and the options for reading it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_rnn.data.readers.messages import join_names, unexpected
+from lightning_rnn.data.readers.messages import MISSING_VALUE, join_names, unexpected
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.errors import check
 
 BOM = b"\xef\xbb\xbf"
 
@@ -22,11 +24,13 @@ class FileContents:
             groups if these were requested.
         labels: (N,) object array of class names (see `class_name`), or None if the file has none.
         feature_names: F names, or None for a format without them (all but long CSV and Parquet).
+        time_kind: Kind of the times that order the steps, as errors name it, or None without times.
     """
 
     sequences: Sequences
     labels: np.ndarray | None
     feature_names: list[str] | None
+    time_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class ReadOptions:
         id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
             step. If None, each row is one sequence of a single feature.
         time_column: Column that orders the steps of a sequence (CSV, Parquet with `id_column`):
-            numbers, or else text (ISO dates) or Parquet's dates. If None, rows keep their order.
+            numbers, ISO 8601 dates with or without time and offset to UTC, clock or elapsed times
+            H:MM[:SS[.f]], or Parquet's dates and times. If None, rows keep their order.
         group_column: Column of groups (CSV, Parquet). For .npz and .npy any name requests the
             array of groups.
         feature_columns: Features in order (CSV, Parquet, packed folders). If None, every column
@@ -47,6 +52,15 @@ class ReadOptions:
             is an error.
         require_labels: Whether missing labels or groups are an error. If not, one missing label
             makes `labels` None.
+        time_format: Format of other times, such as `%m/%d/%Y %H:%M:%S%.f`, with the directives of
+            polars (https://docs.rs/chrono/latest/chrono/format/strftime).
+        separator: Character between the cells of a CSV file. If None, it is a comma, or a
+            semicolon or tab if the header has only that.
+        decimal_comma: Whether numbers in a CSV file have a decimal comma.
+        encoding: Encoding of a CSV file, such as `latin-1`; None for UTF-8.
+
+    Raises:
+        OptionError: If a format, separator or encoding cannot be used.
     """
 
     label_column: str = "label"
@@ -56,6 +70,38 @@ class ReadOptions:
     feature_columns: list[str] | None = None
     only_features: bool = False
     require_labels: bool = True
+    time_format: str | None = None
+    separator: str | None = None
+    decimal_comma: bool = False
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options of the format."""
+        if self.separator is not None:
+            is_usable = self.separator.isascii() and self.separator not in ('"', "\n", "\r")
+            is_character = len(self.separator) == 1 or self.separator == "\\t"
+            check(is_usable and is_character, "separator", self.separator, "one ASCII character")
+        if self.encoding is not None:
+            check(_is_encoding(self.encoding), "encoding", self.encoding, "a codec of Python")
+        if self.time_format is not None:
+            # polars would take the digits for nanoseconds, and add a wrong year to partial dates
+            has_fraction = re.search(r"%f", self.time_format)
+            check(not has_fraction, "time_format", self.time_format, "%.f for a fraction")
+            is_complete = self.has_date_format or not re.search("%[mdbBhejUW]", self.time_format)
+            check(is_complete, "time_format", self.time_format, "a year in a format with a date")
+
+    @property
+    def has_date_format(self) -> bool:
+        """Whether `time_format` contains a year."""
+        return re.search("%[-_0]?[YyCGgFDxcsv+]", self.time_format or "") is not None
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def row_ids(count: int) -> np.ndarray:
@@ -68,19 +114,21 @@ def check_complete(names: Any, what: str, place: Callable[[int], str]) -> None:
 
     Args:
         names: (rows,) NumPy array or polars Series of strings, "" where a name is missing.
-        what: Kind of the names (`label`, `id`, `group`).
+        what: What is expected (`a label`, `an id`, `a group`).
         place: Returns the description of a row for the error message.
     """
     missing = np.flatnonzero(names == "")
     if len(missing):
-        raise unexpected(place(int(missing[0])), f"a {what}", "a missing value")
+        raise unexpected(place(int(missing[0])), what, MISSING_VALUE)
 
 
-def complete_labels(labels: Any, place: Callable[[int], str], options: ReadOptions) -> Any:
+def complete_labels(
+    labels: Any, place: Callable[[int], str], options: ReadOptions, expected: str = "a label"
+) -> Any:
     """Return the labels, or None if one is missing and labels are not required."""
     if not options.require_labels and (labels == "").any():
         return None
-    check_complete(labels, "label", place)
+    check_complete(labels, expected, place)
     return labels
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from lightning_rnn.errors import DataError
 
+MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
 FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value

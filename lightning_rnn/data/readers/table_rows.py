@@ -1,21 +1,24 @@
 """The rows of CSV and Parquet files, all at once or piece by piece."""
 
 import csv
+import gzip
 import io
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from lightning_rnn.data.readers import decode_parquet
-from lightning_rnn.data.readers.contents import BOM
-from lightning_rnn.data.readers.messages import quote, unexpected
+from lightning_rnn.data.readers.contents import BOM, ReadOptions
+from lightning_rnn.data.readers.messages import first_line, quote, unexpected
 from lightning_rnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 # A double quote without its pair turns the rest of the file into one record, which may not fit in
 # memory; records of more bytes than this are refused.
 MAX_RECORD = 1 << 30
+GZIP_MAGIC = b"\x1f\x8b"
 PAIRED_QUOTES = "a pair of double quotes around a whole cell"
 UNPAIRED_QUOTE = "a double quote without its pair"
 
@@ -48,48 +52,79 @@ class Rows:
         return f"{unit} {self.numbers[row]}"
 
 
-def table_rows(path: Path, size: int | None = None) -> Iterator[Rows]:
+def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
     """Yield the rows of a CSV or Parquet file in order.
 
     Args:
         path: The file.
+        options: Separator and encoding of a CSV file.
         size: Approximate number of bytes to yield at a time; if None, the rows come all at once.
 
     Raises:
         DataError: If the file is damaged or has no rows.
     """
-    read_rows = _csv_rows if path.suffix.lower() == ".csv" else _parquet_rows
+    is_parquet = path.suffix.lower() == ".parquet"
+    all_rows = _parquet_rows(path, size) if is_parquet else _csv_rows(path, options, size)
     is_empty = True
-    for rows in read_rows(path, size):
+    for rows in all_rows:
         is_empty = False
         yield rows
     if is_empty:
         raise unexpected("", "at least one row", "none")
 
 
-def _csv_rows(path: Path, size: int | None) -> Iterator[Rows]:
+def _csv_rows(path: Path, options: ReadOptions, size: int | None) -> Iterator[Rows]:
     import polars as pl
 
-    with path.open("rb") as file:
-        if file.read(len(BOM)) != BOM:
-            file.seek(0)
+    with _open_csv(path, options.encoding) as file:
+        separator = options.separator
         header, line = _read_header(file)
-        names = _column_names(header, line)
+        excel_separator = re.fullmatch(rb"sep=([ -~\t])\r?\n", header)
+        if excel_separator:
+            separator = excel_separator[1].decode()
+            header, more_lines = _read_header(file)
+            line += more_lines
+        _check_header(header, line)
+        separator = separator or _find_separator(header.decode())
+        separator = "\t" if separator == "\\t" else separator
+        names = _column_names(header.decode(), line, separator)
         schema = pl.Schema(dict.fromkeys(names, pl.String))
         for piece, lines_before in _whole_records(file, size, line):
-            raw, lines, num_cells = _find_records(piece, lines_before)
+            raw, lines, num_cells = _find_records(piece, lines_before, separator)
             if not len(lines):
                 continue
             ragged = np.flatnonzero(num_cells != len(names))
             if len(ragged):
                 where = f"line {lines[ragged[0]]}"
-                expected = f"{len(names)} cells as in the header"
+                expected = f"{len(names)} cells as in the header, separated by {separator!r}"
+                expected += " (for others set separator, encoding or decimal_comma)"
                 raise unexpected(where, expected, str(num_cells[ragged[0]]))
             # without the byte order mark polars takes text such as "x^" for compressed data
-            frame = pl.read_csv(BOM + raw, has_header=False, schema=schema)
+            frame = pl.read_csv(BOM + raw, has_header=False, schema=schema, separator=separator)
             if frame.height != len(lines):
                 raise unexpected("", PAIRED_QUOTES, "double quotes inside a cell")
             yield Rows(frame, is_text=True, numbers=lines)
+
+
+@contextmanager
+def _open_csv(path: Path, encoding: str | None) -> Iterator[BinaryIO]:
+    """Open a CSV file, which may be compressed by gzip, as UTF-8 after the byte order mark."""
+    with path.open("rb") as file, TemporaryFile() as converted:
+        is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        content: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
+        if encoding is not None:
+            text = io.TextIOWrapper(content, encoding=encoding, newline="")
+            try:
+                while block := text.read(1 << 20):
+                    converted.write(block.encode())
+            except UnicodeError as error:
+                raise unexpected("", f"text in {encoding}", first_line(error)) from error
+            content = converted
+            content.seek(0)
+        if content.read(len(BOM)) != BOM:
+            content.seek(0)
+        yield content
 
 
 def _read_header(file: BinaryIO) -> tuple[bytes, int]:
@@ -107,10 +142,22 @@ def _read_header(file: BinaryIO) -> tuple[bytes, int]:
     return header, line
 
 
-def _column_names(header: bytes, line: int) -> list[str]:
+def _check_header(header: bytes, line: int) -> None:
     num_lines = header.removesuffix(b"\n").count(b"\n") + 1
     _check_utf8(header, line - num_lines)
-    cells = next(csv.reader(io.StringIO(header.decode(), newline="")))
+    if b"\r" in header.rstrip(b"\r\n") and b'"' not in header:
+        raise unexpected(f"line {line}", "lines that end in \\n or \\r\\n", "lines that end in \\r")
+
+
+def _find_separator(header: str) -> str:
+    """Return the semicolon or tab if it is the only separator in the header, else the comma."""
+    unquoted = re.sub('"[^"]*"', "", header)
+    found = [separator for separator in ",;\t" if separator in unquoted]
+    return found[0] if len(found) == 1 else ","
+
+
+def _column_names(header: str, line: int, separator: str) -> list[str]:
+    cells = next(csv.reader(io.StringIO(header, newline=""), delimiter=separator))
     names = [name.strip() for name in cells]
     for name, count in Counter(names).items():
         if not name or count > 1:
@@ -147,7 +194,9 @@ def _end_of_records(raw: bytes) -> int:
     return end
 
 
-def _find_records(raw: bytes, lines_before: int) -> tuple[bytes, np.ndarray, np.ndarray]:
+def _find_records(
+    raw: bytes, lines_before: int, separator: str
+) -> tuple[bytes, np.ndarray, np.ndarray]:
     """Find the records of a piece of a CSV file, whose quoted cells may contain line breaks.
 
     Returns:
@@ -157,7 +206,7 @@ def _find_records(raw: bytes, lines_before: int) -> tuple[bytes, np.ndarray, np.
     _check_utf8(raw, lines_before)
     data = np.frombuffer(raw, dtype=np.uint8)
     ends_record = data == ord("\n")
-    ends_cell = data == ord(",")
+    ends_cell = data == ord(separator)
     line_ends = np.flatnonzero(ends_record)
     if b'"' in raw:
         is_outside_quotes = ~np.logical_xor.accumulate(data == ord('"'))
@@ -185,7 +234,8 @@ def _check_utf8(raw: bytes, lines_before: int) -> None:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + lines_before + 1
         byte = raw[error.start : error.start + 1]
-        raise unexpected(f"line {line}", "UTF-8 text", f"byte {byte!r}") from error
+        expected = "UTF-8 text (for other text set encoding)"
+        raise unexpected(f"line {line}", expected, f"byte {byte!r}") from error
 
 
 def _parquet_rows(path: Path, size: int | None) -> Iterator[Rows]:

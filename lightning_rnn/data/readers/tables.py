@@ -1,13 +1,14 @@
 """Reader of CSV and Parquet files with one row per time step or one row per sequence."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_rnn.data.readers.class_names import MISSING, class_name
+from lightning_rnn.data.readers.class_names import MISSING_WORDS, NUMBER, class_name
 from lightning_rnn.data.readers.contents import (
     FileContents,
     ReadOptions,
@@ -18,30 +19,28 @@ from lightning_rnn.data.readers.contents import (
 )
 from lightning_rnn.data.readers.messages import FINITE_NUMBERS, join_names, quote, unexpected
 from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers.times import find_time_kind, time_keys
 from lightning_rnn.data.sequences import Sequences
 
 if TYPE_CHECKING:
     import polars as pl
 
-# polars types that times in text are read as, the first one that fits
-TIME_TYPES: tuple[str, ...] = ("Int64", "Float64", "String")
-
 
 def read_table(path: Path, options: ReadOptions) -> FileContents:
     """Read one time step per row if there is an id column, else one sequence per row."""
-    (rows,) = table_rows(path)
+    (rows,) = table_rows(path, options)
     return table_contents(rows, options)[0]
 
 
 def table_contents(
-    rows: Rows, options: ReadOptions, time_types: tuple[str, ...] = TIME_TYPES
+    rows: Rows, options: ReadOptions, time_kind: str | None = None
 ) -> tuple[FileContents, np.ndarray]:
     """Form sequences from rows.
 
     Args:
         rows: All rows of some sequences.
         options: Roles of the columns.
-        time_types: Types that times may be read as, see `read_times`.
+        time_kind: Kind of all times of the file; if None, the first row's is used.
 
     Returns:
         The sequences in the order of their first rows, and the (N,) numbers of these rows.
@@ -51,15 +50,15 @@ def table_contents(
     """
     frame = rows.frame
     features = feature_columns(frame.columns, options)
-    values = _feature_values(rows, features)  # (rows, F)
+    values = _feature_values(rows, features, options)  # (rows, F)
     labels = None
     if options.label_column in frame.columns:
-        names = text_column(frame[options.label_column], is_class=True)
-        labels = complete_labels(names, rows.place, options)
+        names = _class_column(frame[options.label_column], options)
+        labels = complete_labels(names, rows.place, options, "a label in every row")
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
         groups = text_column(frame[options.group_column])
-        check_complete(groups, "group", rows.place)
+        check_complete(groups, "a group", rows.place)
     if options.id_column is None:
         first_rows = np.arange(frame.height)
         ids = row_ids(frame.height)
@@ -68,18 +67,24 @@ def table_contents(
         feature_names = None
     else:
         row_names = text_column(frame[options.id_column])
-        check_complete(row_names, "id", rows.place)
+        check_complete(row_names, "an id", rows.place)
         owners = _first_rows_of_ids(row_names)
         for what, column in (("label", labels), ("group", groups)):
             if column is not None:
                 _check_constant(column, what, row_names, owners, rows.place)
-        order = _step_order(rows, row_names, owners, options, time_types)
+        order = np.argsort(owners, kind="stable")
+        if options.time_column is not None:
+            times = frame[options.time_column]
+            time_kind = time_kind or find_time_kind(times, options)
+            keys = parse_times(rows, options, time_kind)
+            order = np.lexsort((keys, owners))
+            _check_distinct_times(keys, order, rows, options)
         first_rows, lengths = np.unique(owners, return_counts=True)
         ids = row_names[first_rows].to_numpy()
         values = values[order]
         feature_names = features
     sequences = Sequences(values, lengths, groups=_pick(groups, first_rows), ids=ids)
-    contents = FileContents(sequences, _pick(labels, first_rows), feature_names)
+    contents = FileContents(sequences, _pick(labels, first_rows), feature_names, time_kind)
     return contents, rows.numbers[first_rows]
 
 
@@ -99,7 +104,10 @@ def feature_columns(columns: list[str], options: ReadOptions) -> list[str]:
         required["group_column"] = options.group_column
     for option, name in required.items():
         if name is not None and name not in columns:
-            raise unexpected(option, f"one of the columns {join_names(columns)}", quote(name))
+            expected = f"one of the columns {join_names(columns)}"
+            if any(re.search("[;|\t]", column) for column in columns):
+                expected += " (set separator if it is not the comma)"
+            raise unexpected(option, expected, quote(name))
     has_role = {options.label_column, options.group_column, *required.values()}
     available = [name for name in columns if name not in has_role]
     chosen = choose_features(available, options)
@@ -109,7 +117,7 @@ def feature_columns(columns: list[str], options: ReadOptions) -> list[str]:
     return chosen
 
 
-def _feature_values(rows: Rows, features: list[str]) -> np.ndarray:
+def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np.ndarray:
     """Return (rows, F) float32, NaN where a cell is missing."""
     import polars as pl
 
@@ -118,31 +126,51 @@ def _feature_values(rows: Rows, features: list[str]) -> np.ndarray:
         column = rows.frame[name]
         cells = column
         if rows.is_text:
-            text = column.str.strip_chars()
-            cells = text.set(text.is_in(MISSING), None)
+            cells = column.str.strip_chars()
+            cells = cells.set(cells.str.to_lowercase().is_in(MISSING_WORDS), None)
+            if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
+                cells = cells.str.replace_all(".", "_", literal=True)
+                cells = cells.str.replace(",", ".", literal=True)
         elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
             raise unexpected(f"column {quote(name)}", "numbers or booleans", str(column.dtype))
         numbers = cells.cast(pl.Float64, strict=False).cast(pl.Float32)
         is_refused = cells.is_not_null() & (numbers.is_null() | numbers.is_infinite())
         if is_refused.any():
             row = int(is_refused.arg_true()[0])
-            where = f"{rows.place(row)}, column {quote(name)}"
-            raise unexpected(where, FINITE_NUMBERS, quote(column[row]))
+            expected = FINITE_NUMBERS
+            if rows.is_text and re.search("[0-9],[0-9]", column[row]):
+                expected += "; for decimal commas set decimal_comma, and separator if it is ','"
+            raise unexpected(
+                f"{rows.place(row)}, column {quote(name)}", expected, quote(column[row])
+            )
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
 
 
-def text_column(column: "pl.Series", *, is_class: bool = False) -> "pl.Series":
-    """Return stripped text, "" where it is missing; classes and floats in canonical spelling."""
+def text_column(column: "pl.Series") -> "pl.Series":
+    """Return stripped text, "" where it is missing; floats are spelt as classes are."""
+    import polars as pl
+
+    _check_not_nested(column)
+    if column.dtype.is_float():
+        return _class_column(column, ReadOptions())
+    text = column.cast(pl.String).fill_null("").str.strip_chars()
+    return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), "")
+
+
+def _class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
+    """Return canonical class names, "" where they are missing."""
     import polars as pl
 
     _check_not_nested(column)
     text = column.cast(pl.String).fill_null("").str.strip_chars()
-    if not is_class and not column.dtype.is_float():
-        return text
     unique = text.unique()
-    names = pl.Series([class_name(name) for name in unique], dtype=pl.String)
-    return text.replace_strict(unique, names)
+    names = []
+    for name in unique:
+        with_point = name.replace(",", ".")
+        is_number = options.decimal_comma and NUMBER.fullmatch(with_point)
+        names.append(class_name(with_point if is_number else name))
+    return text.replace_strict(unique, pl.Series(names, dtype=pl.String))
 
 
 def _check_not_nested(column: "pl.Series") -> None:
@@ -150,29 +178,16 @@ def _check_not_nested(column: "pl.Series") -> None:
         raise unexpected(f"column {quote(column.name)}", "text or numbers", str(column.dtype))
 
 
-def read_times(
-    column: "pl.Series", types: tuple[str, ...] = TIME_TYPES
-) -> tuple["pl.Series", tuple[str, ...]]:
-    """Parse times that are text; return others as they are.
-
-    Args:
-        column: (rows,) times.
-        types: Types that text may be read as; the first one that fits all of it is used.
-
-    Returns:
-        The times, null where they are missing, and the types from the one that fits.
-    """
-    import polars as pl
-
+def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> np.ndarray:
+    """Return (rows,) sortable keys of the times, all of which must be of the given kind."""
+    assert options.time_column is not None
+    column = rows.frame[options.time_column]
     _check_not_nested(column)
-    if column.dtype != pl.String:
-        return column, types
-    text = column.str.strip_chars()
-    text = text.set(text == "", None)
-    times = text.cast(getattr(pl, types[0]), strict=False)
-    if times.null_count() > text.null_count():
-        return read_times(column, types[1:])
-    return times, types
+
+    def place(row: int) -> str:
+        return f"{rows.place(row)}, column {quote(column.name)}"
+
+    return time_keys(column, kind, options, place)
 
 
 def _first_rows_of_ids(ids: "pl.Series") -> np.ndarray:
@@ -183,30 +198,19 @@ def _first_rows_of_ids(ids: "pl.Series") -> np.ndarray:
     return frame.select(pl.col("row").min().over("id"))["row"].to_numpy()
 
 
-def _step_order(
-    rows: Rows,
-    ids: "pl.Series",
-    owners: np.ndarray,
-    options: ReadOptions,
-    time_types: tuple[str, ...],
-) -> np.ndarray:
-    """Return (rows,) the rows sorted by sequence, then by time or place in the file."""
-    if options.time_column is None:
-        return np.argsort(owners, kind="stable")
-    times, _ = read_times(rows.frame[options.time_column], time_types)
-    if times.dtype.is_float():
-        times = times.fill_nan(None)
-    if times.null_count():
-        where = rows.place(times.is_null().arg_true()[0])
-        raise unexpected(where, "a number, a date or text as time", "a missing value")
-    ranks = times.rank("dense").to_numpy()
-    order = np.lexsort((ranks, owners))
-    is_repeated = (np.diff(owners[order]) == 0) & (np.diff(ranks[order]) == 0)
+def _check_distinct_times(
+    keys: np.ndarray, order: np.ndarray, rows: Rows, options: ReadOptions
+) -> None:
+    """Check that no two rows of a sequence have the same time."""
+    assert options.id_column is not None
+    assert options.time_column is not None
+    ids = text_column(rows.frame[options.id_column]).to_numpy()
+    is_repeated = (ids[order][1:] == ids[order][:-1]) & (np.diff(keys[order]) == 0)
     if is_repeated.any():
         first, second = order[is_repeated.argmax() :][:2].tolist()
-        got = f"id {quote(ids[second])} and time {quote(times[second])} as in {rows.place(first)}"
+        time = quote(rows.frame[options.time_column][second])
+        got = f"id {quote(ids[second])} and time {time} as in {rows.place(first)}"
         raise unexpected(rows.place(second), "one row for each id and time", got)
-    return order
 
 
 def _check_constant(

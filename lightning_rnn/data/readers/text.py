@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lightning_rnn.data.readers.class_names import (
-    MISSING,
     NUMBER,
     class_name,
     class_names,
+    is_missing,
     sort_classes,
 )
 from lightning_rnn.data.readers.contents import (
@@ -23,19 +23,29 @@ from lightning_rnn.data.readers.contents import (
     row_ids,
 )
 from lightning_rnn.data.readers.messages import FINITE_NUMBERS, join_names, quote, unexpected
+from lightning_rnn.data.readers.times import find_time_kind, time_keys
 from lightning_rnn.data.sequences import Sequences
 
 # a value with a time stamp: (2007-01-01 00:00:00,241.97)
-STAMPED_VALUE = re.compile(r"((?:^|[,:])\s*)\([^()]*,([^(),]*)\)")
+STAMPED_VALUE = re.compile(r"\(([^()]*),([^(),]*)\)")
+OUTSIDE_PARENTHESES = r"(?![^(]*\))"
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One sequence: its line number, label as written ("" if it has none), and (T, F) values."""
+    """One sequence.
+
+    Attributes:
+        number: Line number.
+        label: Label as written, "" if it has none.
+        values: (T, F) values.
+        time_kind: Kind of the time stamps, None without them.
+    """
 
     number: int
     label: str
     values: np.ndarray
+    time_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,14 +80,22 @@ def read_tsv(path: Path, options: ReadOptions) -> FileContents:
 
 
 def read_ts(path: Path, options: ReadOptions) -> FileContents:
-    """Read a header, then lines of channels and a label separated by colons."""
+    """Read a header, then lines of channels and a label separated by colons.
+
+    If values have time stamps, these order the steps and align the channels; a channel without a
+    value at a time of another one has a missing value there.
+    """
     text_lines = _text_lines(path, comments=(b"#", b"%"))
     header = _read_header(text_lines)
     if options.require_labels and not header.has_label:
         raise unexpected("", "@classLabel true and the classes", "a header without class labels")
     lines: list[_Line] = []
     for number, text in text_lines:
-        line = _parse_line(number, text, header)
+        time_kind = lines[0].time_kind if lines else None
+        line = _parse_line(number, text, header, options, time_kind)
+        if lines and line.time_kind != time_kind:
+            expected = f"time stamps in all lines or in none, as in line {lines[0].number}"
+            raise unexpected(f"line {number}", expected, line.time_kind or "none")
         if lines and line.values.shape[1] != lines[0].values.shape[1]:
             expected = f"{lines[0].values.shape[1]} channels as in line {lines[0].number}"
             raise unexpected(f"line {number}", expected, str(line.values.shape[1]))
@@ -134,19 +152,23 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
     )
 
 
-def _parse_line(number: int, text: str, header: _Header) -> _Line:
+def _parse_line(
+    number: int, text: str, header: _Header, options: ReadOptions, time_kind: str | None
+) -> _Line:
     where = f"line {number}"
-    if "(" in text:
-        text = STAMPED_VALUE.sub(r"\1\2", text.strip())
-    fields = text.split(":")
+    has_stamps = "(" in text
+    fields = re.split(":" + OUTSIDE_PARENTHESES, text) if has_stamps else text.split(":")
     label = fields.pop() if header.has_target else ""
     if not fields:
         raise unexpected(where, "at least one channel, a colon and the label", "no colon")
     if not header.has_label:
         label = ""
-    elif header.classes and class_name(label) not in header.classes | {"", "?"}:
+    elif header.classes and class_name(label) not in header.classes | {""}:
         expected = f"a label of @classLabel ({join_names(sort_classes(header.classes))})"
         raise unexpected(where, expected, quote(label))
+    if has_stamps:
+        values, time_kind = _stamped_values(fields, where, options, time_kind)
+        return _Line(number, label, values, time_kind)
     channels = []
     for i, field in enumerate(fields, start=1):
         channels.append(_parse_numbers(field.split(","), f"{where}, channel {i}"))
@@ -155,6 +177,39 @@ def _parse_line(number: int, text: str, header: _Header) -> _Line:
     for i, channel in enumerate(channels):
         values[: len(channel), i] = channel
     return _Line(number, label, values)
+
+
+def _stamped_values(
+    fields: list[str], where: str, options: ReadOptions, time_kind: str | None
+) -> tuple[np.ndarray, str | None]:
+    """Return (T, F) values in the order of their time stamps, and the kind of these."""
+    import polars as pl
+
+    stamps: list[str] = []
+    values: list[np.ndarray] = []
+    for i, field in enumerate(fields, start=1):
+        numbers: list[str] = []
+        for cell in re.split("," + OUTSIDE_PARENTHESES, field):
+            match = STAMPED_VALUE.fullmatch(cell.strip())
+            if match is None:
+                expected = "values with time stamps, (time,value)"
+                raise unexpected(f"{where}, channel {i}", expected, quote(cell.strip()))
+            stamps.append(match[1])
+            numbers.append(match[2])
+        values.append(_parse_numbers(numbers, f"{where}, channel {i}"))
+    column = pl.Series("time", stamps)
+    time_kind = time_kind or find_time_kind(column, options)
+    keys = time_keys(column, time_kind, options, lambda i: f"{where}, time stamp {i + 1}")
+    times, steps = np.unique(keys, return_inverse=True)
+    aligned = np.full((len(times), len(fields)), np.nan, dtype=np.float32)  # (T, F)
+    start = 0
+    for i, channel in enumerate(values):
+        channel_steps = steps[start : start + len(channel)]
+        start += len(channel)
+        if len(np.unique(channel_steps)) < len(channel):
+            raise unexpected(f"{where}, channel {i + 1}", "distinct time stamps", "equal ones")
+        aligned[channel_steps, i] = channel
+    return aligned, time_kind
 
 
 def _parse_numbers(cells: list[str], where: str) -> np.ndarray:
@@ -171,9 +226,7 @@ def _parse_number(cell: str) -> float:
     """Return the number, NaN for a missing value, or infinity for anything else."""
     if NUMBER.fullmatch(cell):  # float() alone would also accept "1_0"
         return float(cell)
-    if cell in MISSING or cell.lower() == "nan":
-        return math.nan
-    return math.inf
+    return math.nan if is_missing(cell) else math.inf
 
 
 def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
@@ -182,7 +235,6 @@ def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
     lengths = [len(line.values) for line in lines]
     values = np.concatenate([line.values for line in lines])
     sequences = Sequences(values, lengths, ids=row_ids(len(lines)))
-    raw_labels = ["" if line.label.strip() == "?" else line.label for line in lines]
-    labels = class_names(np.array(raw_labels, dtype=object))
+    labels = class_names(np.array([line.label for line in lines], dtype=object))
     labels = complete_labels(labels, lambda i: f"line {lines[i].number}", options)
-    return FileContents(sequences, labels, None)
+    return FileContents(sequences, labels, None, lines[0].time_kind)

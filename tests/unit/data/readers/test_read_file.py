@@ -1,5 +1,6 @@
 """Readers: good files, broken files, agreement of formats, real files, and bytes at random."""
 
+import gzip
 import io
 import os
 import re
@@ -97,9 +98,10 @@ def as_lists(contents):
     [
         (1, "1"), (1.0, "1"), (-1.0, "-1"), (np.float32(2), "2"), (np.int8(-3), "-3"), (1.5, "1.5"),
         (np.float32(1.1), "1.1"),
-        ("1.0000000e+00", "1"), ("-1.0", "-1"), ("1e2", "100"), ("01", "01"), ("+1", "+1"), (" walk ", "walk"),
-        ("NA", "NA"),
-        ("1.50", "1.50"), (True, "true"), (np.bool_(False), "false"), (b"x", "x"), ("1e400", "1e400"), (1e30, "1e+30"),
+        ("1.0000000e+00", "1"), ("-1.0", "-1"), ("1e2", "100"), ("01", "01"), ("+1", "1"), (" walk ", "walk"),
+        ("NA", ""), ("None", ""), ("n/a", ""), ("-", "-"), ("-0", "0"), ("-07", "-07"), (".5", "0.5"), ("5e-1", "0.5"),
+        ("TRUE", "true"), ("False", "false"), ("-0.0e3", "0"), ("+00", "00"),
+        ("1.50", "1.5"), (True, "true"), (np.bool_(False), "false"), (b"x", "x"), ("1e400", "1e400"), (1e30, "1e+30"),
         (None, ""), (NAN, ""), ("NaN", ""), (" ", ""), ("-0.0", "0"), ("1_0.0", "1_0.0"),
     ],
 )  # fmt: skip
@@ -127,7 +129,7 @@ def test_no_such_file_folder_extension_empty(refused, tmp_path):
         read_file(tmp_path)
     assert (
         refused("a.txt", "x")
-        == "expected one of the extensions .ts, .tsv, .npz, .npy, .csv, .parquet, got '.txt'"
+        == "expected one of the extensions .ts, .tsv, .npz, .npy, .csv, .csv.gz, .parquet, got '.txt'"
     )
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):
         assert refused(name, "") == "the file is empty"
@@ -171,10 +173,18 @@ def test_ts_shorter_channels_are_padded(accepted):
 
 
 def test_ts_time_stamps(accepted):
-    text = "@timestamps true\n@data\n(2007-01-01 00:00:00,241.97),(2007-01-01 00:01:00,?),(x,3):(1,4),(2,5),(3,6):up\n"
+    text = (
+        "@timestamps true\n@data\n"
+        "(2007-01-01 00:01:00,?),(2007-01-01 00:00:00,241.97),(2007-01-01 00:02:00,3):"
+        "(2007-01-01 00:02:00,6), (2007-01-01 00:00:30,5):up\n"
+    )
     contents = accepted("a.ts", text)
-    np.testing.assert_equal(as_lists(contents), [[[np.float32(241.97), 4], [NAN, 5], [3, 6]]])
+    expected = [[np.float32(241.97), NAN], [NAN, 5], [NAN, NAN], [3, 6]]
+    np.testing.assert_equal(as_lists(contents), [expected])
     assert contents.labels.tolist() == ["up"]
+    assert contents.time_kind == "dates without an offset to UTC"
+    contents = accepted("a.ts", TS + "(10,1),(9,2):1\n(0,3):2\n")
+    assert (as_lists(contents), contents.time_kind) == ([[[2], [1]], [[3]]], "numbers")
 
 
 def test_ts_without_labels(accepted, refused):
@@ -217,7 +227,14 @@ def test_ts_without_labels(accepted, refused):
             "line 1, @classlabel: expected true or false, got 'maybe'",
         ),
         (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text, got b'1,\\xff:1'"),
-        (TS + "(1,2:1\n", "line 4, channel 1, value 1: expected numbers, got '(1'"),
+        (TS + "(1,2:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
+        (TS + "(1,2),3:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
+        (TS + "(1,2),(1.0,3):1\n", "line 4, channel 1: expected distinct time stamps"),
+        (TS + "(1,2):1\n3:1\n", "line 5: expected time stamps in all lines or in none"),
+        (TS + "3:1\n(1,2):1\n", "line 5: expected time stamps in all lines or in none"),
+        (TS + "(1,2):1\n(2020-01-01,2):1\n", "line 5, time stamp 1: expected numbers as in the"),
+        (TS + "(x,2):1\n", "line 4, time stamp 1: expected a number, an ISO 8601 date"),
+        (TS + "(1,2),(NA,2):1\n", "line 4, time stamp 2: expected a time, got a missing value"),
     ],
 )
 def test_ts_broken(refused, text, message):
@@ -244,8 +261,14 @@ def test_tsv(accepted):
         ("1 1 2\n", "line 1: expected a label, a tab and at least one value, got 1 cells"),
         ("1\t1\n2\tx\n", "line 2, value 1: expected numbers, got 'x'"),
         ("1\t1\t-inf\n", "line 1, value 2: expected numbers, got '-inf'"),
-        ("1\t1\n\t2\n", "line 2: expected a label, got a missing value"),
-        ("1\t1\n\t\n", "line 2: expected a label, got a missing value"),
+        (
+            "1\t1\n\t2\n",
+            "line 2: expected a label in every row, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)",
+        ),
+        (
+            "1\t1\n\t\n",
+            "line 2: expected a label in every row, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)",
+        ),
         ("\n\n", "expected at least one line with values, got none"),
     ],
 )
@@ -430,9 +453,9 @@ def test_csv_time_as_text_and_in_file_order(accepted):
 
 
 def test_csv_wide(accepted):
-    contents = accepted("a.csv", 'who,"s,0",s1,label\n1,1,2,"NA"\n2,3,,1.0\n', group_column="who")
+    contents = accepted("a.csv", 'who,"s,0",s1,label\n1,1,2,"N.A."\n2,3,,1.0\n', group_column="who")
     assert as_lists(contents) == [[[1], [2]], [[3]]]
-    assert contents.labels.tolist() == ["NA", "1"]
+    assert contents.labels.tolist() == ["N.A.", "1"]
     assert contents.feature_names is None
     assert accepted("a.csv", "a,b\n1,2\n", require_labels=False).labels is None
     assert accepted("a.csv", "a,label\n1,x\n2,\n", require_labels=False).labels is None
@@ -444,28 +467,28 @@ def test_csv_wide(accepted):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a,label\n1,x\n2\n", {}, "line 3: expected 2 cells as in the header, got 1"),
-        ("a,label\n1,x\n\n2,y,z\n", {}, "line 4: expected 2 cells as in the header, got 3"),
-        ('a,label\n1,"x\ny"\n2\n', {}, "line 4: expected 2 cells as in the header, got 1"),
+        ("a,label\n1,x\n2\n", {}, "line 3: expected 2 cells as in the header, separated by ',' (for others set separator, encoding or decimal_comma), got 1"),
+        ("a,label\n1,x\n\n2,y,z\n", {}, "line 4: expected 2 cells as in the header, separated by ',' (for others set separator, encoding or decimal_comma), got 3"),
+        ('a,label\n1,"x\ny"\n2\n', {}, "line 4: expected 2 cells as in the header, separated by ',' (for others set separator, encoding or decimal_comma), got 1"),
         ("a,b,label\n1,2,x\n1,abc,x\n", {}, "line 3, column 'b': expected numbers, got 'abc'"),
         ("a,b,label\n1,2,x\n\n1,1e999,x\n", {}, "line 4, column 'b': expected numbers, got '1e999'"),
         ("a,label\n-inf,x\n", {}, "line 2, column 'a': expected numbers, got '-inf'"),
         ("a,label\n1e39,x\n", {}, "line 2, column 'a': expected numbers, got '1e39'"),
         ("a,b\n1,2\n", {}, "label_column: expected one of the columns 'a', 'b', got 'label'"),
-        ("a,label\n1,\n", {}, "line 2: expected a label, got a missing value"),
+        ("a,label\n1,\n", {}, "line 2: expected a label in every row, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"),
         ("a,label\n", {}, "expected at least one row, got none"),
         ("label\nx\n", {}, "expected at least one column of a feature, got only the columns 'label'"),
         ("a,a,label\n1,2,x\n", {}, "line 1: expected distinct names that are not empty, got column 'a' 2 times"),
         (",a,label\n1,2,x\n", {}, "line 1: expected distinct names that are not empty, got column '' 1 times"),
-        (b"a,label\n1,\xff\n", {}, "line 2: expected UTF-8 text, got byte b'\\xff'"),
+        (b"a,label\n1,\xff\n", {}, "line 2: expected UTF-8 text (for other text set encoding), got byte b'\\xff'"),
         ("a,label\n1,x\n", {"group_column": "g"}, "group_column: expected one of the columns 'a', 'label', got 'g'"),
         ("a,label\n1,x\n", {"id_column": "i"}, "id_column: expected one of the columns 'a', 'label', got 'i'"),
         ("a,label\n1,x\n", {"time_column": "a"}, "time_column: expected also an id_column, got 'a'"),
         ("id,t,a,label\n1,1,1,x\n1,2,1,y\n", LONG, "line 3: expected label 'x' as in line 2, which has the same id, got 'y'"),
         ("id,t,a,label\n1,1,1,x\n2,1,1,x\n1,1.0,1,x\n", LONG, "line 4: expected one row for each id and time, got id '1' and time '1.0' as in line 2"),
-        ("id,t,a,label\n1,1,1,x\n,1,1,x\n", LONG, "line 3: expected a id, got a missing value"),
-        ("id,t,a,label\n1,1,1,x\n1, ,1,x\n", LONG, "line 3: expected a number, a date or text as time, got a missing value"),
-        ("id,t,a,label\n1,1.5,1,x\n1,nan,1,x\n", LONG, "line 3: expected a number, a date or text as time, got a missing value"),
+        ("id,t,a,label\n1,1,1,x\n,1,1,x\n", LONG, "line 3: expected an id, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"),
+        ("id,t,a,label\n1,1,1,x\n1, ,1,x\n", LONG, "line 3, column 't': expected a time, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"),
+        ("id,t,a,label\n1,1.5,1,x\n1,nan,1,x\n", LONG, "line 3, column 't': expected a time, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"),
         ("id,t,a,z,label\n1,1,1,1,x\n", LONG | {"feature_columns": ["a", "b"]},
          "expected the features 'a', 'b', got no feature 'b'"),
         ("id,t,a,z,label\n1,1,1,1,x\n", LONG | {"feature_columns": ["a"], "only_features": True},
@@ -531,7 +554,10 @@ def test_parquet(accepted):
             {"a": [1.0, 1e300], "label": ["x", "y"]},
             "row 1, column 'a': expected numbers, got '1e+300'",
         ),
-        ({"a": [1.0, 2.0], "label": ["x", None]}, "row 1: expected a label, got a missing value"),
+        (
+            {"a": [1.0, 2.0], "label": ["x", None]},
+            "row 1: expected a label in every row, got a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)",
+        ),
         ({"a": [1.0]}, "label_column: expected one of the columns 'a', got 'label'"),
         (
             {"a": pl.Series([], dtype=pl.Float64), "label": []},
@@ -632,11 +658,14 @@ def good_bytes(write):
 
 GOOD = {
     ".ts": b"# c\n@timeStamps false\n@classLabel true 1 2\n@data\n1.5,?,3:4,5,6:1\n1,2:3,4:2\n"
-    b"(2007-01-01 00:00:00,24),(2,3):(1,2):1\n",
+    b"3,4:7,8:1\n",
+    ".TS": b"@classLabel true 1 2\n@data\n(2007-01-01 00:00:00,24),(2007-01-02,3):(2007-01-02,2):1\n",
     ".tsv": b"1\t1.5\t2\tNaN\n2.0e+00\t-3\tNaN\t4\n",
     ".npz": good_bytes(lambda p: np.savez_compressed(p, X=np.ones((4, 2)), lengths=[1, 3], y=["a", "b"], ids=[1, 2])),
     ".npy": good_bytes(lambda p: np.save(p.with_suffix(".npy"), np.ones((2, 3, 2), dtype=np.float32))),
-    ".csv": b'\xef\xbb\xbfid,t,"a b",label\r\n1,1,2.5,x\r\n\r\n2,1,,"y,z"\r\n1,0,NA,x\r\n2,2020-01-01,3,"y,z"\r\n',
+    ".csv": b'\xef\xbb\xbfid,t,"a b",label\r\n1,1,2.5,x\r\n\r\n2,1,,"y,z"\r\n1,0,NA,x\r\n2,2.5,3,"y,z"\r\n',
+    ".CSV": b"id;t;v;label\n1;2020-01-01T00:00:00.5Z;2;x\n1;2019-01-01 00:00:00+02:00;2;x\n",
+    ".csv.gz": gzip.compress(b"id\tt\tv\tlabel\n1\t9:30\t2\tx\n1\t48:00:30\t1\tx\n"),
     ".parquet": good_bytes(
         parquet(id=[1, 1, 2], t=[0, 1, 0], a=[1.0, None, 3.0], label=["x", "x", "y"]),
     ),
@@ -678,7 +707,9 @@ def try_to_read(path, **options):
 @pytest.mark.parametrize("extension", GOOD)
 def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd):
     path = tmp_path / f"fuzz{extension}"
-    options = st.sampled_from([{}, LONG] if extension in (".csv", ".parquet") else [{}])
+    options = st.sampled_from(
+        [{}, LONG] if ".c" in extension.lower() or extension == ".parquet" else [{}]
+    )
     # every Parquet file costs a child process
     examples = max(1, EXAMPLES // 10) if extension == ".parquet" else EXAMPLES
 
