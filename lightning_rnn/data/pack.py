@@ -88,8 +88,8 @@ def pack(
         The sequences.
 
     Raises:
-        OptionError: If the output exists and may not be replaced, or a format, separator or
-            encoding cannot be used.
+        OptionError: If the output exists and may not be replaced, or the time format or the
+            separator cannot be used.
         DataError: If the file cannot be used, see `read_file`.
     """
     source = Path(input)

@@ -139,9 +139,8 @@ def _values_and_lengths(arrays: Arrays, names: Names) -> tuple[np.ndarray, np.nd
         if values.size == 0 or values.ndim not in (2, 3):
             expected = f"shape (N, T, F) or (N, T), or (steps, F) with {names['lengths']}"
             raise unexpected(names["values"], expected, str(values.shape))
-        num_features = values.shape[2] if values.ndim == 3 else 1
-        lengths = np.full(len(values), values.shape[1])
-        return values.reshape(-1, num_features), lengths
+        count, num_steps = values.shape[:2]
+        return values.reshape(count * num_steps, -1), np.full(count, num_steps)
     if values.size == 0 or values.ndim not in (1, 2):
         expected = f"shape (steps, F), because there is {names['lengths']}"
         raise unexpected(names["values"], expected, str(values.shape))

@@ -60,7 +60,7 @@ class ReadOptions:
         encoding: Encoding of a CSV file, such as `latin-1`; None for UTF-8.
 
     Raises:
-        OptionError: If a format, separator or encoding cannot be used.
+        OptionError: If the time format or the separator cannot be used.
     """
 
     label_column: str = "label"
@@ -81,8 +81,6 @@ class ReadOptions:
             is_usable = self.separator.isascii() and self.separator not in ('"', "\n", "\r")
             is_character = len(self.separator) == 1 or self.separator == "\\t"
             check(is_usable and is_character, "separator", self.separator, "one ASCII character")
-        if self.encoding is not None:
-            check(_is_encoding(self.encoding), "encoding", self.encoding, "a codec of Python")
         if self.time_format is not None:
             # polars would take the digits for nanoseconds, and add a wrong year to partial dates
             has_fraction = re.search(r"%f", self.time_format)
@@ -94,14 +92,6 @@ class ReadOptions:
     def has_date_format(self) -> bool:
         """Whether `time_format` contains a year."""
         return re.search("%[-_0]?[YyCGgFDxcsv+]", self.time_format or "") is not None
-
-
-def _is_encoding(name: str) -> bool:
-    try:
-        "".encode(name)
-    except (LookupError, ValueError):
-        return False
-    return True
 
 
 def row_ids(count: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Script that decodes a Parquet file and writes its rows to standard output.
 
-`python decode_parquet.py PATH SIZE` writes pieces of about SIZE bytes, or one piece if SIZE is 0:
-the number of bytes as 8 bytes, little-endian, then the rows as an Arrow IPC file.
+`python decode_parquet.py PATH SIZE` writes pieces of about SIZE bytes, or one piece if SIZE is
+negative: the number of bytes as 8 bytes, little-endian, then the rows as an Arrow IPC file.
 """
 
 import sys
@@ -14,9 +14,9 @@ def main(path: str, size: int) -> None:
     table = pl.scan_parquet(path, glob=False)
     height = table.select(pl.len()).collect().item()
     num_columns = len(table.collect_schema())
+    if size < 0:
+        size = 8 * num_columns * height
     step = max(1, size // (8 * max(1, num_columns)))
-    if size == 0:
-        step = max(1, height)
     for start in range(0, height, step):
         piece = table.slice(start, step).collect().write_ipc(None).getbuffer()
         sys.stdout.buffer.write(len(piece).to_bytes(8, "little"))

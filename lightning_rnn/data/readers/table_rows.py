@@ -52,28 +52,28 @@ class Rows:
         return f"{unit} {self.numbers[row]}"
 
 
-def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
+def table_rows(path: Path, options: ReadOptions, size: int = -1) -> Iterator[Rows]:
     """Yield the rows of a CSV or Parquet file in order.
 
     Args:
         path: The file.
         options: Separator and encoding of a CSV file.
-        size: Approximate number of bytes to yield at a time; if None, the rows come all at once.
+        size: Approximate number of bytes to yield at a time; if negative, the rows come all at
+            once.
 
     Raises:
         DataError: If the file is damaged or has no rows.
     """
     is_parquet = path.suffix.lower() == ".parquet"
-    all_rows = _parquet_rows(path, size) if is_parquet else _csv_rows(path, options, size)
-    is_empty = True
-    for rows in all_rows:
-        is_empty = False
+    num_rows = 0
+    for rows in _parquet_rows(path, size) if is_parquet else _csv_rows(path, options, size):
+        num_rows += rows.frame.height
         yield rows
-    if is_empty:
+    if num_rows == 0:
         raise unexpected("", "at least one row", "none")
 
 
-def _csv_rows(path: Path, options: ReadOptions, size: int | None) -> Iterator[Rows]:
+def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
     import polars as pl
 
     with _open_csv(path, options.encoding) as file:
@@ -86,7 +86,7 @@ def _csv_rows(path: Path, options: ReadOptions, size: int | None) -> Iterator[Ro
             line += more_lines
         _check_header(header, line)
         separator = separator or _find_separator(header.decode())
-        separator = "\t" if separator == "\\t" else separator
+        separator = separator.replace("\\t", "\t")
         names = _column_names(header.decode(), line, separator)
         schema = pl.Schema(dict.fromkeys(names, pl.String))
         for piece, lines_before in _whole_records(file, size, line):
@@ -114,12 +114,12 @@ def _open_csv(path: Path, encoding: str | None) -> Iterator[BinaryIO]:
         file.seek(0)
         content: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
         if encoding is not None:
-            text = io.TextIOWrapper(content, encoding=encoding, newline="")
             try:
+                text = io.TextIOWrapper(content, encoding=encoding, newline="")
                 while block := text.read(1 << 20):
                     converted.write(block.encode())
-            except UnicodeError as error:
-                raise unexpected("", f"text in {encoding}", first_line(error)) from error
+            except (LookupError, ValueError) as error:
+                raise unexpected("encoding", "that of the file", first_line(error)) from error
             content = converted
             content.seek(0)
         if content.read(len(BOM)) != BOM:
@@ -166,13 +166,13 @@ def _column_names(header: str, line: int, separator: str) -> list[str]:
     return names
 
 
-def _whole_records(file: BinaryIO, size: int | None, line: int) -> Iterator[tuple[bytes, int]]:
+def _whole_records(file: BinaryIO, size: int, line: int) -> Iterator[tuple[bytes, int]]:
     """Yield pieces of whole records, and the number of lines before each, starting from `line`."""
     rest = b""
     is_last = False
     while not is_last:
-        block = file.read() if size is None else file.read(size)
-        is_last = size is None or not block
+        block = file.read(size)
+        is_last = size < 0 or not block
         raw = rest + block
         end = len(raw) if is_last else _end_of_records(raw)
         if end == 0 and len(raw) > MAX_RECORD:
@@ -238,7 +238,7 @@ def _check_utf8(raw: bytes, lines_before: int) -> None:
         raise unexpected(f"line {line}", expected, f"byte {byte!r}") from error
 
 
-def _parquet_rows(path: Path, size: int | None) -> Iterator[Rows]:
+def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
     """Yield the rows of a Parquet file, which a child process decodes.
 
     Damage in the header of a page makes polars 2.1 allocate the claimed size and abort its process.
@@ -250,7 +250,7 @@ def _parquet_rows(path: Path, size: int | None) -> Iterator[Rows]:
         if file.read(4) != b"PAR1":
             raise unexpected("", "a Parquet file", "a file that does not start with PAR1")
     # -P keeps the modules beside the script from being imported in place of others
-    command = [sys.executable, "-P", decode_parquet.__file__, str(path), str(size or 0)]
+    command = [sys.executable, "-P", decode_parquet.__file__, str(path), str(size)]
     pipe = subprocess.PIPE
     no_input = subprocess.DEVNULL
     with (

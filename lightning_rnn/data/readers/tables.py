@@ -60,31 +60,34 @@ def table_contents(
         groups = text_column(frame[options.group_column])
         check_complete(groups, "a group", rows.place)
     if options.id_column is None:
-        first_rows = np.arange(frame.height)
-        ids = row_ids(frame.height)
-        values = values.reshape(-1, 1)  # (N * T, 1)
+        all_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
-        feature_names = None
-    else:
-        row_names = text_column(frame[options.id_column])
-        check_complete(row_names, "an id", rows.place)
-        owners = _first_rows_of_ids(row_names)
-        for what, column in (("label", labels), ("group", groups)):
-            if column is not None:
-                _check_constant(column, what, row_names, owners, rows.place)
-        order = np.argsort(owners, kind="stable")
-        if options.time_column is not None:
-            times = frame[options.time_column]
-            time_kind = time_kind or find_time_kind(times, options)
-            keys = parse_times(rows, options, time_kind)
-            order = np.lexsort((keys, owners))
-            _check_distinct_times(keys, order, rows, options)
-        first_rows, lengths = np.unique(owners, return_counts=True)
-        ids = row_names[first_rows].to_numpy()
-        values = values[order]
-        feature_names = features
-    sequences = Sequences(values, lengths, groups=_pick(groups, first_rows), ids=ids)
-    contents = FileContents(sequences, _pick(labels, first_rows), feature_names, time_kind)
+        steps = values.reshape(-1, 1)  # (N * T, 1)
+        ids = row_ids(frame.height)
+        sequences = Sequences(steps, lengths, groups=_pick(groups, all_rows), ids=ids)
+        return FileContents(sequences, _pick(labels, all_rows), None), rows.numbers
+    row_names = text_column(frame[options.id_column])
+    check_complete(row_names, "an id", rows.place)
+    owners = _first_rows_of_ids(row_names)
+    for what, column in (("label", labels), ("group", groups)):
+        if column is not None:
+            _check_constant(column, what, owners, rows.place)
+    order = np.argsort(owners, kind="stable")
+    if options.time_column is not None:
+        times = frame[options.time_column]
+        time_kind = time_kind or find_time_kind(times, options)
+        keys = parse_times(rows, options, time_kind)
+        order = np.lexsort((keys, owners))
+        is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
+        if is_repeated.any():
+            first, second = order[is_repeated.argmax() :][:2].tolist()
+            got = f"id {quote(row_names[second])} and time {quote(times[second])}"
+            got += f" as in {rows.place(first)}"
+            raise unexpected(rows.place(second), "one row for each id and time", got)
+    first_rows, lengths = np.unique(owners, return_counts=True)
+    ids = row_names[first_rows].to_numpy()
+    sequences = Sequences(values[order], lengths, groups=_pick(groups, first_rows), ids=ids)
+    contents = FileContents(sequences, _pick(labels, first_rows), features, time_kind)
     return contents, rows.numbers[first_rows]
 
 
@@ -198,27 +201,8 @@ def _first_rows_of_ids(ids: "pl.Series") -> np.ndarray:
     return frame.select(pl.col("row").min().over("id"))["row"].to_numpy()
 
 
-def _check_distinct_times(
-    keys: np.ndarray, order: np.ndarray, rows: Rows, options: ReadOptions
-) -> None:
-    """Check that no two rows of a sequence have the same time."""
-    assert options.id_column is not None
-    assert options.time_column is not None
-    ids = text_column(rows.frame[options.id_column]).to_numpy()
-    is_repeated = (ids[order][1:] == ids[order][:-1]) & (np.diff(keys[order]) == 0)
-    if is_repeated.any():
-        first, second = order[is_repeated.argmax() :][:2].tolist()
-        time = quote(rows.frame[options.time_column][second])
-        got = f"id {quote(ids[second])} and time {time} as in {rows.place(first)}"
-        raise unexpected(rows.place(second), "one row for each id and time", got)
-
-
 def _check_constant(
-    column: "pl.Series",
-    what: str,
-    ids: "pl.Series",
-    owners: np.ndarray,
-    place: Callable[[int], str],
+    column: "pl.Series", what: str, owners: np.ndarray, place: Callable[[int], str]
 ) -> None:
     """Check that labels or groups are the same in all rows of a sequence."""
     is_different = (column != column[owners]).to_numpy()

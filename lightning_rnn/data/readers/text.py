@@ -90,12 +90,13 @@ def read_ts(path: Path, options: ReadOptions) -> FileContents:
     if options.require_labels and not header.has_label:
         raise unexpected("", "@classLabel true and the classes", "a header without class labels")
     lines: list[_Line] = []
+    time_kind: str | None = None
     for number, text in text_lines:
-        time_kind = lines[0].time_kind if lines else None
         line = _parse_line(number, text, header, options, time_kind)
         if lines and line.time_kind != time_kind:
             expected = f"time stamps in all lines or in none, as in line {lines[0].number}"
             raise unexpected(f"line {number}", expected, line.time_kind or "none")
+        time_kind = line.time_kind
         if lines and line.values.shape[1] != lines[0].values.shape[1]:
             expected = f"{lines[0].values.shape[1]} channels as in line {lines[0].number}"
             raise unexpected(f"line {number}", expected, str(line.values.shape[1]))
@@ -226,7 +227,9 @@ def _parse_number(cell: str) -> float:
     """Return the number, NaN for a missing value, or infinity for anything else."""
     if NUMBER.fullmatch(cell):  # float() alone would also accept "1_0"
         return float(cell)
-    return math.nan if is_missing(cell) else math.inf
+    if is_missing(cell):
+        return math.nan
+    return math.inf
 
 
 def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:

@@ -47,7 +47,9 @@ def find_time_kind(column: "pl.Series", options: ReadOptions) -> str | None:
     if options.time_format is not None:
         if not options.has_date_format:
             return CLOCK_TIMES
-        return INSTANTS if re.search("%[:#]*z", options.time_format) else DATES
+        if re.search("%[:#]*z", options.time_format):
+            return INSTANTS
+        return DATES
     for cell in _cells(column, options).drop_nulls().head(1):
         for kind, pattern in PATTERNS.items():
             if re.fullmatch(pattern, cell):
@@ -120,7 +122,9 @@ def _decode(column: "pl.Series") -> "pl.Series":
     """Return the text of categories, whose own order is not that of time."""
     import polars as pl
 
-    return column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
+    if column.dtype in (pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    return column
 
 
 def _cells(column: "pl.Series", options: ReadOptions) -> "pl.Series":

@@ -33,7 +33,7 @@ def tables(draw):
     line_end=st.sampled_from(["\n", "\r\n"]),
     prefix=st.sampled_from(["", "\n\n", "sep"]),
     is_compressed=st.booleans(),
-    size=st.sampled_from([None, 1, 7, 64]),
+    size=st.sampled_from([-1, 1, 7, 64]),
 )
 def test_dialects(
     tmp_path_factory, table, separator, is_named, encoding, line_end, prefix, is_compressed, size
@@ -81,8 +81,9 @@ def test_other_encodings_are_named(tmp_path):
     with pytest.raises(DataError, match=r"line 2: expected UTF-8 text .*set encoding.*, got byte"):
         read_file(path)
     assert read_file(path, ReadOptions(encoding="latin-1")).labels.tolist() == ["\u00e9t\u00e9"]
-    with pytest.raises(DataError, match=r"a\.csv: expected text in ascii, got 'ascii' codec"):
-        read_file(path, ReadOptions(encoding="ascii"))
+    for encoding in ("ascii", "latin-99", "\0"):
+        with pytest.raises(DataError, match=r"a\.csv: encoding: expected that of the file, got "):
+            read_file(path, ReadOptions(encoding=encoding))
     path.write_bytes(b"a,label\r1,x\r2,y\r")
     with pytest.raises(DataError, match=r"line 1: expected lines that end in"):
         read_file(path)
@@ -93,14 +94,10 @@ def test_a_header_with_two_separators_is_read_with_commas(tmp_path):
     assert read_file(tmp_path / "a.csv").sequences.values.flatten().tolist() == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("separator", ";;"), ("separator", ""), ("separator", '"'), ("separator", "\u00e9"),
-     ("encoding", "latin-99"), ("encoding", "\0")],
-)  # fmt: skip
-def test_options_are_checked(option, value):
-    with pytest.raises(OptionError, match=f"{option}: expected"):
-        ReadOptions(**{option: value})
+@pytest.mark.parametrize("separator", [";;", "", '"', "\n", "\u00e9"])
+def test_separators_are_checked(separator):
+    with pytest.raises(OptionError, match="separator: expected one ASCII character"):
+        ReadOptions(separator=separator)
 
 
 def test_pack_takes_the_same_options(tmp_path):
