@@ -1,4 +1,4 @@
-"""A packed folder holds what the file's reader returns, however small the pieces in which the file is read."""
+"""A packed folder holds what the file's reader returns, however small the pieces it reads."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def check(path, **options):
 
 @st.composite
 def long_tables(draw):
-    """Rows of a few ids in any order, no (id, time) twice, the times all integers, all numbers, or texts."""
+    """Rows of a few ids in any order, no (id, time) twice, all times of one kind."""
     ids = draw(st.lists(TEXT, min_size=1, max_size=5, unique_by=str.strip))
     time = draw(
         st.sampled_from(
@@ -79,8 +79,19 @@ def long_tables(draw):
     cells = [
         (ids[i], str(time(t)), labels[i], groups[i], draw(NUMBERS), draw(NUMBERS)) for i, t in drawn
     ]
-    return pl.DataFrame(cells, schema={"id": pl.String, "t": pl.String, "label": pl.String, "g": pl.String,
-                                       "a": pl.Float64, "b": pl.Float64}, orient="row", strict=False)  # fmt: skip
+    return pl.DataFrame(
+        cells,
+        schema={
+            "id": pl.String,
+            "t": pl.String,
+            "label": pl.String,
+            "g": pl.String,
+            "a": pl.Float64,
+            "b": pl.Float64,
+        },
+        orient="row",
+        strict=False,
+    )
 
 
 def csv_bytes(frame, blank):
@@ -114,8 +125,12 @@ def test_long_csv(frame, blank, timed, chunk):
 )
 @settings(max_examples=40, deadline=None)
 def test_wide_csv(rows, blank):
-    frame = pl.DataFrame(rows, schema={"a": pl.Float64, "b": pl.Float64, "c": pl.Float64, "label": pl.String},
-                         orient="row", strict=False)  # fmt: skip
+    frame = pl.DataFrame(
+        rows,
+        schema={"a": pl.Float64, "b": pl.Float64, "c": pl.Float64, "label": pl.String},
+        orient="row",
+        strict=False,
+    )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "a.csv"
         path.write_bytes(csv_bytes(frame, blank))
@@ -127,10 +142,16 @@ def test_wide_csv(rows, blank):
 def test_parquet(tmp_path, long, row_group_size):
     rng = np.random.default_rng(0)
     ids = rng.permutation(np.repeat(np.arange(12), 5))
-    frame = pl.DataFrame({
-        "id": ids, "t": rng.permutation(60) / 4, "label": ids % 3 + 0.0, "a": rng.normal(size=60),
-        "b": rng.random(60) < 0.5, "day": pl.Series(rng.permutation(60)).cast(pl.Date),
-    }).with_columns(a=pl.when(pl.col("a") > -1).then("a"))  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "id": ids,
+            "t": rng.permutation(60) / 4,
+            "label": ids % 3 + 0.0,
+            "a": rng.normal(size=60),
+            "b": rng.random(60) < 0.5,
+            "day": pl.Series(rng.permutation(60)).cast(pl.Date),
+        }
+    ).with_columns(a=pl.when(pl.col("a") > -1).then("a"))
     path = tmp_path / "a.parquet"
     frame.write_parquet(path, row_group_size=row_group_size)
     if long:
