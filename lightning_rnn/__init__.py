@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_rnn.data.base_module import SequenceDataModule
     from lightning_rnn.data.file_module import FileDataModule
-    from lightning_rnn.data.readers.contents import ReadOptions
-    from lightning_rnn.data.readers.files import read_file
+    from lightning_rnn.data.readers import ReadOptions, read_file
     from lightning_rnn.data.sequences import SequenceBatch, Sequences
     from lightning_rnn.data.synthetic_module import SyntheticDataModule
     from lightning_rnn.estimator import RecurrentClassifier
@@ -44,7 +43,7 @@ _MODULE_OF = {
     "EarlyStopping": "training.early_stopping",
     "FileDataModule": "data.file_module",
     "OnnxClassifier": "export.onnx_classifier",
-    "ReadOptions": "data.readers.contents",
+    "ReadOptions": "data.readers",
     "RecurrentClassifier": "estimator",
     "SequenceBatch": "data.sequences",
     "SequenceClassifier": "training.classifier",
@@ -54,7 +53,7 @@ _MODULE_OF = {
     "StreamingClassifier": "export.streaming",
     "SyntheticDataModule": "data.synthetic_module",
     "export_onnx": "export.onnx_export",
-    "read_file": "data.readers.files",
+    "read_file": "data.readers",
 }
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.data.readers.contents import FileContents, ReadOptions, sort_classes
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
+from lightning_rnn.data.readers.class_names import sort_classes
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import DataError, OptionError, check

@@ -1,37 +1,45 @@
-"""Sequence files of any size into a folder of .npy files, which training reads a batch at a time."""
+"""Packing a sequence file of any size into a folder of .npy files that training reads by batch."""
 
 import io
 import os
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
+from lightning_rnn.data.readers import errors_with_path, find_reader, tables
 from lightning_rnn.data.readers.arrays import CHECKED
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions
-from lightning_rnn.data.readers.files import errors_of, reader_of
-from lightning_rnn.data.readers.table_rows import Rows, tables
-from lightning_rnn.data.readers.tables import (
-    TIME_KINDS,
-    contents_of,
-    features_of,
-    read_table,
-    read_times,
-    text_column,
-)
+from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers.times import find_time_kind
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 
 CHUNK_BYTES = 1 << 25  # of the file, read together; parsing takes some ten times as much memory
 MAX_BUCKETS = 256
-NUMBER = "\0number"  # column of row numbers in a bucket
+EXPANSION = 4  # approximate number of decoded bytes per byte of a compressed file
+ROW_NUMBER = "\0number"  # columns added to the rows in a bucket; no file has such names
+BUCKET = "\0bucket"
 
-Part = tuple[FileContents, np.ndarray]  # some sequences, and the number of each one's first row
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the file's sequences.
+
+    Attributes:
+        contents: The sequences.
+        first_rows: (N,) number of the first row of each sequence.
+        ids: (N,) ids, or None if the file has none.
+    """
+
+    contents: FileContents
+    first_rows: np.ndarray
+    ids: np.ndarray | None
 
 
 def pack(
@@ -45,148 +53,165 @@ def pack(
     feature_columns: list[str] | None = None,
     require_labels: bool = True,
     overwrite: bool = False,
-) -> None:
-    """Turn a sequence file of any size into a folder that trains without being read into memory.
+    time_format: str | None = None,
+    separator: str | None = None,
+    decimal_comma: bool = False,
+    encoding: str | None = None,
+) -> Sequences:
+    """Write the sequences of a file to a folder from which training reads one batch at a time.
 
-    The folder holds what `read_file` would return for the file, and is accepted wherever a file is. It appears when it
-    is whole. CSV and Parquet files are read piece by piece, in whatever order their rows are (docs/data.md).
+    The folder holds what `read_file` returns for the file, and is accepted wherever a file is. It
+    appears only when it is complete. CSV and Parquet files are read piece by piece, so that they
+    may be larger than memory, whatever the order of their rows (docs/data.md).
 
     Args:
         input: File of sequences, of any format that training reads.
-        output: Folder to make.
+        output: Folder to write.
         label_column: Column of the class, in CSV and Parquet.
-        id_column: Column that tells sequences apart in CSV and Parquet with one row a time step; when not given,
-            one row is one sequence.
-        time_column: Column to order a sequence's rows by; when not given, their order in the file.
-        group_column: Column of groups, to split by when training.
+        id_column: Column that identifies the sequence, in CSV and Parquet with one row per time
+            step; when not given, each row is one sequence.
+        time_column: Column that orders the rows of a sequence; when not given, they keep their
+            order.
+        group_column: Column of groups, for splitting by group in training.
         feature_columns: Columns of the features; when not given, all the others.
-        require_labels: Whether a missing label is an error; if not, it makes a folder without labels, to predict.
-        overwrite: Whether a folder made before is replaced.
+        require_labels: Whether a missing label is an error; if not, the folder has no labels and
+            is for prediction only.
+        overwrite: Whether to replace an existing folder written by `pack`.
+        time_format: Format of times that are neither numbers, ISO 8601 dates nor H:MM[:SS[.f]],
+            such as `%m/%d/%Y %H:%M` (directives of polars' strptime).
+        separator: Character between the cells of a CSV file; when not given, a comma, or a
+            semicolon or tab if the header has only that.
+        decimal_comma: Whether numbers in a CSV file have a decimal comma.
+        encoding: Encoding of a CSV file, such as `latin-1`; when not given, UTF-8.
+
+    Returns:
+        The sequences.
 
     Raises:
-        OptionError: The folder exists, and is not one to be replaced.
-        DataError: The file cannot be used, see `read_file`.
+        OptionError: If the output exists and may not be replaced, or the time format or the
+            separator cannot be used.
+        DataError: If the file cannot be used, see `read_file`.
     """
-    source, target = Path(input), Path(os.path.abspath(output))
-    ours = overwrite and (target / CHECKED).is_file()
-    accepted = "another name, or --overwrite true for a folder made by pack"
-    check(
-        ours or not os.path.lexists(target),
-        "--output",
-        output,
-        f"a folder that is not there: {accepted}",
-    )
-    wanted = ReadOptions(
-        label_column,
-        id_column,
-        time_column,
-        group_column,
-        feature_columns,
+    source = Path(input)
+    target = Path(os.path.abspath(output))
+    may_replace = overwrite and (target / CHECKED).is_file()
+    expected = "a folder that does not exist, or overwrite and a folder written by pack"
+    check(may_replace or not os.path.lexists(target), "output", output, expected)
+    options = ReadOptions(
+        label_column=label_column,
+        id_column=id_column,
+        time_column=time_column,
+        group_column=group_column,
+        feature_columns=feature_columns,
         require_labels=require_labels,
+        time_format=time_format,
+        separator=separator,
+        decimal_comma=decimal_comma,
+        encoding=encoding,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
-        sequences = _write(_parts(source, wanted, work), work)
+        sequences = _write(_parts(source, options, work), work)
         if target.exists():
             target.rename(work / "old")
         (work / "packed").rename(target)
-    print(f"{len(sequences)} sequences of {sequences.num_features} features written to {output}")
+    return sequences
 
 
-def _parts(path: Path, wanted: ReadOptions, work: Path) -> Iterator[Part]:
-    """Yield the file's sequences some at a time, as `read_file` would return them."""
-    with errors_of(path):
-        reader = reader_of(path, wanted)
-        if reader is not read_table:
-            contents = reader(path, wanted)
-            yield contents, np.arange(len(contents.sequences))
-        elif wanted.id_column is None:
-            for rows in tables(path, CHUNK_BYTES):
-                contents, numbers = contents_of(rows, wanted)
-                contents.sequences.ids = None  # the row's number in this piece
-                yield contents, numbers
+def _parts(path: Path, options: ReadOptions, work: Path) -> Iterator[_Part]:
+    """Yield the file's sequences some at a time."""
+    with errors_with_path(path):
+        reader = find_reader(path, options)
+        if reader is not tables.read_table:
+            contents = reader(path, options)
+            sequences = contents.sequences
+            yield _Part(contents, np.arange(len(sequences)), sequences.ids)
+        elif options.id_column is None:
+            for rows in table_rows(path, options, CHUNK_BYTES):
+                contents, first_rows = tables.table_contents(rows, options)
+                yield _Part(contents, first_rows, ids=None)
         else:
             with (work / "buckets").open("w+b") as file:
-                yield from _from_buckets(file, path, wanted, wanted.id_column)
+                yield from _parts_by_id(file, path, options, options.id_column)
             (work / "buckets").unlink()
 
 
-def _from_buckets(
-    file: BinaryIO, path: Path, wanted: ReadOptions, id_column: str
-) -> Iterator[Part]:
-    """Deal out the rows so that all of one id are in one bucket, and make sequences of one bucket after another."""
+def _parts_by_id(
+    file: BinaryIO, path: Path, options: ReadOptions, id_column: str
+) -> Iterator[_Part]:
+    """Distribute the rows to buckets by their id, then form the sequences of each bucket."""
     import polars as pl
 
-    count = min(
-        MAX_BUCKETS,
-        1 + path.stat().st_size * (4 if path.suffix.lower() == ".parquet" else 1) // CHUNK_BYTES,
-    )
-    places: list[list[tuple[int, int]]] = [
-        [] for _ in range(count)
-    ]  # offset and size of each bucket's pieces
-    kinds = TIME_KINDS
-    for rows in tables(path, CHUNK_BYTES):
-        features_of(rows.frame.columns, wanted)  # refuses a file without the columns
-        if (
-            wanted.time_column is not None
-        ):  # what all times are, not those of a bucket, decides how they are read
-            kinds = read_times(rows.frame[wanted.time_column], kinds)[1]
-        bucket = text_column(rows.frame[id_column]).hash().to_numpy() % count
-        order = np.argsort(bucket, kind="stable")
-        dealt = rows.frame.with_columns(pl.Series(NUMBER, rows.numbers))[order]
-        bounds = np.searchsorted(bucket[order], np.arange(count + 1)).tolist()
-        for i, (begin, end) in enumerate(pairwise(bounds)):
-            if begin < end:
-                piece = dealt[begin:end].write_ipc(None).getbuffer()
-                places[i].append((file.tell(), len(piece)))
-                file.write(piece)
+    num_bytes = path.stat().st_size
+    if path.suffix.lower() in (".parquet", ".gz"):
+        num_bytes *= EXPANSION
+    num_buckets = min(MAX_BUCKETS, 1 + num_bytes // CHUNK_BYTES)
+    pieces: dict[int, list[tuple[int, int]]] = {}  # bucket: offsets and sizes of its pieces in file
+    time_kind: str | None = None
+    for rows in table_rows(path, options, CHUNK_BYTES):
+        tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
+        if options.time_column is not None:
+            # all times of the file, not only those of a bucket, must be of the same kind
+            time_kind = time_kind or find_time_kind(rows.frame[options.time_column], options)
+            tables.parse_times(rows, options, time_kind)
+        buckets = tables.text_column(rows.frame[id_column]).hash() % num_buckets
+        frame = rows.frame.with_columns(buckets.alias(BUCKET), pl.Series(ROW_NUMBER, rows.numbers))
+        for (bucket,), piece in frame.partition_by(BUCKET, as_dict=True, include_key=False).items():
+            data = piece.write_ipc(None).getbuffer()
+            pieces.setdefault(bucket, []).append((file.tell(), len(data)))
+            file.write(data)
     file.flush()
-    for pieces in filter(None, places):
-        frame = pl.concat(
-            [pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, at))) for at, size in pieces]
-        )
-        yield contents_of(
-            Rows(frame.drop(NUMBER), rows.unit, frame[NUMBER].to_numpy()), wanted, kinds
-        )
+    for places in pieces.values():
+        frames = []
+        for offset, size in places:
+            frames.append(pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, offset))))
+        frame = pl.concat(frames)
+        numbers = frame[ROW_NUMBER].to_numpy()
+        bucket_rows = Rows(frame.drop(ROW_NUMBER), rows.is_text, numbers)
+        contents, first_rows = tables.table_contents(bucket_rows, options, time_kind)
+        yield _Part(contents, first_rows, contents.sequences.ids)
 
 
-def _write(parts: Iterator[Part], work: Path) -> Sequences:
-    """Write the sequences in the order of their first rows into the folder `packed`, and return them."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("first", "lengths", "labels", "groups", "ids")
+def _write(parts: Iterator[_Part], work: Path) -> Sequences:
+    """Write the sequences to the folder `work / "packed"`, in the order of their first rows."""
+    columns: dict[str, list[np.ndarray | None]] = {
+        "first_rows": [],
+        "lengths": [],
+        "labels": [],
+        "groups": [],
+        "ids": [],
     }
     with (work / "rows").open("wb") as file:
-        for contents, numbers in parts:
-            part = contents.sequences
-            file.writelines(values.numpy().data for values in part.chunks())
-            for name, column in (
-                ("first", numbers),
-                ("lengths", part.lengths.numpy()),
-                ("labels", contents.labels),
-                ("groups", part.groups),
-                ("ids", part.ids),
-            ):
-                columns[name].append(column)
-    whole = {
-        k: np.concatenate(v) for k, v in columns.items() if not any(piece is None for piece in v)
-    }
-    shape = (int(whole["lengths"].sum()), part.num_features)
-    order = np.argsort(whole.pop("first"), kind="stable")
+        for part in parts:
+            sequences = part.contents.sequences
+            file.writelines(values.numpy().data for values in sequences.chunks())
+            columns["first_rows"].append(part.first_rows)
+            columns["lengths"].append(sequences.lengths.numpy())
+            columns["labels"].append(part.contents.labels)
+            columns["groups"].append(sequences.groups)
+            columns["ids"].append(part.ids)
+    feature_names = part.contents.feature_names
+    arrays: dict[str, np.ndarray] = {}
+    for name, pieces in columns.items():
+        present = [piece for piece in pieces if piece is not None]
+        if len(present) == len(pieces):
+            arrays[name] = np.concatenate(present)
+    order = np.argsort(arrays.pop("first_rows"), kind="stable")
+    shape = (int(arrays["lengths"].sum()), sequences.num_features)
     values = DiskRows(work / "rows", offset=0, shape=shape, dtype=np.float32)
-    sequences = Sequences(values, whole["lengths"], checked=True).select(torch.from_numpy(order))
+    unordered = Sequences(values, arrays["lengths"], checked=True)
+    ordered = unordered.select(torch.from_numpy(order))
     folder = work / "packed"
     folder.mkdir()
     with (folder / "values.npy").open("wb") as file:
         header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        file.writelines(values.numpy().data for values in sequences.chunks())
-    for name, column in whole.items():
-        np.save(
-            folder / f"{name}.npy",
-            column[order] if name == "lengths" else column[order].astype(str),
-        )
-    if contents.feature_names is not None:
-        np.save(folder / "features.npy", np.array(contents.feature_names))
+        file.writelines(values.numpy().data for values in ordered.chunks())
+    np.save(folder / "lengths.npy", arrays.pop("lengths")[order])
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array[order].astype(str))
+    if feature_names is not None:
+        np.save(folder / "features.npy", np.array(feature_names))
     (folder / CHECKED).touch()
-    return sequences
+    return ordered

@@ -155,6 +155,8 @@ def compare(seeds, rank):
 def test_ranks_compare_their_data(tmp_path, seeds):
     same = seeds[0] == seeds[1]
     message = (
-        "same" if same else "ranks [1]: expected the sequences and random state of rank 0, got others"
+        "same"
+        if same
+        else "ranks [1]: expected the sequences and random state of rank 0, got others"
     )
     assert in_ranks(partial(compare, seeds), 2, tmp_path) == [message] * 2

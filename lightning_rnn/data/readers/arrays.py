@@ -1,7 +1,5 @@
-"""Readers of .npz files, of .npy files, and of folders of .npy files."""
+"""Readers of .npz files, .npy files, and folders of .npy files."""
 
-import math
-import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -9,194 +7,194 @@ from pathlib import Path
 import numpy as np
 
 from lightning_rnn.data.disk_rows import DiskRows
+from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
     FileContents,
     ReadOptions,
+    check_complete,
     choose_features,
-    class_names,
-    complete,
-    listing,
-    reason,
+    complete_labels,
     row_ids,
 )
+from lightning_rnn.data.readers.messages import first_line, join_names, unexpected
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
-IN_MEMORY = (
-    1 << 27
-)  # bytes of values up to which they are kept in memory, where a batch is gathered faster
+MAX_BYTES_IN_MEMORY = 1 << 27  # larger .npy files stay on disk; batches are faster from memory
 CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
-DEFLATE_LIMIT = 1032  # no deflate stream grows more than this when unpacked
+NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
+NPY_ROLES = ("lengths", "labels", "groups", "ids")
+
+Arrays = dict[str, np.ndarray]  # arrays of one file by role: values, lengths, labels, ...
+Names = dict[str, str]  # names of these arrays in error messages
 
 
-def read_npz(path: Path, wanted: ReadOptions) -> FileContents:
-    """`X` (N, T, F) or (N, T), or (sum of T_i, F) with `lengths`; optional `y`, `groups`, `ids`."""
-    titles = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
-    with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, about odd headers
-        found = [name.removesuffix(".npy") for name in archive.namelist()]
-        if "X" not in found:
-            raise DataError(f"found arrays {listing(found)}, accepted is an array 'X'")
-        arrays = {role: _unpack(archive, name) for role, name in titles.items() if name in found}
-    return _from_arrays(arrays, titles, wanted)
+def read_npz(path: Path, options: ReadOptions) -> FileContents:
+    """Read `X` (N, T, F) or (N, T), or (sum of T_i, F) with `lengths`; and `y`, `groups`, `ids`."""
+    if not zipfile.is_zipfile(path):
+        raise DataError("damaged, or not a .npz file (not a ZIP archive)")
+    arrays: Arrays = {}
+    with warnings.catch_warnings(), path.open("rb") as file, np.load(file) as archive:
+        warnings.simplefilter("ignore")  # NumPy warns of unusual headers
+        if "X" not in archive.files:
+            raise unexpected("", "an array 'X'", f"the arrays {join_names(archive.files)}")
+        for role, name in NPZ_NAMES.items():
+            if name in archive.files:
+                arrays[role] = _load(archive, name)
+    return _contents(arrays, NPZ_NAMES, options)
 
 
-def _unpack(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read one array, after checking that its header claims no more than the archive can hold."""
-    info = archive.getinfo(f"{name}.npy")
-    packed = min(info.compress_size, os.stat(archive.filename or "").st_size)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if info.file_size > min(DEFLATE_LIMIT * (packed + 64), memory):
-        raise DataError(
-            f"{name}: claims {info.file_size} bytes, more than memory or {packed} packed bytes can hold"
-        )
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise DataError(f"{name}: found .npy version {version}, accepted are (1, 0) and (2, 0)")
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read_header(file)
-        if dtype.hasobject:
-            raise DataError(f"{name}: found Python objects, accepted are plain numbers and text")
-        if (
-            min(shape, default=0) < 0
-            or math.prod(shape) * dtype.itemsize != info.file_size - file.tell()
-        ):
-            raise DataError(
-                f"{name}: found {info.file_size} bytes, but the header claims shape {shape} of {dtype}"
-            )
-        file.seek(0)
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+def _load(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    try:
+        return np.asarray(archive[name])
+    except (ValueError, MemoryError) as error:  # Python objects, or a size that is not true
+        got = f"one that cannot be loaded ({first_line(error)})"
+        raise unexpected(name, "an array of plain numbers or text", got) from error
 
 
-def read_npy(path: Path, wanted: ReadOptions) -> FileContents:
-    """Open the values, large ones to be read when needed, and what is beside them.
+def read_npy(path: Path, options: ReadOptions) -> FileContents:
+    """Read the values, and the arrays that lie beside them.
 
-    `lengths`, `labels`, `groups` and `ids` are files `name_lengths.npy` beside `name.npy`, or in a folder
-    `lengths.npy` beside `values.npy`; a folder may also have `features`, the (F,) names.
+    For a file `name.npy` these are `name_lengths.npy`, `name_labels.npy`, `name_groups.npy` and
+    `name_ids.npy`; for a folder with `values.npy` they are `lengths.npy` etc., and `features.npy`
+    with the (F,) names of the features. Large values stay on disk.
     """
-    roles = ("lengths", "labels", "groups", "ids")
     if path.is_dir():
-        files = {role: path / f"{role}.npy" for role in ("values", *roles, "features")}
+        files = {role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, "features")}
     else:
-        files = {"values": path} | {role: path.with_stem(f"{path.stem}_{role}") for role in roles}
-    arrays: dict[str, np.ndarray] = {}
+        files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
+        files["values"] = path
+    arrays: Arrays = {}
     for role, file in files.items():
         if role == "values" or file.is_file():
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    arrays[role] = np.lib.format.open_memmap(
-                        file, mode="c"
-                    )  # never pickles; checks the size
-            except Exception as error:
-                raise DataError(
-                    f"{file.name} cannot be mapped as numbers or text ({reason(error)})"
-                ) from error
-    return _from_arrays(
-        arrays, {role: file.name for role, file in files.items()}, wanted, is_checked(path)
-    )
+            arrays[role] = _map(file)
+    names = {role: file.name for role, file in files.items()}
+    return _contents(arrays, names, options, checked=is_checked(path))
+
+
+def _map(file: Path) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            # never unpickles, and checks that the file has as many bytes as its header says
+            return np.lib.format.open_memmap(file, mode="c")
+    except Exception as error:
+        got = f"a file that cannot be mapped ({first_line(error)})"
+        raise unexpected(file.name, "an array of plain numbers or text", got) from error
 
 
 def is_checked(folder: Path) -> bool:
-    """Tell whether the folder's values were found finite and trimmed when it was made, and are the same since."""
+    """Return whether the values are known to be finite and without trailing missing steps.
+
+    `pack` creates the file `checked` after the values; it is valid until the values are changed.
+    """
     try:
-        return (folder / CHECKED).stat().st_mtime_ns >= (folder / "values.npy").stat().st_mtime_ns
+        checked_time = (folder / CHECKED).stat().st_mtime_ns
+        return checked_time >= (folder / "values.npy").stat().st_mtime_ns
     except OSError:
         return False
 
 
-def _from_arrays(
-    arrays: dict[str, np.ndarray],
-    titles: dict[str, str],
-    wanted: ReadOptions,
-    checked: bool = False,
+def _contents(
+    arrays: Arrays, names: Names, options: ReadOptions, *, checked: bool = False
 ) -> FileContents:
-    values, lengths = arrays["values"], arrays.get("lengths")
-    if values.dtype.kind not in "biuf":
-        raise DataError(
-            f"{titles['values']}: found dtype {values.dtype}, accepted are real numbers"
-        )
-    if values.size == 0 or values.ndim not in ((2, 3) if lengths is None else (1, 2)):
-        accepted = f"(N, T, F), (N, T), or (steps, F) with {titles['lengths']}"
-        accepted = (
-            accepted if lengths is None else f"(steps, F), because there is {titles['lengths']}"
-        )
-        raise DataError(f"{titles['values']}: found shape {values.shape}, accepted is {accepted}")
-    if lengths is None:
-        lengths = np.full(len(values), values.shape[1])
-        values = values.reshape(-1, values.shape[2] if values.ndim == 3 else 1)  # (N * T, F)
-    elif lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not 0 < len(lengths) <= len(values):
-        raise DataError(
-            f"{titles['lengths']}: found {lengths.dtype} {lengths.shape}, accepted are (N,) integers"
-        )
-    elif lengths.max() > len(values):  # also keeps their sum from overflowing
-        raise DataError(
-            f"{titles['lengths']}: found {lengths.max()}, accepted is at most {len(values)}, all steps"
-        )
-    texts: dict[str, np.ndarray] = {}
-    roles = ("labels", "ids") if wanted.group_column is None else ("labels", "ids", "groups")
-    for role in [role for role in roles if role in arrays]:
-        found = arrays[role]
-        if found.shape != lengths.shape or found.dtype.kind not in "biufSU":
-            accepted = f"({len(lengths)},) numbers or text"
-            raise DataError(
-                f"{titles[role]}: found {found.dtype} {found.shape}, accepted is {accepted}"
-            )
-        if found.dtype.kind == "U":
-            np.char.encode(found)  # raises for what could not be written to any file later
-        texts[role] = (
-            class_names(found) if role == "labels" or found.dtype.kind in "bf" else _texts(found)
-        )
-        texts[role] = complete(
-            texts[role], role[:-1], "sequence {}".format, role != "labels" or wanted.require_labels
-        )
-    if wanted.require_labels and wanted.group_column is not None and "groups" not in texts:
-        raise DataError(
-            f"group_column: found {wanted.group_column!r}, accepted only with {titles['groups']}"
-        )
-    if wanted.require_labels and "labels" not in texts:
-        raise DataError(f"found no class labels, accepted is an array {titles['labels']}")
-    ids = texts["ids"] if "ids" in texts else row_ids(len(lengths))
-    values, names = values.reshape(len(values), -1), None  # (sum of T_i, F)
+    values, lengths = _values_and_lengths(arrays, names)  # (sum of T_i, F), (N,)
+    count = len(lengths)
+    labels = None
+    if "labels" in arrays:
+        labels = class_names(_checked_names(arrays["labels"], names["labels"], count))
+        labels = complete_labels(labels, "sequence {}".format, options)
+    elif options.require_labels:
+        raise unexpected("", f"an array {names['labels']} of class labels", "none")
+    ids = row_ids(count)
+    if "ids" in arrays:
+        ids = _texts(_checked_names(arrays["ids"], names["ids"], count))
+        check_complete(ids, "an id", "sequence {}".format)
+    groups = None
+    if "groups" in arrays and options.group_column is not None:
+        groups = _texts(_checked_names(arrays["groups"], names["groups"], count))
+        check_complete(groups, "a group", "sequence {}".format)
+    elif options.group_column is not None and options.require_labels:
+        expected = f"None, because there is no array {names['groups']}"
+        raise unexpected("group_column", expected, repr(options.group_column))
+    feature_names = None
     columns = None
     if "features" in arrays:
-        names, columns = _feature_names(arrays["features"], values.shape[1], wanted)
-    sequences = Sequences(
-        _stored(values, columns), lengths, groups=texts.get("groups"), ids=ids, checked=checked
-    )
-    return FileContents(sequences, texts.get("labels"), names)
+        available = _feature_names(arrays["features"], values.shape[1])
+        feature_names = choose_features(available, options)
+        if feature_names != available:
+            columns = [available.index(name) for name in feature_names]
+    stored = _stored(values, columns)
+    sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
+    return FileContents(sequences, labels, feature_names)
 
 
-def _feature_names(
-    found: np.ndarray, num_features: int, wanted: ReadOptions
-) -> tuple[list[str], list[int] | None]:
-    """Return the names of the features to take, and their columns unless they are all, in order."""
-    if found.shape != (num_features,) or found.dtype.kind != "U":
-        raise DataError(
-            f"features.npy: found {found.dtype} {found.shape}, accepted is ({num_features},) text"
-        )
-    names = found.tolist()
-    chosen = choose_features(names, wanted)
-    return chosen, None if chosen == names else [names.index(name) for name in chosen]
+def _values_and_lengths(arrays: Arrays, names: Names) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values as (sum of T_i, F), and the (N,) lengths."""
+    values = arrays["values"]
+    lengths = arrays.get("lengths")
+    if values.dtype.kind not in "biuf":
+        raise unexpected(names["values"], "real numbers", f"dtype {values.dtype}")
+    if lengths is None:
+        if values.size == 0 or values.ndim not in (2, 3):
+            expected = f"shape (N, T, F) or (N, T), or (steps, F) with {names['lengths']}"
+            raise unexpected(names["values"], expected, str(values.shape))
+        count, num_steps = values.shape[:2]
+        return values.reshape(count * num_steps, -1), np.full(count, num_steps)
+    if values.size == 0 or values.ndim not in (1, 2):
+        expected = f"shape (steps, F), because there is {names['lengths']}"
+        raise unexpected(names["values"], expected, str(values.shape))
+    _check_lengths(lengths, names["lengths"], len(values))
+    return values.reshape(len(values), -1), lengths
 
 
-def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | DiskRows:
-    """Return the values, or what reads them from their file when needed."""
-    # a copy of a mapping, made where the file has another order, has no file name
-    if isinstance(values, np.memmap) and values.filename and values.nbytes > IN_MEMORY:
-        path = Path(str(values.filename))
-        return DiskRows(
-            path, offset=values.offset, shape=values.shape, dtype=values.dtype, columns=columns
-        )
-    return values if columns is None else values[:, columns]
+def _check_lengths(lengths: np.ndarray, name: str, num_steps: int) -> None:
+    is_valid = lengths.ndim == 1 and lengths.dtype.kind in "iu" and 0 < len(lengths) <= num_steps
+    if not is_valid:
+        raise unexpected(name, "integers of shape (N,)", f"{lengths.dtype} {lengths.shape}")
+    if lengths.max() > num_steps:  # also keeps their sum from overflowing
+        raise unexpected(name, f"at most {num_steps}, the number of steps", str(lengths.max()))
+
+
+def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
+    """Return (N,) labels, ids or groups after checking their shape and dtype."""
+    if array.shape != (count,) or array.dtype.kind not in "biufSU":
+        expected = f"numbers or text of shape ({count},)"
+        raise unexpected(name, expected, f"{array.dtype} {array.shape}")
+    if array.dtype.kind == "U":
+        np.char.encode(array)  # raises for text that could not be written to a file later
+    return array
 
 
 def _texts(array: np.ndarray) -> np.ndarray:
-    return np.char.strip(
-        np.char.decode(array) if array.dtype.kind == "S" else array.astype(str)
-    ).astype(object)
+    """Return stripped text, "" where it is missing; floats and booleans as class names."""
+    if array.dtype.kind in "bf":
+        return class_names(array)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array)
+    texts = np.char.strip(array.astype(str)).astype(object)
+    texts[[is_missing(text) for text in texts]] = ""
+    return texts
+
+
+def _feature_names(array: np.ndarray, num_features: int) -> list[str]:
+    if array.shape != (num_features,) or array.dtype.kind != "U":
+        expected = f"text of shape ({num_features},)"
+        raise unexpected("features.npy", expected, f"{array.dtype} {array.shape}")
+    names: list[str] = array.tolist()
+    return names
+
+
+def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | DiskRows:
+    """Return the values of the given columns, or an object that reads them from disk if large."""
+    # a copy of a mapping, made if the file is in another order, has no file name
+    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
+    if is_large and isinstance(values, np.memmap) and values.filename:
+        return DiskRows(
+            Path(str(values.filename)),
+            offset=values.offset,
+            shape=values.shape,
+            dtype=values.dtype,
+            columns=columns,
+        )
+    return values if columns is None else values[:, columns]

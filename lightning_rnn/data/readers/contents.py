@@ -1,56 +1,66 @@
-"""What a sequence file holds, whatever its format, and the words in which errors speak of it.
-
-Lines are counted from 1, as editors do; rows, sequences and steps from 0, as NumPy does.
-"""
+"""The contents of a sequence file, whatever its format, and the options for reading it."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lightning_rnn.data.readers.messages import MISSING_VALUE, join_names, unexpected
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import check
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-NUMBERS_ACCEPTED = (
-    "accepted are finite float32 numbers, or empty, NaN, NA, null or ? for a missing value"
-)
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class FileContents:
-    """What a file holds.
+    """Contents of a sequence file.
 
     Attributes:
-        sequences: N sequences without labels; ids are the file's, or row numbers; groups where they were asked for.
-        labels: (N,) object array of canonical class names (see `class_name`), or None where the file has none.
-        feature_names: F names, or None for a format without them (anything but long CSV and Parquet).
+        sequences: N sequences without labels. Their ids are the file's, or row numbers; they have
+            groups if these were requested.
+        labels: (N,) object array of class names (see `class_name`), or None if the file has none.
+        feature_names: F names, or None for a format without them (all but long CSV and Parquet).
+        time_kind: Kind of the times that order the steps, as errors name it, or None without times.
     """
 
     sequences: Sequences
     labels: np.ndarray | None
     feature_names: list[str] | None
+    time_kind: str | None = None
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What to read of a file; a folder made by `pack` needs none of the columns but the features.
+    """What to read from a file. A folder written by `pack` needs only the options on features.
 
     Attributes:
-        label_column: CSV, Parquet: column of class names.
-        id_column: CSV, Parquet: column that names a row's sequence; each row is then one time step. Without it each
-            row is one sequence of a single feature.
-        time_column: CSV, Parquet with `id_column`: column that orders the steps of a sequence: numbers, or else text
-            (ISO dates) or Parquet's dates; without it they keep the file's order.
-        group_column: CSV, Parquet: column of groups. .npz, .npy: any name asks for the array of groups.
-        feature_columns: CSV, Parquet: the features, in order; otherwise every column that has no other role.
-        only_features: CSV, Parquet: whether a column of no role besides `feature_columns` is an error.
-        require_labels: Whether missing labels or groups are an error; if not, one missing label makes `labels` None.
+        label_column: Column of class names (CSV, Parquet).
+        id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
+            step. If None, each row is one sequence of a single feature.
+        time_column: Column that orders the steps of a sequence (CSV, Parquet with `id_column`):
+            numbers, ISO 8601 dates with or without time and offset to UTC, clock or elapsed times
+            H:MM[:SS[.f]], or Parquet's dates and times. If None, rows keep their order.
+        group_column: Column of groups (CSV, Parquet). For .npz and .npy any name requests the
+            array of groups.
+        feature_columns: Features in order (CSV, Parquet, packed folders). If None, every column
+            without another role is a feature.
+        only_features: Whether a column that is neither in `feature_columns` nor has another role
+            is an error.
+        require_labels: Whether missing labels or groups are an error. If not, one missing label
+            makes `labels` None.
+        time_format: Format of other times, such as `%m/%d/%Y %H:%M:%S%.f`, with the directives of
+            polars (https://docs.rs/chrono/latest/chrono/format/strftime).
+        separator: Character between the cells of a CSV file. If None, it is a comma, or a
+            semicolon or tab if the header has only that.
+        decimal_comma: Whether numbers in a CSV file have a decimal comma.
+        encoding: Encoding of a CSV file, such as `latin-1`; None for UTF-8.
+
+    Raises:
+        OptionError: If the time format or the separator cannot be used.
     """
 
     label_column: str = "label"
@@ -60,90 +70,76 @@ class ReadOptions:
     feature_columns: list[str] | None = None
     only_features: bool = False
     require_labels: bool = True
+    time_format: str | None = None
+    separator: str | None = None
+    decimal_comma: bool = False
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options of the format."""
+        if self.separator is not None:
+            is_usable = self.separator.isascii() and self.separator not in ('"', "\n", "\r")
+            is_character = len(self.separator) == 1 or self.separator == "\\t"
+            check(is_usable and is_character, "separator", self.separator, "one ASCII character")
+        if self.time_format is not None:
+            # polars would take the digits for nanoseconds, and add a wrong year to partial dates
+            has_fraction = re.search(r"%f", self.time_format)
+            check(not has_fraction, "time_format", self.time_format, "%.f for a fraction")
+            is_complete = self.has_date_format or not re.search("%[mdbBhejUW]", self.time_format)
+            check(is_complete, "time_format", self.time_format, "a year in a format with a date")
+
+    @property
+    def has_date_format(self) -> bool:
+        """Whether `time_format` contains a year."""
+        return re.search("%[-_0]?[YyCGgFDxcsv+]", self.time_format or "") is not None
 
 
-def class_name(raw: object) -> str:
-    """Return the one spelling of a class, whichever format it came from.
+def row_ids(count: int) -> np.ndarray:
+    """Return the ids "0", "1", ... of sequences that the file does not name."""
+    return np.arange(count).astype(str).astype(object)
 
-    Integers, whole floats and text that writes a whole float with a point or an exponent become an integer's digits
-    ("1.0000000e+00" is "1", "01" stays "01"); booleans become "true" and "false"; other text is stripped. None, NaN
-    and empty text are no label, "".
+
+def check_complete(names: Any, what: str, place: Callable[[int], str]) -> None:
+    """Raise a DataError at the first missing name.
+
+    Args:
+        names: (rows,) NumPy array or polars Series of strings, "" where a name is missing.
+        what: What is expected (`a label`, `an id`, `a group`).
+        place: Returns the description of a row for the error message.
     """
-    if isinstance(raw, bytes):
-        raw = raw.decode()
-    if isinstance(raw, bool | np.bool_):
-        return str(raw).lower()
-    text = "" if raw is None else str(raw).strip()
-    if text.lower() == "nan":
-        return ""
-    if isinstance(raw, float | np.floating) or (
-        NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit()
-    ):
-        value = float(text)
-        if value.is_integer() and abs(value) < 2**53:  # beyond that, digits would be made up
-            return str(int(value))
-    return text
-
-
-def class_names(raw: np.ndarray) -> np.ndarray:
-    """Return `class_name` of each of (N,) labels, as an (N,) object array."""
-    unique, inverse = np.unique(raw, return_inverse=True)
-    return np.array([class_name(value) for value in unique], dtype=object)[inverse]
-
-
-def sort_classes(names: Iterable[str]) -> list[str]:
-    """Return the distinct names, in numeric order if all are numbers, else in text order."""
-    distinct = sorted(set(names))
-    return (
-        sorted(distinct, key=float)
-        if all(NUMBER.fullmatch(name) for name in distinct)
-        else distinct
-    )
-
-
-def reason(error: BaseException) -> str:
-    """Return the first line of a library's error."""
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
-
-
-def show(value: object) -> str:
-    """Return a value as errors quote it."""
-    text = repr(str(value))
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def listing(names: Iterable[object]) -> str:
-    """Return names as errors list them."""
-    shown = [show(name) for name in names]
-    return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
-
-
-def row_ids(n: int) -> np.ndarray:
-    """Return the ids of sequences without names."""
-    return np.arange(n).astype(str).astype(object)
-
-
-def complete(names: Any, what: str, place: Callable[[int], str], required: bool = True) -> Any:
-    """Return the names, or None if some are missing and need not be there."""
     missing = np.flatnonzero(names == "")
-    if len(missing) and required:
-        raise DataError(
-            f"{place(int(missing[0]))}: found no {what}, accepted is any text or number"
-        )
-    return None if len(missing) else names
+    if len(missing):
+        raise unexpected(place(int(missing[0])), what, MISSING_VALUE)
 
 
-def choose_features(has: list[str], wanted: ReadOptions) -> list[str]:
-    """Return the features to take of those that there are, in order; refuse a file that has others."""
-    asked = has if wanted.feature_columns is None else wanted.feature_columns
-    there, asks = set(has), Counter(asked)
-    for found, differ in (
-        ("no feature", [name for name in asked if name not in there]),
-        ("also", [name for name in has if name not in asks] if wanted.only_features else []),
-        ("twice", [name for name, count in asks.items() if count > 1]),
-    ):
-        if differ:
-            raise DataError(
-                f"features that differ: found {found} {listing(differ)}, accepted are {listing(asked)}"
-            )
-    return asked
+def complete_labels(
+    labels: Any, place: Callable[[int], str], options: ReadOptions, expected: str = "a label"
+) -> Any:
+    """Return the labels, or None if one is missing and labels are not required."""
+    if not options.require_labels and (labels == "").any():
+        return None
+    check_complete(labels, expected, place)
+    return labels
+
+
+def choose_features(available: list[str], options: ReadOptions) -> list[str]:
+    """Return the names of the features to read, in order.
+
+    Raises:
+        DataError: If a requested feature is not available or requested twice, or if there are
+            further features and `only_features` is set.
+    """
+    requested = options.feature_columns
+    if requested is None:
+        requested = available
+    expected = f"the features {join_names(requested)}"
+    absent = [name for name in requested if name not in set(available)]
+    if absent:
+        raise unexpected("", expected, f"no feature {join_names(absent)}")
+    further = [name for name in available if name not in set(requested)]
+    if further and options.only_features:
+        raise unexpected("", expected, f"also {join_names(further)}")
+    repeated = [name for name, count in Counter(requested).items() if count > 1]
+    if repeated:
+        raise unexpected("feature_columns", "each feature once", f"{join_names(repeated)} twice")
+    return requested

@@ -1,219 +1,213 @@
-"""Readers of CSV and Parquet files, one row a time step or one row a sequence."""
+"""Reader of CSV and Parquet files with one row per time step or one row per sequence."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_rnn.data.readers.class_names import MISSING_WORDS, NUMBER, class_name
 from lightning_rnn.data.readers.contents import (
-    MISSING,
-    NUMBERS_ACCEPTED,
     FileContents,
     ReadOptions,
+    check_complete,
     choose_features,
-    class_name,
-    complete,
-    listing,
+    complete_labels,
     row_ids,
-    show,
 )
-from lightning_rnn.data.readers.table_rows import Rows, tables
+from lightning_rnn.data.readers.messages import FINITE_NUMBERS, join_names, quote, unexpected
+from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers.times import find_time_kind, time_keys
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-TIME_KINDS: tuple[str, ...] = (
-    "Int64",
-    "Float64",
-    "String",
-)  # what text is read as, if all of it can be
+
+def read_table(path: Path, options: ReadOptions) -> FileContents:
+    """Read one time step per row if there is an id column, else one sequence per row."""
+    (rows,) = table_rows(path, options)
+    return table_contents(rows, options)[0]
 
 
-def read_table(path: Path, wanted: ReadOptions) -> FileContents:
-    """Read long form, one row a time step, where there is an id column; else wide form, one row a sequence."""
-    return contents_of(next(tables(path)), wanted)[0]
-
-
-def contents_of(
-    rows: Rows, wanted: ReadOptions, time_kinds: tuple[str, ...] = TIME_KINDS
+def table_contents(
+    rows: Rows, options: ReadOptions, time_kind: str | None = None
 ) -> tuple[FileContents, np.ndarray]:
-    """Make sequences of rows.
+    """Form sequences from rows.
 
     Args:
         rows: All rows of some sequences.
-        wanted: Which columns are what.
-        time_kinds: What text may be read as, see `read_times`.
+        options: Roles of the columns.
+        time_kind: Kind of all times of the file; if None, the first row's is used.
 
     Returns:
-        The sequences, in the order of their first rows, and the numbers (N,) of these.
+        The sequences in the order of their first rows, and the (N,) numbers of these rows.
 
     Raises:
-        DataError: A column is missing, or a cell cannot be used.
+        DataError: If a column is missing, or a cell is not as expected.
     """
-    frame, place, is_text = rows.frame, rows.place, rows.unit == "line"
-    features = features_of(frame.columns, wanted)
-    values = _feature_values(frame.select(features), is_text, place)  # (rows, F)
-    labels = groups = None
-    if wanted.label_column in frame.columns:
-        names = text_column(frame[wanted.label_column], is_class=True)
-        labels = complete(names, "label", place, wanted.require_labels)
-    if wanted.group_column in frame.columns:
-        groups = complete(text_column(frame[wanted.group_column]), "group", place)
-    if wanted.id_column is None:
-        ids, at, lengths = (
-            row_ids(frame.height),
-            np.arange(frame.height),
-            np.full(frame.height, len(features)),
-        )
-        values = values.reshape(-1, 1)  # (N * T, 1)
-    else:
-        named = complete(text_column(frame[wanted.id_column]), "id", place)
-        times = (
-            None
-            if wanted.time_column is None
-            else read_times(frame[wanted.time_column], time_kinds)[0]
-        )
-        owner, order = _steps(named, times, place)
-        for what, column in (("label", labels), ("group", groups)):
-            if column is not None:
-                _check_constant(column, what, named, owner, place)
-        at, lengths = np.unique(owner, return_counts=True)
-        ids, values = named[at].to_numpy(), values[order]
-    labels, groups = (
-        None if column is None else column[at].to_numpy() for column in (labels, groups)
-    )
-    sequences = Sequences(values, lengths, groups=groups, ids=ids)
-    return FileContents(
-        sequences, labels, None if wanted.id_column is None else features
-    ), rows.numbers[at]
+    frame = rows.frame
+    features = feature_columns(frame.columns, options)
+    values = _feature_values(rows, features, options)  # (rows, F)
+    labels = None
+    if options.label_column in frame.columns:
+        names = _class_column(frame[options.label_column], options)
+        labels = complete_labels(names, rows.place, options, "a label in every row")
+    groups = None
+    if options.group_column is not None and options.group_column in frame.columns:
+        groups = text_column(frame[options.group_column])
+        check_complete(groups, "a group", rows.place)
+    if options.id_column is None:
+        all_rows = np.arange(frame.height)
+        lengths = np.full(frame.height, len(features))
+        steps = values.reshape(-1, 1)  # (N * T, 1)
+        ids = row_ids(frame.height)
+        sequences = Sequences(steps, lengths, groups=_pick(groups, all_rows), ids=ids)
+        return FileContents(sequences, _pick(labels, all_rows), None), rows.numbers
+    row_names = text_column(frame[options.id_column])
+    check_complete(row_names, "an id", rows.place)
+    owners = _first_rows_of_ids(row_names)
+    for what, column in (("label", labels), ("group", groups)):
+        if column is not None:
+            _check_constant(column, what, owners, rows.place)
+    order = np.argsort(owners, kind="stable")
+    if options.time_column is not None:
+        times = frame[options.time_column]
+        time_kind = time_kind or find_time_kind(times, options)
+        keys = parse_times(rows, options, time_kind)
+        order = np.lexsort((keys, owners))
+        is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
+        if is_repeated.any():
+            first, second = order[is_repeated.argmax() :][:2].tolist()
+            got = f"id {quote(row_names[second])} and time {quote(times[second])}"
+            got += f" as in {rows.place(first)}"
+            raise unexpected(rows.place(second), "one row for each id and time", got)
+    first_rows, lengths = np.unique(owners, return_counts=True)
+    ids = row_names[first_rows].to_numpy()
+    sequences = Sequences(values[order], lengths, groups=_pick(groups, first_rows), ids=ids)
+    contents = FileContents(sequences, _pick(labels, first_rows), features, time_kind)
+    return contents, rows.numbers[first_rows]
 
 
-def features_of(columns: list[str], wanted: ReadOptions) -> list[str]:
-    """Return the features in order, once every column that was asked for is there, and no other."""
-    roles = {
-        "label_column": wanted.label_column if wanted.require_labels else None,
-        "id_column": wanted.id_column,
-        "time_column": wanted.time_column,
-        "group_column": wanted.group_column if wanted.require_labels else None,
-    }
-    for option, name in roles.items():
+def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
+    return None if column is None else column[rows].to_numpy()
+
+
+def feature_columns(columns: list[str], options: ReadOptions) -> list[str]:
+    """Return the names of the features in order.
+
+    Raises:
+        DataError: If a column that the options name is missing, or there is no feature.
+    """
+    required = {"id_column": options.id_column, "time_column": options.time_column}
+    if options.require_labels:
+        required["label_column"] = options.label_column
+        required["group_column"] = options.group_column
+    for option, name in required.items():
         if name is not None and name not in columns:
-            raise DataError(
-                f"{option}: found no column {show(name)}, accepted are {listing(columns)}"
-            )
-    taken = {wanted.label_column, wanted.group_column, *roles.values()}
-    left = [name for name in columns if name not in taken]
-    chosen = choose_features(left, wanted)
-    if not left:
-        raise DataError(
-            f"found no feature columns besides {listing(columns)}, accepted is at least one"
-        )
+            expected = f"one of the columns {join_names(columns)}"
+            if any(re.search("[;|\t]", column) for column in columns):
+                expected += " (set separator if it is not the comma)"
+            raise unexpected(option, expected, quote(name))
+    has_role = {options.label_column, options.group_column, *required.values()}
+    available = [name for name in columns if name not in has_role]
+    chosen = choose_features(available, options)
+    if not available:
+        expected = "at least one column of a feature"
+        raise unexpected("", expected, f"only the columns {join_names(columns)}")
     return chosen
 
 
-def _feature_values(
-    frame: "pl.DataFrame", is_text: bool, place: Callable[[int], str]
-) -> np.ndarray:
+def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np.ndarray:
     """Return (rows, F) float32, NaN where a cell is missing."""
     import polars as pl
 
-    values = np.empty(frame.shape, dtype=np.float32)
-    for j, column in enumerate(frame.iter_columns()):
-        if is_text:
+    values = np.empty((rows.frame.height, len(features)), dtype=np.float32)
+    for i, name in enumerate(features):
+        column = rows.frame[name]
+        cells = column
+        if rows.is_text:
             cells = column.str.strip_chars()
-            cells = cells.set(cells.is_in(MISSING), None)
-        elif column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
-            cells = column
-        else:
-            raise DataError(
-                f"column {show(column.name)}: found {column.dtype}, accepted are numbers and booleans"
-            )
+            cells = cells.set(cells.str.to_lowercase().is_in(MISSING_WORDS), None)
+            if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
+                cells = cells.str.replace_all(".", "_", literal=True)
+                cells = cells.str.replace(",", ".", literal=True)
+        elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+            raise unexpected(f"column {quote(name)}", "numbers or booleans", str(column.dtype))
         numbers = cells.cast(pl.Float64, strict=False).cast(pl.Float32)
-        bad = (cells.is_not_null() & (numbers.is_null() | numbers.is_infinite())).arg_true()
-        if len(bad):
-            where = f"{place(bad[0])}, column {show(column.name)}"
-            raise DataError(f"{where}: found {show(column[bad[0]])}, {NUMBERS_ACCEPTED}")
-        values[:, j] = numbers.fill_null(math.nan).to_numpy()
+        is_refused = cells.is_not_null() & (numbers.is_null() | numbers.is_infinite())
+        if is_refused.any():
+            row = int(is_refused.arg_true()[0])
+            expected = FINITE_NUMBERS
+            if rows.is_text and re.search("[0-9],[0-9]", column[row]):
+                expected += "; for decimal commas set decimal_comma, and separator if it is ','"
+            raise unexpected(
+                f"{rows.place(row)}, column {quote(name)}", expected, quote(column[row])
+            )
+        values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
 
 
-def text_column(column: "pl.Series", is_class: bool = False) -> "pl.Series":
-    """Return stripped text, "" where there is none; classes, and any floats, in their canonical spelling."""
+def text_column(column: "pl.Series") -> "pl.Series":
+    """Return stripped text, "" where it is missing; floats are spelt as classes are."""
     import polars as pl
 
-    _refuse_nested(column)
+    _check_not_nested(column)
+    if column.dtype.is_float():
+        return _class_column(column, ReadOptions())
     text = column.cast(pl.String).fill_null("").str.strip_chars()
-    if not is_class and not column.dtype.is_float():
-        return text
+    return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), "")
+
+
+def _class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
+    """Return canonical class names, "" where they are missing."""
+    import polars as pl
+
+    _check_not_nested(column)
+    text = column.cast(pl.String).fill_null("").str.strip_chars()
     unique = text.unique()
-    return text.replace_strict(
-        unique, pl.Series([class_name(name) for name in unique], dtype=pl.String)
-    )
+    names = []
+    for name in unique:
+        with_point = name.replace(",", ".")
+        is_number = options.decimal_comma and NUMBER.fullmatch(with_point)
+        names.append(class_name(with_point if is_number else name))
+    return text.replace_strict(unique, pl.Series(names, dtype=pl.String))
 
 
-def _refuse_nested(column: "pl.Series") -> None:
+def _check_not_nested(column: "pl.Series") -> None:
     if column.dtype.is_nested() or str(column.dtype) in ("Binary", "Object"):
-        raise DataError(
-            f"column {show(column.name)}: found {column.dtype}, accepted are text and numbers"
-        )
+        raise unexpected(f"column {quote(column.name)}", "text or numbers", str(column.dtype))
 
 
-def read_times(
-    column: "pl.Series", kinds: tuple[str, ...] = TIME_KINDS
-) -> tuple["pl.Series", tuple[str, ...]]:
-    """Read text as the first of the kinds that fits all of it; other times stay as they are.
+def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> np.ndarray:
+    """Return (rows,) sortable keys of the times, all of which must be of the given kind."""
+    assert options.time_column is not None
+    column = rows.frame[options.time_column]
+    _check_not_nested(column)
 
-    Returns:
-        The times, null where they are missing, and the kinds from the one that fits.
-    """
+    def place(row: int) -> str:
+        return f"{rows.place(row)}, column {quote(column.name)}"
+
+    return time_keys(column, kind, options, place)
+
+
+def _first_rows_of_ids(ids: "pl.Series") -> np.ndarray:
+    """Return (rows,) the first row that has the same id."""
     import polars as pl
 
-    _refuse_nested(column)
-    if column.dtype != pl.String:
-        return column, kinds
-    text = column.str.strip_chars()
-    text = text.set(text == "", None)
-    while (
-        times := text.cast(getattr(pl, kinds[0]), strict=False)
-    ).null_count() > text.null_count():
-        kinds = kinds[1:]
-    return times, kinds
-
-
-def _steps(
-    ids: "pl.Series", times: "pl.Series | None", place: Callable[[int], str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (rows,) each row's sequence, as the first row of it, and (rows,) the rows by sequence, then by time."""
-    import polars as pl
-
-    rows = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
-    owner = rows.select(pl.col("row").min().over("id"))["row"].to_numpy()
-    if times is None:
-        return owner, np.argsort(owner, kind="stable")
-    missing = (times.fill_nan(None) if times.dtype.is_float() else times).is_null().arg_true()
-    if len(missing):
-        raise DataError(f"{place(missing[0])}: found no time, accepted is a number, a date or text")
-    rank = times.rank("dense").to_numpy()
-    order = np.lexsort((rank, owner))
-    twice = np.flatnonzero((np.diff(owner[order]) == 0) & (np.diff(rank[order]) == 0))
-    if len(twice):
-        first, second = order[twice[0] : twice[0] + 2].tolist()
-        what = f"id {show(ids[second])} and time {show(times[second])}"
-        raise DataError(
-            f"{place(second)}: found {what} as in {place(first)}, accepted is one row for each time"
-        )
-    return owner, order
+    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    return frame.select(pl.col("row").min().over("id"))["row"].to_numpy()
 
 
 def _check_constant(
-    column: Any, what: str, ids: Any, owner: np.ndarray, place: Callable[[int], str]
+    column: "pl.Series", what: str, owners: np.ndarray, place: Callable[[int], str]
 ) -> None:
-    differs = np.flatnonzero(column != column[owner])
-    if len(differs):
-        row, first = int(differs[0]), int(owner[differs[0]])
-        found, accepted = f"{what} {show(column[row])} in id {show(ids[row])}", show(column[first])
-        raise DataError(f"{place(row)}: found {found}, accepted is {accepted} as in {place(first)}")
+    """Check that labels or groups are the same in all rows of a sequence."""
+    is_different = (column != column[owners]).to_numpy()
+    if is_different.any():
+        row = int(is_different.argmax())
+        first = int(owners[row])
+        expected = f"{what} {quote(column[first])} as in {place(first)}, which has the same id"
+        raise unexpected(place(row), expected, quote(column[row]))

@@ -1,4 +1,4 @@
-"""A packed folder holds what the file's reader returns, however small the pieces in which the file is read."""
+"""A packed folder holds what the file's reader returns, however small the pieces it reads."""
 
 import csv
 import io
@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.pack import pack
+from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.data.readers import table_rows as rows
-from lightning_rnn.data.readers.contents import ReadOptions
-from lightning_rnn.data.readers.files import read_file
 from lightning_rnn.errors import DataError
 
 TEXT = st.text(st.sampled_from('ab ,\n"\u00e9'), min_size=1, max_size=4).map(
@@ -48,17 +47,20 @@ def assert_equal(found, expected):
 def check(path, **options):
     """Pack and compare; returns the folder."""
     folder = path.with_name("packed")
-    pack(input=str(path), output=str(folder), **options)
+    packed = pack(input=str(path), output=str(folder), **options)
     reading = {
         name: options[name] for name in ("group_column", "require_labels") if name in options
     }
-    assert_equal(read_file(folder, ReadOptions(**reading)), read_file(path, ReadOptions(**options)))
+    contents = read_file(folder, ReadOptions(**reading))
+    assert_equal(contents, read_file(path, ReadOptions(**options)))
+    assert len(packed) == len(contents.sequences)
+    assert packed.num_features == contents.sequences.num_features
     return folder
 
 
 @st.composite
 def long_tables(draw):
-    """Rows of a few ids in any order, no (id, time) twice, the times all integers, all numbers, or texts."""
+    """Rows of a few ids in any order, no (id, time) twice, all times of one kind."""
     ids = draw(st.lists(TEXT, min_size=1, max_size=5, unique_by=str.strip))
     time = draw(
         st.sampled_from(
@@ -66,7 +68,8 @@ def long_tables(draw):
                 str,
                 lambda t: f"{t / 2}",
                 lambda t: f" 2020-01-{t:02} ",
-                lambda t: "x" if t == 5 else t,
+                lambda t: f"2020-01-01T{t:02}:00:00.{t}-0{t % 3}:00",
+                lambda t: f"{t}:00",
             ]
         )
     )
@@ -76,8 +79,19 @@ def long_tables(draw):
     cells = [
         (ids[i], str(time(t)), labels[i], groups[i], draw(NUMBERS), draw(NUMBERS)) for i, t in drawn
     ]
-    return pl.DataFrame(cells, schema={"id": pl.String, "t": pl.String, "label": pl.String, "g": pl.String,
-                                       "a": pl.Float64, "b": pl.Float64}, orient="row", strict=False)  # fmt: skip
+    return pl.DataFrame(
+        cells,
+        schema={
+            "id": pl.String,
+            "t": pl.String,
+            "label": pl.String,
+            "g": pl.String,
+            "a": pl.Float64,
+            "b": pl.Float64,
+        },
+        orient="row",
+        strict=False,
+    )
 
 
 def csv_bytes(frame, blank):
@@ -111,8 +125,12 @@ def test_long_csv(frame, blank, timed, chunk):
 )
 @settings(max_examples=40, deadline=None)
 def test_wide_csv(rows, blank):
-    frame = pl.DataFrame(rows, schema={"a": pl.Float64, "b": pl.Float64, "c": pl.Float64, "label": pl.String},
-                         orient="row", strict=False)  # fmt: skip
+    frame = pl.DataFrame(
+        rows,
+        schema={"a": pl.Float64, "b": pl.Float64, "c": pl.Float64, "label": pl.String},
+        orient="row",
+        strict=False,
+    )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "a.csv"
         path.write_bytes(csv_bytes(frame, blank))
@@ -124,10 +142,16 @@ def test_wide_csv(rows, blank):
 def test_parquet(tmp_path, long, row_group_size):
     rng = np.random.default_rng(0)
     ids = rng.permutation(np.repeat(np.arange(12), 5))
-    frame = pl.DataFrame({
-        "id": ids, "t": rng.permutation(60) / 4, "label": ids % 3 + 0.0, "a": rng.normal(size=60),
-        "b": rng.random(60) < 0.5, "day": pl.Series(rng.permutation(60)).cast(pl.Date),
-    }).with_columns(a=pl.when(pl.col("a") > -1).then("a"))  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "id": ids,
+            "t": rng.permutation(60) / 4,
+            "label": ids % 3 + 0.0,
+            "a": rng.normal(size=60),
+            "b": rng.random(60) < 0.5,
+            "day": pl.Series(rng.permutation(60)).cast(pl.Date),
+        }
+    ).with_columns(a=pl.when(pl.col("a") > -1).then("a"))
     path = tmp_path / "a.parquet"
     frame.write_parquet(path, row_group_size=row_group_size)
     if long:
@@ -152,18 +176,19 @@ def test_a_lost_quote_does_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "MAX_RECORD", 200)
     path = tmp_path / "a.csv"
     path.write_text('a,label\n1,x\n\n2,"y\n' + "3,z\n" * 10_000)
-    with pytest.raises(DataError, match=r"a\.csv: line 4: found a double quote without its pair"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: line 4: expected .*, got a double quote without its pair"
+    ):
         pack(input=str(path), output=str(tmp_path / "packed"))
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def test_command_line(empty, run, run_ok, make_long, tiny):
     make_long([f"s{i}" for i in range(40)]).write_csv("a.csv")
     columns = ("--id_column", "id", "--time_column", "time", "--group_column", "group")
-    out = run_ok("pack", "--input", "a.csv", "--output", "made/packed/", *columns)
-    assert out == "40 sequences of 2 features written to made/packed/\n"
+    run_ok("pack", "--input", "a.csv", "--output", "made/packed/", *columns)
     assert sorted(path.name for path in Path("made").iterdir()) == ["packed"]
     data = ("--data", "FileDataModule", "--data.group_column", "group")
     of_folder = run_ok("fit", *tiny, *data, "--data.train_path", "made/packed")
@@ -184,23 +209,23 @@ def test_command_line_refusals(empty, run, run_ok):
         (
             ("--input", "bad.csv", "--output", "p"),
             1,
-            "bad.csv: line 3, column 'b': found 'z', accepted are finite",
+            "bad.csv: line 3, column 'b': expected finite",
         ),
         (("--input", "no.csv", "--output", "p"), 1, "no.csv: no such file"),
         (
             ("--input", "a.csv", "--output", "other"),
             2,
-            "--output: found 'other', accepted is a folder that",
+            "output: expected a folder that does not exist",
         ),
         (
             ("--input", "a.csv", "--output", "other", "--overwrite", "true"),
             2,
-            "--output: found 'other'",
+            "output: expected a folder that does not exist",
         ),
         (
             ("--input", "a.csv", "--output", "a.csv", "--overwrite", "true"),
             2,
-            "--output: found 'a.csv'",
+            "output: expected a folder that does not exist",
         ),
         (("--input", "a.csv"), 2, "--output: found nothing, accepted is a value"),
         (
@@ -212,7 +237,8 @@ def test_command_line_refusals(empty, run, run_ok):
     ):
         result = run("pack", *args)
         assert (result.code, result.out, result.err.count("\n")) == (code, "", 1), result
-        assert result.err.startswith(f"lightning_rnn: error: {message}"), result
+        assert result.err.startswith("lightning_rnn: error: "), result
+        assert message in result.err, result
     assert sorted(Path().rglob("*")) == before
 
 

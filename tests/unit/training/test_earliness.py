@@ -10,8 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
-from lightning_rnn.data.readers.contents import ReadOptions
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.data.readers import ReadOptions, read_file
 
 RUN = Path("lightning_logs/version_0")
 

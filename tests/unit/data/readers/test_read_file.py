@@ -1,5 +1,6 @@
 """Readers: good files, broken files, agreement of formats, real files, and bytes at random."""
 
+import gzip
 import io
 import os
 import re
@@ -14,15 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data import pack as pack_module
+from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
-from lightning_rnn.data.readers.contents import (
-    FileContents,
-    ReadOptions,
-    class_name,
-    class_names,
-    sort_classes,
-)
-from lightning_rnn.data.readers.files import read_file
+from lightning_rnn.data.readers.class_names import class_name, class_names, sort_classes
+from lightning_rnn.data.readers.messages import FINITE_NUMBERS
 from lightning_rnn.errors import DataError
 
 FILES = Path(__file__).parents[3] / "files"
@@ -32,7 +28,10 @@ NAN = float("nan")
 
 @pytest.fixture
 def refused(tmp_path, capfd, monkeypatch):
-    """Write a file, read it, and return the message of its DataError."""
+    """Write a file, read it, and return the message of its DataError.
+
+    Tables are also packed in pieces of 8 bytes, which must fail with the same message.
+    """
 
     def read(name, content, **options):
         path = tmp_path / name
@@ -52,7 +51,7 @@ def refused(tmp_path, capfd, monkeypatch):
                 pack_module.pack(input=str(path), output=str(tmp_path / "packed"), **options)
             assert not list(tmp_path.glob("*packed*"))
         assert capfd.readouterr().err == ""
-        return message.removeprefix(f"{path}: ")
+        return message.removeprefix(f"{path}: ").replace(FINITE_NUMBERS, "numbers")
 
     return read
 
@@ -94,20 +93,51 @@ def as_lists(contents):
     ]
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("raw", "name"),
     [
-        (1, "1"), (1.0, "1"), (-1.0, "-1"), (np.float32(2), "2"), (np.int8(-3), "-3"), (1.5, "1.5"),
+        (1, "1"),
+        (1.0, "1"),
+        (-1.0, "-1"),
+        (np.float32(2), "2"),
+        (np.int8(-3), "-3"),
+        (1.5, "1.5"),
         (np.float32(1.1), "1.1"),
-        ("1.0000000e+00", "1"), ("-1.0", "-1"), ("1e2", "100"), ("01", "01"), ("+1", "+1"), (" walk ", "walk"),
-        ("NA", "NA"),
-        ("1.50", "1.50"), (True, "true"), (np.bool_(False), "false"), (b"x", "x"), ("1e400", "1e400"), (1e30, "1e+30"),
-        (None, ""), (NAN, ""), ("NaN", ""), (" ", ""), ("-0.0", "0"), ("1_0.0", "1_0.0"),
+        ("1.0000000e+00", "1"),
+        ("-1.0", "-1"),
+        ("1e2", "100"),
+        ("01", "01"),
+        ("+1", "1"),
+        (" walk ", "walk"),
+        ("NA", ""),
+        ("None", ""),
+        ("n/a", ""),
+        ("-", "-"),
+        ("-0", "0"),
+        ("-07", "-07"),
+        (".5", "0.5"),
+        ("5e-1", "0.5"),
+        ("TRUE", "true"),
+        ("False", "false"),
+        ("-0.0e3", "0"),
+        ("+00", "00"),
+        ("1.50", "1.5"),
+        (True, "true"),
+        (np.bool_(False), "false"),
+        (b"x", "x"),
+        ("1e400", "1e400"),
+        (1e30, "1e+30"),
+        (None, ""),
+        (NAN, ""),
+        ("NaN", ""),
+        (" ", ""),
+        ("-0.0", "0"),
+        ("1_0.0", "1_0.0"),
     ],
-)  # fmt: skip
+)
 def test_class_name(raw, name):
     assert class_name(raw) == name
 
@@ -119,7 +149,7 @@ def test_class_names_and_their_order():
     assert sort_classes(["1", "01"]) == ["01", "1"]
 
 
-# --- the file itself --------------------------------------------------------------------------------------------------
+# --- the file itself ------------------------------------------------------------------------------
 
 
 def test_no_such_file_folder_extension_empty(refused, tmp_path):
@@ -127,12 +157,12 @@ def test_no_such_file_folder_extension_empty(refused, tmp_path):
         read_file(tmp_path / "nowhere.csv")
     with pytest.raises(
         DataError,
-        match=r"found a folder without values\.npy, accepted is a file, or a folder made by",
+        match=r"expected a file or a folder written by pack, got a folder without values\.npy",
     ):
         read_file(tmp_path)
     assert (
-        refused("a.txt", "x")
-        == "found extension '.txt', accepted are .ts, .tsv, .npz, .npy, .csv, .parquet"
+        refused("a.txt", "x") == "expected one of the extensions .ts, .tsv, .npz,"
+        " .npy, .csv, .csv.gz, .parquet, got '.txt'"
     )
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):
         assert refused(name, "") == "the file is empty"
@@ -150,18 +180,21 @@ def test_unreadable(tmp_path):
 @pytest.mark.parametrize("name", ["a.ts", "a.tsv", "a.npz", "a.npy"])
 def test_formats_without_columns_refuse_column_options(refused, name):
     for option in ("id_column", "time_column"):
-        assert f"{option}: found 'c'" in refused(name, "x", **{option: "c"})
+        assert f"{option}: expected None, because " in refused(name, "x", **{option: "c"})
     if "ts" in name:
-        assert "group_column: found 'c'" in refused(name, "x", group_column="c")
+        assert "group_column: expected None, because " in refused(name, "x", group_column="c")
 
 
-# --- .ts --------------------------------------------------------------------------------------------------------------
+# --- .ts ------------------------------------------------------------------------------------------
 
 TS = "@problemName x\n@classLabel true 1 2\n@data\n"
 
 
 def test_ts_channels_missing_values_comments_and_case(accepted):
-    text = "# one\r\n@CLASSLABEL TRUE a 1.0 b\r\n% two\r\n@Data\r\n\r\n1,?,3:4,5,NaN:a\r\n# three\r\n1,nan:2,?: 1 \r\n"
+    text = (
+        "# one\r\n@CLASSLABEL TRUE a 1.0 b\r\n% two\r\n@Data\r\n\r\n1,"
+        "?,3:4,5,NaN:a\r\n# three\r\n1,nan:2,?: 1 \r\n"
+    )
     contents = accepted("A.TS", text)
     assert contents.labels.tolist() == ["a", "1"]
     assert contents.feature_names is None
@@ -176,10 +209,18 @@ def test_ts_shorter_channels_are_padded(accepted):
 
 
 def test_ts_time_stamps(accepted):
-    text = "@timestamps true\n@data\n(2007-01-01 00:00:00,241.97),(2007-01-01 00:01:00,?),(x,3):(1,4),(2,5),(3,6):up\n"
+    text = (
+        "@timestamps true\n@data\n"
+        "(2007-01-01 00:01:00,?),(2007-01-01 00:00:00,241.97),(2007-01-01 00:02:00,3):"
+        "(2007-01-01 00:02:00,6), (2007-01-01 00:00:30,5):up\n"
+    )
     contents = accepted("a.ts", text)
-    np.testing.assert_equal(as_lists(contents), [[[np.float32(241.97), 4], [NAN, 5], [3, 6]]])
+    expected = [[np.float32(241.97), NAN], [NAN, 5], [NAN, NAN], [3, 6]]
+    np.testing.assert_equal(as_lists(contents), [expected])
     assert contents.labels.tolist() == ["up"]
+    assert contents.time_kind == "dates without an offset to UTC"
+    contents = accepted("a.ts", TS + "(10,1),(9,2):1\n(0,3):2\n")
+    assert (as_lists(contents), contents.time_kind) == ([[[2], [1]], [[3]]], "numbers")
 
 
 def test_ts_without_labels(accepted, refused):
@@ -187,7 +228,7 @@ def test_ts_without_labels(accepted, refused):
         assert as_lists(accepted("a.ts", header + "@data\n1,2:3,4\n", require_labels=False)) == [
             [[1, 3], [2, 4]]
         ]
-        assert "accepted is @classLabel true" in refused("a.ts", header + "@data\n1,2:3,4\n")
+        assert "expected @classLabel true" in refused("a.ts", header + "@data\n1,2:3,4\n")
     contents = accepted("a.ts", "@targetLabel true\n@data\n1,2:3.5\n", require_labels=False)
     assert (as_lists(contents), contents.labels) == ([[[1], [2]]], None)
     assert accepted("a.ts", TS + "1,2:?\n1,2:1\n", require_labels=False).labels is None
@@ -196,31 +237,47 @@ def test_ts_without_labels(accepted, refused):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TS + "1,x,2:1\n", "line 4, channel 1, value 2: found 'x', accepted are finite"),
-        (TS + "1:1,inf:1\n", "line 4, channel 2, value 2: found 'inf', accepted are finite"),
-        (TS + "1e39:1\n", "line 4, channel 1, value 1: found '1e39', accepted are finite float32"),
-        (TS + "1_0:1\n", "found '1_0'"),
-        (TS + "1:2:1\n1:1\n", "line 5: found 1 channels, accepted is 2 as in line 4"),
-        (TS + "1,2,3\n", "line 4: found 0 channels, accepted is at least one, ':' and the label"),
-        (TS + "1:3\n", "line 4: found label '3', accepted by @classLabel are '1', '2'"),
-        (TS + "1:?\n", "line 4: found no label"),
-        (TS + "1: \n", "line 4: found no label"),
-        (TS, "found no lines with values"),
-        ("@classLabel true 1\n1,2:1\n", "line 2: found '1,2:1' before @data"),
-        ("@classLabel true 1\n", "found no line @data"),
+        (TS + "1,x,2:1\n", "line 4, channel 1, value 2: expected numbers, got 'x'"),
+        (TS + "1:1,inf:1\n", "line 4, channel 2, value 2: expected numbers, got 'inf'"),
+        (TS + "1e39:1\n", "line 4, channel 1, value 1: expected numbers, got '1e39'"),
+        (TS + "1_0:1\n", "line 4, channel 1, value 1: expected numbers, got '1_0'"),
+        (TS + "1:2:1\n1:1\n", "line 5: expected 2 channels as in line 4, got 1"),
+        (
+            TS + "1,2,3\n",
+            "line 4: expected at least one channel, a colon and the label, got no colon",
+        ),
+        (TS + "1:3\n", "line 4: expected a label of @classLabel ('1', '2'), got '3'"),
+        (TS + "1:?\n", "line 4: expected a label, got a missing value"),
+        (TS + "1: \n", "line 4: expected a label, got a missing value"),
+        (TS, "expected at least one line with values, got none"),
+        (
+            "@classLabel true 1\n1,2:1\n",
+            "line 2: expected a line that starts with @, # or %, got '1,2:1'",
+        ),
+        (
+            "@classLabel true 1\n",
+            "expected a header, a line @data, and a line per sequence, got no line @data",
+        ),
         (
             "@classLabel maybe\n@data\n",
-            "line 1, @classlabel: found 'maybe', accepted is true or false",
+            "line 1, @classlabel: expected true or false, got 'maybe'",
         ),
-        (TS.encode() + b"1,\xff:1\n", "line 4: found"),
-        (TS + "(1,2:1\n", "line 4, channel 1, value 1: found '(1'"),
+        (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text, got b'1,\\xff:1'"),
+        (TS + "(1,2:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
+        (TS + "(1,2),3:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
+        (TS + "(1,2),(1.0,3):1\n", "line 4, channel 1: expected distinct time stamps"),
+        (TS + "(1,2):1\n3:1\n", "line 5: expected time stamps in all lines or in none"),
+        (TS + "3:1\n(1,2):1\n", "line 5: expected time stamps in all lines or in none"),
+        (TS + "(1,2):1\n(2020-01-01,2):1\n", "line 5, time stamp 1: expected numbers as in the"),
+        (TS + "(x,2):1\n", "line 4, time stamp 1: expected a number, an ISO 8601 date"),
+        (TS + "(1,2),(NA,2):1\n", "line 4, time stamp 2: expected a time, got a missing value"),
     ],
 )
 def test_ts_broken(refused, text, message):
     assert message in refused("a.ts", text)
 
 
-# --- .tsv -------------------------------------------------------------------------------------------------------------
+# --- .tsv -----------------------------------------------------------------------------------------
 
 
 def test_tsv(accepted):
@@ -233,20 +290,29 @@ def test_tsv(accepted):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1\t1\t2\n1\t1\n", "line 2: found 2 cells between tabs, accepted is 3 as in line 1"),
-        ("1 1 2\n", "line 1: found 1 cells between tabs, accepted is a label, a tab and a value"),
-        ("1\t1\n2\tx\n", "line 2, value 1: found 'x', accepted are finite"),
-        ("1\t1\t-inf\n", "line 1, value 2: found '-inf'"),
-        ("1\t1\n\t2\n", "line 2: found no label"),
-        ("1\t1\n\t\n", "line 2: found no label"),
-        ("\n\n", "found no lines with values"),
+        (
+            "1\t1\t2\n1\t1\n",
+            "line 2: expected 3 cells separated by tabs, as in line 1, got 2 cells",
+        ),
+        ("1 1 2\n", "line 1: expected a label, a tab and at least one value, got 1 cells"),
+        ("1\t1\n2\tx\n", "line 2, value 1: expected numbers, got 'x'"),
+        ("1\t1\t-inf\n", "line 1, value 2: expected numbers, got '-inf'"),
+        (
+            "1\t1\n\t2\n",
+            "line 2: expected a label, got a missing value",
+        ),
+        (
+            "1\t1\n\t\n",
+            "line 2: expected a label, got a missing value",
+        ),
+        ("\n\n", "expected at least one line with values, got none"),
     ],
 )
 def test_tsv_broken(refused, text, message):
     assert message in refused("a.tsv", text)
 
 
-# --- .npz and .npy ----------------------------------------------------------------------------------------------------
+# --- .npz and .npy --------------------------------------------------------------------------------
 
 
 def test_npz_shapes_dtypes_and_columns(accepted):
@@ -273,36 +339,47 @@ X = np.ones((2, 3, 1))
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X}, "found arrays 'x', accepted is an array 'X'"),
-        ({"X": X}, "found no class labels, accepted is an array y"),
-        ({"X": X, "y": [1]}, "y: found int64 (1,), accepted is (2,) numbers or text"),
-        ({"X": X, "y": [1, NAN]}, "sequence 1: found no label"),
+        ({"x": X}, "expected an array 'X', got the arrays 'x'"),
+        ({"X": X}, "expected an array y of class labels, got none"),
+        ({"X": X, "y": [1]}, "y: expected numbers or text of shape (2,), got int64 (1,)"),
+        ({"X": X, "y": [1, NAN]}, "sequence 1: expected a label, got a missing value"),
         ({"X": X, "y": ["a", "\ud800"]}, "surrogates not allowed"),
-        ({"X": X * 1j, "y": [1, 2]}, "X: found dtype complex128, accepted are real numbers"),
-        ({"X": X.astype(str), "y": [1, 2]}, "X: found dtype <U"),
-        ({"X": X.astype(object), "y": [1, 2]}, "X: found Python objects"),
-        ({"X": X, "y": np.array(["a", None])}, "y: found Python objects"),
-        ({"X": X * np.inf, "y": [1, 2]}, "sequence '0', step 0, feature 0: expected a finite float32 number"),
-        ({"X": X * 1e300, "y": [1, 2]}, "sequence '0', step 0, feature 0: expected a finite float32 number"),
+        ({"X": X * 1j, "y": [1, 2]}, "X: expected real numbers, got dtype complex128"),
+        ({"X": X.astype(str), "y": [1, 2]}, "X: expected real numbers, got dtype <U32"),
+        (
+            {"X": X.astype(object), "y": [1, 2]},
+            "X: expected an array of plain numbers or text, got one that cannot "
+            "be loaded (Object arrays cannot be loaded when allow_pickle=False)",
+        ),
+        (
+            {"X": X, "y": np.array(["a", None])},
+            "y: expected an array of plain numbers or text, got one that cannot "
+            "be loaded (Object arrays cannot be loaded when allow_pickle=False)",
+        ),
+        ({"X": X * np.inf, "y": [1, 2]}, "sequence '0', step 0, feature 0: found inf"),
+        ({"X": X * 1e300, "y": [1, 2]}, "sequence '0', step 0, feature 0: found inf"),
         (
             {"X": X[:, 0, 0], "y": [1, 2]},
-            "X: found shape (2,), accepted is (N, T, F), (N, T), or (steps, F) with lengths",
+            "X: expected shape (N, T, F) or (N, T), or (steps, F) with lengths, got (2,)",
         ),
         (
             {"X": X, "lengths": [1, 2]},
-            "X: found shape (2, 3, 1), accepted is (steps, F), because there is lengths",
+            "X: expected shape (steps, F), because there is lengths, got (2, 3, 1)",
         ),
-        ({"X": X[0], "lengths": [1, 1], "y": [1, 2]}, "lengths: expected a sum of 3, "),
+        ({"X": X[0], "lengths": [1, 1], "y": [1, 2]}, "lengths: they add up to 2 steps"),
+        ({"X": X[0], "lengths": [3, 0], "y": [1, 2]}, "lengths: sequence 1 has 0 steps"),
         (
-            {"X": X[0], "lengths": [3, 0], "y": [1, 2]},
-            "lengths: expected at least 1, got 0 for sequence 1",
+            {"X": X[0], "lengths": [2**62] * 3},
+            f"lengths: expected at most 3, the number of steps, got {2**62}",
         ),
-        ({"X": X[0], "lengths": [2**62] * 3}, f"lengths: found {2**62}, accepted is at most 3"),
         (
             {"X": X[0], "lengths": [1.0, 2.0]},
-            "lengths: found float64 (2,), accepted are (N,) integers",
+            "lengths: expected integers of shape (N,), got float64 (2,)",
         ),
-        ({"X": np.ones((0, 3, 1))}, "X: found shape (0, 3, 1)"),
+        (
+            {"X": np.ones((0, 3, 1))},
+            "X: expected shape (N, T, F) or (N, T), or (steps, F) with lengths, got (0, 3, 1)",
+        ),
     ],
 )
 def test_npz_broken(refused, arrays, message):
@@ -310,7 +387,7 @@ def test_npz_broken(refused, arrays, message):
 
 
 def test_npz_groups_are_needed_when_asked_for(refused):
-    assert "group_column: found 'g', accepted only with groups" in refused(
+    assert "group_column: expected None, because there is no array groups, got 'g'" in refused(
         "a.npz", npz(X=X, y=[1, 2]), group_column="g"
     )
 
@@ -331,11 +408,15 @@ def lying_npz(shape, size=None):
 
 
 def test_npz_bombs_are_not_unpacked(refused):
-    assert "but the header claims shape (1000000, 1000000, 1) of float32" in refused(
-        "a.npz", lying_npz((10**6, 10**6, 1))
+    assert (
+        "X: expected an array of plain numbers or text, got one that cannot be loaded (Unable "
+        "to allocate 3.64 TiB for an array with shape (1000000000000,) and data type float32)"
+        in refused("a.npz", lying_npz((10**6, 10**6, 1)))
     )
-    assert "X: claims 4000000128 bytes, more than" in refused(
-        "a.npz", lying_npz((1000, 10**6), 4_000_000_128)
+    assert (
+        "X: expected an array of plain numbers or text, got one that cannot "
+        "be loaded (EOF: reading array data, expected 262144 bytes got 64)"
+        in refused("a.npz", lying_npz((1000, 10**6), 4_000_000_128))
     )
     assert "damaged, or not a .npz file" in refused("a.npz", "PK no zip at all")
 
@@ -363,27 +444,34 @@ def test_npy_siblings(accepted, refused):
         ["g", "h"],
         ["5", "6"],
     )
-    assert "got a sum of 5" in refused("x.npy", npy(x, lengths=[2, 3]))
-    assert "x_lengths.npy: found 7, accepted is at most 6" in refused(
+    assert "lengths: they add up to 5 steps" in refused("x.npy", npy(x, lengths=[2, 3]))
+    assert "x_lengths.npy: expected at most 6, the number of steps, got 7" in refused(
         "x.npy", npy(x, lengths=[7, 3])
     )
     assert refused("y.npy", npy(X, labels=np.array(["a", None]))).startswith(
-        "y_labels.npy cannot be mapped as numbers or text ("
+        "y_labels.npy: expected an array of plain numbers or text, got a file that"
     )
-    assert "found no class labels, accepted is an array z_labels.npy" in refused("z.npy", npy(X))
-    assert "w.npy cannot be mapped" in refused(
-        "w.npy", lambda p: (np.save(p, X), p.write_bytes(p.read_bytes()[:-1]))
+    assert "expected an array z_labels.npy of class labels, got none" in refused("z.npy", npy(X))
+    assert (
+        "w.npy: expected an array of plain numbers or text, got a file that cannot be"
+        in refused("w.npy", lambda p: (np.save(p, X), p.write_bytes(p.read_bytes()[:-1])))
     )
-    assert "v.npy cannot be mapped" in refused("v.npy", "PK\x03\x04")
+    assert (
+        "v.npy: expected an array of plain numbers or text, got a file that cannot be"
+        in refused("v.npy", "PK\x03\x04")
+    )
 
 
-# --- .csv and .parquet ------------------------------------------------------------------------------------------------
+# --- .csv and .parquet ----------------------------------------------------------------------------
 
 LONG = {"id_column": "id", "time_column": "t"}
 
 
 def test_csv_long(accepted):
-    text = "\ufeffid,t,a,label,b,g\r\nB,10,1,x,?,1\r\nA,2,NA,y,5,2\r\nB,9,3,x,nan,1\r\n\r\nA,1,,y,6,2\r\n"
+    text = (
+        "\ufeffid,t,a,label,b,g\r\nB,10,1,x,?,1\r\nA,2,"
+        "NA,y,5,2\r\nB,9,3,x,nan,1\r\n\r\nA,1,,y,6,2\r\n"
+    )
     contents = accepted("a.csv", text, **LONG, group_column="g")
     np.testing.assert_equal(as_lists(contents), [[[3, NAN], [1, NAN]], [[NAN, 6], [NAN, 5]]])
     assert contents.labels.tolist() == ["x", "y"]
@@ -408,9 +496,9 @@ def test_csv_time_as_text_and_in_file_order(accepted):
 
 
 def test_csv_wide(accepted):
-    contents = accepted("a.csv", 'who,"s,0",s1,label\n1,1,2,"NA"\n2,3,,1.0\n', group_column="who")
+    contents = accepted("a.csv", 'who,"s,0",s1,label\n1,1,2,"N.A."\n2,3,,1.0\n', group_column="who")
     assert as_lists(contents) == [[[1], [2]], [[3]]]
-    assert contents.labels.tolist() == ["NA", "1"]
+    assert contents.labels.tolist() == ["N.A.", "1"]
     assert contents.feature_names is None
     assert accepted("a.csv", "a,b\n1,2\n", require_labels=False).labels is None
     assert accepted("a.csv", "a,label\n1,x\n2,\n", require_labels=False).labels is None
@@ -422,49 +510,127 @@ def test_csv_wide(accepted):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a,label\n1,x\n2\n", {}, "line 3: found 1 cells, accepted is 2 as in the header"),
-        ("a,label\n1,x\n\n2,y,z\n", {}, "line 4: found 3 cells, accepted is 2"),
-        ('a,label\n1,"x\ny"\n2\n', {}, "line 4: found 1 cells"),
-        ("a,b,label\n1,2,x\n1,abc,x\n", {}, "line 3, column 'b': found 'abc', accepted are finite"),
-        ("a,b,label\n1,2,x\n\n1,1e999,x\n", {}, "line 4, column 'b': found '1e999', accepted are finite"),
-        ("a,label\n-inf,x\n", {}, "line 2, column 'a': found '-inf'"),
-        ("a,label\n1e39,x\n", {}, "line 2, column 'a': found '1e39'"),
-        ("a,b\n1,2\n", {}, "label_column: found no column 'label', accepted are 'a', 'b'"),
-        ("a,label\n1,\n", {}, "line 2: found no label"),
-        ("a,label\n", {}, "found no rows"),
-        ("label\nx\n", {}, "found no feature columns besides 'label'"),
-        ("a,a,label\n1,2,x\n", {}, "line 1: found column 'a' 2 times"),
-        (",a,label\n1,2,x\n", {}, "line 1: found column '' 1 times"),
-        (b"a,label\n1,\xff\n", {}, "line 2: found byte b'\\xff', accepted is UTF-8"),
-        ("a,label\n1,x\n", {"group_column": "g"}, "group_column: found no column 'g', accepted are 'a', 'label'"),
-        ("a,label\n1,x\n", {"id_column": "i"}, "id_column: found no column 'i'"),
-        ("a,label\n1,x\n", {"time_column": "a"}, "time_column: found 'a', accepted only together with id_column"),
-        ("id,t,a,label\n1,1,1,x\n1,2,1,y\n", LONG, "line 3: found label 'y' in id '1', accepted is 'x' as in line 2"),
-        ("id,t,a,label\n1,1,1,x\n2,1,1,x\n1,1.0,1,x\n", LONG, "line 4: found id '1' and time '1.0' as in line 2"),
-        ("id,t,a,label\n1,1,1,x\n,1,1,x\n", LONG, "line 3: found no id"),
-        ("id,t,a,label\n1,1,1,x\n1, ,1,x\n", LONG, "line 3: found no time"),
-        ("id,t,a,label\n1,1.5,1,x\n1,nan,1,x\n", LONG, "line 3: found no time"),
-        ("id,t,a,z,label\n1,1,1,1,x\n", LONG | {"feature_columns": ["a", "b"]},
-         "features that differ: found no feature 'b', accepted are 'a', 'b'"),
-        ("id,t,a,z,label\n1,1,1,1,x\n", LONG | {"feature_columns": ["a"], "only_features": True},
-         "features that differ: found also 'z'"),
-        ("a,label\n1,x\n", {"feature_columns": ["a", "a"]}, "features that differ: found twice 'a'"),
+        (
+            "a,label\n1,x\n2\n",
+            {},
+            "line 3: expected 2 cells as in the header, separated by ',' "
+            "(for others set separator, encoding or decimal_comma), got 1",
+        ),
+        (
+            "a,label\n1,x\n\n2,y,z\n",
+            {},
+            "line 4: expected 2 cells as in the header, separated by ',' "
+            "(for others set separator, encoding or decimal_comma), got 3",
+        ),
+        (
+            'a,label\n1,"x\ny"\n2\n',
+            {},
+            "line 4: expected 2 cells as in the header, separated by ',' "
+            "(for others set separator, encoding or decimal_comma), got 1",
+        ),
+        ("a,b,label\n1,2,x\n1,abc,x\n", {}, "line 3, column 'b': expected numbers, got 'abc'"),
+        (
+            "a,b,label\n1,2,x\n\n1,1e999,x\n",
+            {},
+            "line 4, column 'b': expected numbers, got '1e999'",
+        ),
+        ("a,label\n-inf,x\n", {}, "line 2, column 'a': expected numbers, got '-inf'"),
+        ("a,label\n1e39,x\n", {}, "line 2, column 'a': expected numbers, got '1e39'"),
+        ("a,b\n1,2\n", {}, "label_column: expected one of the columns 'a', 'b', got 'label'"),
+        ("a,label\n1,\n", {}, "line 2: expected a label in every row, got a missing value"),
+        ("a,label\n", {}, "expected at least one row, got none"),
+        (
+            "label\nx\n",
+            {},
+            "expected at least one column of a feature, got only the columns 'label'",
+        ),
+        (
+            "a,a,label\n1,2,x\n",
+            {},
+            "line 1: expected distinct names that are not empty, got column 'a' 2 times",
+        ),
+        (
+            ",a,label\n1,2,x\n",
+            {},
+            "line 1: expected distinct names that are not empty, got column '' 1 times",
+        ),
+        (
+            b"a,label\n1,\xff\n",
+            {},
+            "line 2: expected UTF-8 text (for other text set encoding), got byte b'\\xff'",
+        ),
+        (
+            "a,label\n1,x\n",
+            {"group_column": "g"},
+            "group_column: expected one of the columns 'a', 'label', got 'g'",
+        ),
+        (
+            "a,label\n1,x\n",
+            {"id_column": "i"},
+            "id_column: expected one of the columns 'a', 'label', got 'i'",
+        ),
+        (
+            "a,label\n1,x\n",
+            {"time_column": "a"},
+            "time_column: expected also an id_column, got 'a'",
+        ),
+        (
+            "id,t,a,label\n1,1,1,x\n1,2,1,y\n",
+            LONG,
+            "line 3: expected label 'x' as in line 2, which has the same id, got 'y'",
+        ),
+        (
+            "id,t,a,label\n1,1,1,x\n2,1,1,x\n1,1.0,1,x\n",
+            LONG,
+            "line 4: expected one row for each id and time, got id '1' and time '1.0' as in line 2",
+        ),
+        ("id,t,a,label\n1,1,1,x\n,1,1,x\n", LONG, "line 3: expected an id, got a missing value"),
+        (
+            "id,t,a,label\n1,1,1,x\n1, ,1,x\n",
+            LONG,
+            "line 3, column 't': expected a time, got a missing value",
+        ),
+        (
+            "id,t,a,label\n1,1.5,1,x\n1,nan,1,x\n",
+            LONG,
+            "line 3, column 't': expected a time, got a missing value",
+        ),
+        (
+            "id,t,a,z,label\n1,1,1,1,x\n",
+            LONG | {"feature_columns": ["a", "b"]},
+            "expected the features 'a', 'b', got no feature 'b'",
+        ),
+        (
+            "id,t,a,z,label\n1,1,1,1,x\n",
+            LONG | {"feature_columns": ["a"], "only_features": True},
+            "expected the features 'a', got also 'z'",
+        ),
+        (
+            "a,label\n1,x\n",
+            {"feature_columns": ["a", "a"]},
+            "feature_columns: expected each feature once, got 'a' twice",
+        ),
         ("\n\n", {}, "the file is empty"),
-        ('a,label\n1,x\n1,"x\n2,y\n', {}, "line 3: found a double quote without its pair"),
+        (
+            'a,label\n1,x\n1,"x\n2,y\n',
+            {},
+            "line 3: expected a pair of double quotes around "
+            "a whole cell, got a double quote without its pair",
+        ),
         (b"\xef\xbb\xbf", {}, "the file is empty"),
         ('a,label\n1,x"y\n2,z"w\n', {}, "damaged, or not a .csv file"),
     ],
-)  # fmt: skip
+)
 def test_csv_broken(refused, text, options, message):
     assert message in refused("a.csv", text, **options)
 
 
 def test_csv_groups(refused):
     text = "id,t,a,g,label\n1,1,1,u,x\n1,2,1,v,x\n"
-    assert "line 3: found group 'v' in id '1', accepted is 'u'" in refused(
+    assert "line 3: expected group 'u' as in line 2, which has the same id, got 'v'" in refused(
         "a.csv", text, **LONG, group_column="g"
     )
-    assert "line 3: found no group" in refused(
+    assert "line 3: expected a group, got a missing value" in refused(
         "a.csv", "a,g,label\n1,u,x\n1,,x\n", group_column="g"
     )
 
@@ -491,18 +657,33 @@ def test_parquet(accepted):
     [
         (
             {"a": ["1"], "label": ["x"]},
-            "column 'a': found String, accepted are numbers and booleans",
+            "column 'a': expected numbers or booleans, got String",
         ),
-        ({"a": [[1.0]], "label": ["x"]}, "column 'a': found List(Float64)"),
+        (
+            {"a": [[1.0]], "label": ["x"]},
+            "column 'a': expected numbers or booleans, got List(Float64)",
+        ),
         (
             {"a": [1.0], "label": [["x"]]},
-            "column 'label': found List(String), accepted are text and numbers",
+            "column 'label': expected text or numbers, got List(String)",
         ),
-        ({"a": [1.0, np.inf], "label": ["x", "y"]}, "row 1, column 'a': found 'inf'"),
-        ({"a": [1.0, 1e300], "label": ["x", "y"]}, "row 1, column 'a': found '1e+300'"),
-        ({"a": [1.0, 2.0], "label": ["x", None]}, "row 1: found no label"),
-        ({"a": [1.0]}, "label_column: found no column 'label', accepted are 'a'"),
-        ({"a": pl.Series([], dtype=pl.Float64), "label": []}, "found no rows"),
+        (
+            {"a": [1.0, np.inf], "label": ["x", "y"]},
+            "row 1, column 'a': expected numbers, got 'inf'",
+        ),
+        (
+            {"a": [1.0, 1e300], "label": ["x", "y"]},
+            "row 1, column 'a': expected numbers, got '1e+300'",
+        ),
+        (
+            {"a": [1.0, 2.0], "label": ["x", None]},
+            "row 1: expected a label in every row, got a missing value",
+        ),
+        ({"a": [1.0]}, "label_column: expected one of the columns 'a', got 'label'"),
+        (
+            {"a": pl.Series([], dtype=pl.Float64), "label": []},
+            "expected at least one row, got none",
+        ),
     ],
 )
 def test_parquet_broken(refused, columns, message):
@@ -510,11 +691,13 @@ def test_parquet_broken(refused, columns, message):
 
 
 def test_parquet_damaged(refused):
-    assert "found no Parquet mark" in refused("a.parquet", "not parquet")
+    assert "expected a Parquet file, got a file that does not start with PAR1" in refused(
+        "a.parquet", "not parquet"
+    )
     assert "damaged, or not a Parquet file" in refused("a.parquet", "PAR1 and then nothing PAR1")
 
 
-# --- agreement and real files -----------------------------------------------------------------------------------------
+# --- agreement and real files ---------------------------------------------------------------------
 
 
 def test_formats_agree(tmp_path):
@@ -582,7 +765,7 @@ def test_real_values():
     assert contents.labels[:4].tolist() == ["1", "1", "2", "2"]
 
 
-# --- bytes at random --------------------------------------------------------------------------------------------------
+# --- bytes at random ------------------------------------------------------------------------------
 
 
 def good_bytes(write):
@@ -596,15 +779,26 @@ def good_bytes(write):
 
 GOOD = {
     ".ts": b"# c\n@timeStamps false\n@classLabel true 1 2\n@data\n1.5,?,3:4,5,6:1\n1,2:3,4:2\n"
-    b"(2007-01-01 00:00:00,24),(2,3):(1,2):1\n",
+    b"3,4:7,8:1\n",
+    ".TS": b"@classLabel true 1 2\n@data\n(2007-01-01 "
+    b"00:00:00,24),(2007-01-02,3):(2007-01-02,2):1\n",
     ".tsv": b"1\t1.5\t2\tNaN\n2.0e+00\t-3\tNaN\t4\n",
-    ".npz": good_bytes(lambda p: np.savez_compressed(p, X=np.ones((4, 2)), lengths=[1, 3], y=["a", "b"], ids=[1, 2])),
-    ".npy": good_bytes(lambda p: np.save(p.with_suffix(".npy"), np.ones((2, 3, 2), dtype=np.float32))),
-    ".csv": b'\xef\xbb\xbfid,t,"a b",label\r\n1,1,2.5,x\r\n\r\n2,1,,"y,z"\r\n1,0,NA,x\r\n2,2020-01-01,3,"y,z"\r\n',
+    ".npz": good_bytes(
+        lambda p: np.savez_compressed(
+            p, X=np.ones((4, 2)), lengths=[1, 3], y=["a", "b"], ids=[1, 2]
+        )
+    ),
+    ".npy": good_bytes(
+        lambda p: np.save(p.with_suffix(".npy"), np.ones((2, 3, 2), dtype=np.float32))
+    ),
+    ".csv": b'\xef\xbb\xbfid,t,"a b",label\r\n1,1,2.5,x\r\n\r\n2,'
+    b'1,,"y,z"\r\n1,0,NA,x\r\n2,2.5,3,"y,z"\r\n',
+    ".CSV": b"id;t;v;label\n1;2020-01-01T00:00:00.5Z;2;x\n1;2019-01-01 00:00:00+02:00;2;x\n",
+    ".csv.gz": gzip.compress(b"id\tt\tv\tlabel\n1\t9:30\t2\tx\n1\t48:00:30\t1\tx\n"),
     ".parquet": good_bytes(
         parquet(id=[1, 1, 2], t=[0, 1, 0], a=[1.0, None, 3.0], label=["x", "x", "y"]),
     ),
-}  # fmt: skip
+}
 
 
 @st.composite
@@ -631,18 +825,23 @@ def try_to_read(path, **options):
     try:
         contents = read_file(path, ReadOptions(**options))
     except DataError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
+        message = str(error)
     else:
+        message = None
         assert isinstance(contents, FileContents)
         assert contents.sequences.ids.shape == (len(contents.sequences),)
         assert not (options.get("require_labels", True) and contents.labels is None)
+    if message is not None:
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize("extension", GOOD)
 def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd):
     path = tmp_path / f"fuzz{extension}"
-    options = st.sampled_from([{}, LONG] if extension in (".csv", ".parquet") else [{}])
+    options = st.sampled_from(
+        [{}, LONG] if ".c" in extension.lower() or extension == ".parquet" else [{}]
+    )
     # every Parquet file costs a child process
     examples = max(1, EXAMPLES // 10) if extension == ".parquet" else EXAMPLES
 
@@ -660,7 +859,7 @@ def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd):
 
 @pytest.mark.parametrize("name", ["X", "lengths", "y", "features"])
 def test_any_array_is_read_or_refused(name, tmp_path, capfd, monkeypatch):
-    """As above, in an archive whose sums are right, beside a .npy file, and in a folder that is said to be good."""
+    """As above, in an archive, beside a .npy file, and in a folder marked as checked."""
     arrays = {
         "X": np.ones((4, 2), dtype=np.float32),
         "lengths": np.array([1, 3]),
@@ -679,7 +878,7 @@ def test_any_array_is_read_or_refused(name, tmp_path, capfd, monkeypatch):
         "features": "features.npy",
     }
     (tmp_path / "folder").mkdir()
-    monkeypatch.setattr(array_files, "IN_MEMORY", 20)
+    monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", 20)
 
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
