@@ -9,7 +9,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from helpers import LONG, TINY, TINY_DATA, Result, long_table, run_here, run_process
+from helpers import (
+    ERROR,
+    LONG,
+    TINY,
+    TINY_DATA,
+    Result,
+    assert_one_line_error,
+    long_table,
+    run_here,
+    run_process,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,12 +45,32 @@ def run_apart() -> Callable[..., Result]:
 def run_ok() -> Callable[..., str]:
     """Run the program in this process; it must print nothing to stderr. Return its stdout."""
 
-    def run_well(*args: object) -> str:
+    def run_successfully(*args: object) -> str:
         result = run_here(*args)
         assert (result.code, result.err) == (0, ""), result
         return result.out
 
-    return run_well
+    return run_successfully
+
+
+@pytest.fixture
+def refused(tmp_path) -> Callable[..., str]:
+    """Run the program, which must end with an error of one line and leave no new file.
+
+    Returns the message without the name of the program.
+    """
+
+    def run_in_vain(*args: object, code: int) -> str:
+        before = set(tmp_path.rglob("*"))
+        result = run_here(*args)
+        assert result.code == code, result
+        assert_one_line_error(result)
+        assert len(result.err) < 500, result
+        new = set(tmp_path.rglob("*")) - before
+        assert not new, f"left behind: {sorted(map(str, new))}"
+        return result.err.removeprefix(ERROR).strip()
+
+    return run_in_vain
 
 
 @pytest.fixture(scope="session")

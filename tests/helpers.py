@@ -1,4 +1,4 @@
-"""Functions that several test files use."""
+"""Constants and functions that several test files use."""
 
 import io
 import os
@@ -7,22 +7,30 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 
 from lightning_rnn.__main__ import main
 
 RUN = Path("lightning_logs/version_0")
 BEST = RUN / "checkpoints/best.ckpt"
 LAST = RUN / "checkpoints/last.ckpt"
+PREVIOUS = RUN / "checkpoints/previous.ckpt"
 TINY = ("--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 1, "--model.hidden_size", 8)
 LONG = ("--data.id_column", "id", "--data.time_column", "time", "--data.group_column", "group")
 TINY_DATA = ("--data.num_train", 64, "--data.num_val", 32, "--data.num_test", 64)
+CPU = ("--trainer.accelerator", "cpu")
+TWO_RANKS = (*CPU, "--trainer.devices", 2, "--trainer.strategy", "ddp")
+ERROR = "lightning_rnn: error: "
+TIME_LIMIT = 300  # seconds of one process
 
 
 class Result(NamedTuple):
+    """How a run of the program ended, and what it printed."""
+
     code: int
     out: str
     err: str
@@ -30,7 +38,8 @@ class Result(NamedTuple):
 
 def run_here(*args: object) -> Result:
     """Run the program in this process."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
             code = main([str(arg) for arg in args])
@@ -39,18 +48,49 @@ def run_here(*args: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def run_process(*args: object, cwd: Path, module: str | None = "lightning_rnn") -> Result:
-    """Run `python -m lightning_rnn`, or `python` if no module, for at most five minutes."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PL_")}
+def assert_one_line_error(result: Result) -> None:
+    """Check that the program ended with an error message of one line."""
+    assert result.code in (1, 2), result
+    assert result.err.startswith(ERROR), result
+    assert result.err.endswith("\n"), result
+    assert result.err.count("\n") == 1, result
+    assert "Traceback" not in result.out + result.err, result
+
+
+def process_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a process that no launcher has started, plus `variables`."""
+    launchers = ("PL_", "MASTER_", "SLURM_", "TORCHELASTIC_")
+    environment = {}
+    for name, value in os.environ.items():
+        if not name.startswith(launchers):
+            environment[name] = value
+    return environment | {"OMP_NUM_THREADS": "1"} | variables
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, *(("-m", module) if module else ()), *map(str, args)]
-    environment |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        port: int = free.getsockname()[1]
+        return port
+
+
+def run_process(*args: object, cwd: Path, module: str | None = "lightning_rnn") -> Result:
+    """Run `python -m lightning_rnn`, or `python` if no module."""
+    command = [sys.executable]
+    if module is not None:
+        command += ["-m", module]
+    command += [str(arg) for arg in args]
+    environment = process_environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """Return the entries of a checkpoint."""
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
 
 
 def long_table(ids: list[str]) -> pl.DataFrame:
@@ -59,16 +99,9 @@ def long_table(ids: list[str]) -> pl.DataFrame:
     rows = []
     for i, name in enumerate(ids):
         sign = 1 if i % 2 else -1
+        label = "up" if i % 2 else "down"
         for step in range(3 + i % 3):
-            rows.append(
-                (
-                    name,
-                    step,
-                    sign * (1 + rng.random()),
-                    rng.normal(),
-                    f"g{i // 2}",
-                    "up" if i % 2 else "down",
-                )
-            )
+            a = sign * (1 + rng.random())
+            rows.append((name, step, a, rng.normal(), f"g{i // 2}", label))
     frame = pl.DataFrame(rows, schema=["id", "time", "a", "b", "group", "label"], orient="row")
     return frame.sample(fraction=1.0, shuffle=True, seed=0)

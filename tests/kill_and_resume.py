@@ -1,14 +1,14 @@
-"""Kill real `fit` processes at random moments, resume them, and compare with a run that was never disturbed.
+"""Kill `fit` processes at random times, resume them, and compare with an undisturbed run.
 
     python tests/kill_and_resume.py --kills 20
 
-Everything that could differ is on: convolutional stem with its statistics, dropout, new sequences in every epoch,
-cosine schedule, two validations an epoch, checkpoints every few steps. Compared by SHA-256: weights and buffers,
-optimiser state, order of samples, random states, and the history of (tag, step, value) in the TensorBoard events.
+Everything is switched on that could make a difference: a convolutional stem with batch statistics,
+dropout, new sequences in every epoch, a cosine schedule, two validations an epoch, checkpoints
+every few steps. `finished_runs.outcome` lists what is compared.
 """
 
 import argparse
-import hashlib
+import logging
 import os
 import random
 import signal
@@ -18,199 +18,155 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+from finished_runs import outcome
+from helpers import TIME_LIMIT, TWO_RANKS, process_environment
 
-ARGS = [
-    "--model.stem",
-    "conv",
-    "--model.cell",
-    "lstm",
-    "--model.hidden_size",
-    "8",
-    "--model.dropout",
-    "0.3",
-    "--model.bidirectional",
-    "true",
-    "--data.fresh",
-    "true",
-    "--data.length",
-    "24",
-    "--data.min_length",
-    "5",
-    "--data.num_train",
-    "500",
-    "--data.num_val",
-    "100",
-    "--data.seed",
-    "3",
-    "--trainer.max_epochs",
-    "12",
-    "--trainer.log_every_n_steps",
-    "2",
-    "--trainer.val_check_interval",
-    "0.5",
-    "--checkpoint.every_n_steps",
-    "3",
-    "--trainer.enable_progress_bar",
-    "false",
-]
-DDP = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+MODEL = """
+    --model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3
+    --model.bidirectional true
+"""
+DATA = """
+    --data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100
+    --data.seed 3
+"""
+TRAINING = """
+    --trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5
+    --checkpoint.every_n_steps 3 --trainer.enable_progress_bar false
+"""
+ARGS = [*MODEL.split(), *DATA.split(), *TRAINING.split()]
 
 
 def start(folder: Path, ranks: int, *extra: str) -> subprocess.Popen:
-    """Start a `fit` in a session of its own, so that all its ranks can be killed together."""
-    command = [
-        sys.executable,
-        "-m",
-        "lightning_rnn",
-        "fit",
-        *ARGS,
-        *(DDP if ranks == 2 else []),
-        *extra,
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    env.pop("MASTER_PORT", None)
+    """Start `fit` in a session of its own, so that all its ranks can be killed together."""
+    command = [sys.executable, "-m", "lightning_rnn", "fit", *ARGS]
+    if ranks == 2:
+        command += [str(word) for word in TWO_RANKS]
+    command += extra
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=folder,
+            env=process_environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
 
 
 def finish(process: subprocess.Popen, folder: Path) -> None:
-    """Wait for a run to end well."""
-    if process.wait(timeout=300) != 0:
+    """Wait for a run to end without an error."""
+    if process.wait(timeout=TIME_LIMIT) != 0:
         raise RuntimeError(f"fit ended with {process.returncode}:\n{(folder / 'log').read_text()}")
 
 
-def newest(folder: Path) -> Path:
-    """Return the newest run folder."""
-    return max((folder / "lightning_logs").glob("version_*"), key=lambda path: int(path.name[8:]))
-
-
-def sha(value: object) -> str:
-    """Hash nested values, tensors by their bytes."""
-    digest = hashlib.sha256()
-
-    def feed(item: object) -> None:
-        if isinstance(item, torch.Tensor):
-            digest.update(
-                f"{item.dtype}{tuple(item.shape)}".encode() + item.contiguous().numpy().tobytes()
-            )
-        elif isinstance(item, dict):
-            for key in sorted(item, key=str):
-                digest.update(str(key).encode())
-                feed(item[key])
-        elif isinstance(item, list | tuple):
-            for inner in item:
-                feed(inner)
-        else:
-            digest.update(repr(item).encode())
-
-    feed(value)
-    return digest.hexdigest()
-
-
-def history(run: Path) -> list[tuple[str, int, float]]:
-    """Return the scalars as TensorBoard shows them, but for what was timed."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.endswith("per_second")]
-    return sorted((tag, e.step, e.value) for tag in tags for e in events.Scalars(tag))
-
-
-def outcome(folder: Path) -> dict[str, str]:
-    """Return the hashes of what a finished run has left."""
-    run = newest(folder)
-    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    return {
-        "weights": sha(last["state_dict"]),
-        "best": sha([best["state_dict"], best["global_step"]]),
-        "optimiser": sha(last["optimizer_states"]),
-        "order": sha(last["loops"]["fit_loop"]["state_dict"]["combined_loader"]),
-        "random": sha(last["callbacks"]),
-        "history": sha(history(run)),
-    }
-
-
-def kill(process: subprocess.Popen, folder: Path, delay: float, in_save: bool) -> bool:
-    """Kill all ranks, `delay` seconds after the run folder appears, or at the next save after that."""
-    checkpoints = None
-    while process.poll() is None and checkpoints is None:
-        found = list(folder.glob("lightning_logs/version_*/config.yaml"))
-        checkpoints = found[0].parent / "checkpoints" if found else None
+def wait_for_run_folder(process: subprocess.Popen, folder: Path) -> None:
+    """Wait until a run has a run folder, or has ended."""
+    while process.poll() is None and not list(folder.glob("lightning_logs/*/config.yaml")):
         time.sleep(0.01)
+
+
+def kill(process: subprocess.Popen, folder: Path, delay: float, *, in_save: bool) -> bool:
+    """Kill all ranks of a run.
+
+    Args:
+        process: The process of rank 0.
+        folder: Its working folder.
+        delay: Seconds after the run folder appears.
+        in_save: Whether to wait for the next save after that.
+
+    Returns:
+        Whether the run was still alive.
+    """
+    wait_for_run_folder(process, folder)
     deadline = time.monotonic() + delay
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
-    while in_save and process.poll() is None:
-        if (
-            checkpoints
-            and checkpoints.is_dir()
-            and any(n.startswith(".last") for n in os.listdir(checkpoints))
-        ):
-            break
-    alive = process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL) if alive else None
+    if in_save:
+        while process.poll() is None and not unfinished_saves(folder):
+            pass
+    is_alive = process.poll() is None
+    if is_alive:
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return alive
+    return is_alive
+
+
+def unfinished_saves(folder: Path) -> list[Path]:
+    return list(folder.glob("lightning_logs/version_*/checkpoints/.last*"))
+
+
+def killed_run(root: Path, ranks: int, delay: float, *, in_save: bool) -> tuple[Path, float]:
+    """Kill a run; a run that ends before its time is repeated with a shorter delay.
+
+    Returns:
+        Its working folder, and the seconds it has lived with a run folder.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=root))
+        if kill(start(folder, ranks), folder, delay, in_save=in_save):
+            return folder, delay
+        delay *= 0.6
+
+
+def resumed_step(folder: Path) -> str:
+    """Return the step at which the last run of a folder was resumed, according to its log."""
+    step = "0"
+    for line in (folder / "log").read_text().splitlines():
+        if line.startswith("continuing from "):
+            step = line.rpartition(" step ")[2]
+    return step
+
+
+def undisturbed_run(root: Path, ranks: int) -> tuple[dict[str, str], float]:
+    """Return the outcome of a run and the seconds it has lived with a run folder."""
+    folder = Path(tempfile.mkdtemp(dir=root))
+    process = start(folder, ranks)
+    wait_for_run_folder(process, folder)
+    begin = time.monotonic()
+    finish(process, folder)
+    return outcome(folder), time.monotonic() - begin
 
 
 def campaign(ranks: int, kills: int, seed: int) -> int:
-    """Run the experiment for one number of ranks, print a row a kill, return how many came out equal."""
-    rng, equal = random.Random(seed), 0
-    with tempfile.TemporaryDirectory() as root:
-        whole = Path(root) / "whole"
-        whole.mkdir()
-        process, begin = start(whole, ranks), time.monotonic()
-        while not list(whole.glob("lightning_logs/version_*/config.yaml")):
-            time.sleep(0.01)
-        ready = time.monotonic() - begin
-        finish(process, whole)
-        span = time.monotonic() - begin - ready
-        wanted = outcome(whole)
-        print(
-            f"{ranks} rank(s): undisturbed {span:.1f} s of training, weights {wanted['weights'][:12]}",
-            flush=True,
-        )
+    """Kill and resume runs of so many ranks, print a row for each, return how many are equal."""
+    rng = random.Random(seed)
+    num_equal = 0
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        expected, seconds = undisturbed_run(root, ranks)
+        weights = expected["weights"][:12]
+        print(f"{ranks} rank(s): undisturbed {seconds:.1f} s of training, weights {weights}", flush=True)
         for number in range(kills):
             in_save = number % 4 == 0
-            delay, killed = rng.uniform(0, span * (0.5 if in_save else 0.8)), False
-            while (
-                not killed
-            ):  # a run that was over before its time came says nothing: a new one, killed earlier
-                folder = Path(tempfile.mkdtemp(dir=root))
-                killed = kill(start(folder, ranks), folder, delay, in_save)
-                delay *= 1 if killed else 0.6
-            left = list(folder.glob("lightning_logs/version_*/checkpoints/.last*"))
+            longest = 0.5 if in_save else 0.8
+            delay = rng.uniform(0, longest * seconds)
+            folder, delay = killed_run(root, ranks, delay, in_save=in_save)
+            where = "inside a save" if unfinished_saves(folder) else "killed"
             finish(start(folder, ranks, "--ckpt_path", "auto"), folder)
-            resumed = [
-                line
-                for line in (folder / "log").read_text().splitlines()
-                if line.startswith(("contin", "noth"))
-            ]
-            found = outcome(folder)
-            differ = [name for name in wanted if found[name] != wanted[name]]
-            equal += not differ
-            where = "inside a save" if left else "killed"
-            verdict = f"DIFFERS in {', '.join(differ)}" if differ else "equal"
-            step = resumed[-1].rsplit(" ", 1)[-1] if resumed and "step" in resumed[-1] else "0"
-            print(
-                f"  {number + 1:2}  after {delay:5.2f} s  {where:15}  resumed at step {step:>4}  {verdict}",
-                flush=True,
-            )
-    print(f"{ranks} rank(s): {equal} of {kills} equal", flush=True)
-    return equal
+            got = outcome(folder)
+            different = [key for key, value in expected.items() if got[key] != value]
+            verdict = f"DIFFERS in {', '.join(different)}" if different else "equal"
+            if not different:
+                num_equal += 1
+            step = resumed_step(folder)
+            row = f"{number + 1:2}  after {delay:5.2f} s  {where:15}  resumed at step {step:>4}"
+            print(f"  {row}  {verdict}", flush=True)
+    print(f"{ranks} rank(s): {num_equal} of {kills} equal", flush=True)
+    return num_equal
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    sys.exit(
-        sum(campaign(r, options.kills, options.seed) for r in options.ranks)
-        != options.kills * len(options.ranks)
-    )
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of events of killed runs
+    num_equal = 0
+    for ranks in options.ranks:
+        num_equal += campaign(ranks, options.kills, options.seed)
+    return 0 if num_equal == options.kills * len(options.ranks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from helpers import BEST, LAST, RUN
+from helpers import BEST, LAST, RUN, TINY_DATA, load
 from polars.testing import assert_frame_equal
 from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,19 +24,12 @@ from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS
 from lightning_rnn.cli.request import COMMANDS
 
-TINY_DATA = {"num_train": 64, "num_val": 32, "num_test": 64}
-DATA_OPTIONS = [
-    str(word) for name, value in TINY_DATA.items() for word in (f"--data.{name}", value)
-]
-
-
-def load(path):
-    return torch.load(path, weights_only=True)
+SIZES = {"num_train": 64, "num_val": 32, "num_test": 64}  # of TINY_DATA
 
 
 def test_part():
     """Return the sequences that the `trained` run is tested on."""
-    return SyntheticDataModule(**TINY_DATA, seed=5).split("test")
+    return SyntheticDataModule(**SIZES, seed=5).split("test")
 
 
 test_part.__test__ = False
@@ -109,7 +102,7 @@ def test_epoch_lines_are_the_epochs_own_numbers(trained, run_ok):
 
 @pytest.mark.parametrize("root", [".", "my runs"])
 def test_fit_prints_a_next_command_that_works(empty, run_ok, tiny, root):
-    out = run_ok("fit", *tiny, *DATA_OPTIONS, "--trainer.default_root_dir", root)
+    out = run_ok("fit", *tiny, *TINY_DATA, "--trainer.default_root_dir", root)
     command = shlex.split(re.search(r"^next: (.*)$", out, re.MULTILINE)[1])
     assert command[:4] == ["python", "-m", "lightning_rnn", "test"]
     assert "metrics written to" in run_ok(*command[3:])
@@ -119,7 +112,7 @@ def test_fit_prints_a_next_command_that_works(empty, run_ok, tiny, root):
 
 
 def test_a_second_fit_gets_its_own_folder_and_becomes_the_newest(trained, run_ok, tiny):
-    run_ok("fit", *tiny, *DATA_OPTIONS, "--model.cell", "gru")
+    run_ok("fit", *tiny, *TINY_DATA, "--model.cell", "gru")
     for number in range(2, 11):  # version_10 is newer than version_9
         shutil.copytree("lightning_logs/version_1", f"lightning_logs/version_{number}")
     newest = Path("lightning_logs/version_10/checkpoints/best.ckpt").absolute()
@@ -139,7 +132,7 @@ def test_config_of_the_run_folder_repeats_the_run(trained, run_ok):
 
 def test_seeds_decide_the_weights(empty, run_ok, tiny):
     for seed in (1, 1, 2):
-        run_ok("fit", *tiny, *DATA_OPTIONS, "--seed_everything", seed)
+        run_ok("fit", *tiny, *TINY_DATA, "--seed_everything", seed)
     first, second, other = (
         load(f"lightning_logs/version_{i}/checkpoints/last.ckpt")["state_dict"] for i in range(3)
     )
@@ -160,7 +153,7 @@ def test_seeds_decide_the_weights(empty, run_ok, tiny):
     ],
 )
 def test_best_is_the_best_and_last_the_last(empty, run_ok, tiny, options):
-    out = run_ok("fit", *tiny, *DATA_OPTIONS, "--trainer.max_epochs", 4, *options)
+    out = run_ok("fit", *tiny, *TINY_DATA, "--trainer.max_epochs", 4, *options)
     losses = [line["val/loss"] for line in epoch_lines(out)]
     expected = int(np.argmax(losses) if "max" in options else np.argmin(losses))
     assert expected < 3, "the last epoch must not be the best one"
@@ -174,14 +167,14 @@ def test_best_is_the_best_and_last_the_last(empty, run_ok, tiny, options):
 
 def test_checkpoint_can_follow_another_metric(empty, run_ok, tiny):
     options = ("--trainer.max_epochs", 5, "--checkpoint.monitor", "val/accuracy")
-    out = run_ok("fit", *tiny, *DATA_OPTIONS, *options)
+    out = run_ok("fit", *tiny, *TINY_DATA, *options)
     assert load(BEST)["epoch"] == int(
         np.argmax([line["val/accuracy"] for line in epoch_lines(out)])
     )
 
 
 def test_without_validation_the_last_is_the_best(empty, run_ok, tiny):
-    out = run_ok("fit", *tiny, *DATA_OPTIONS, "--data.num_val", 0)
+    out = run_ok("fit", *tiny, *TINY_DATA, "--data.num_val", 0)
     assert BEST.read_bytes() == LAST.read_bytes()
     assert load(BEST)["epoch"] == 1
     assert [list(line) for line in epoch_lines(out)] == [["train/loss", "train/accuracy"]] * 2
@@ -321,7 +314,7 @@ def test_validate_agrees_with_scikit_learn(trained, run_ok):
         name: float(value)
         for name, value in re.findall(r" val/(\w+)[ │]+([\d.e+-]+)(?=[ │\n])", out)
     }
-    part = SyntheticDataModule(**TINY_DATA, seed=5).split("val")
+    part = SyntheticDataModule(**SIZES, seed=5).split("val")
     y, p = (
         part.labels.numpy(),
         SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(part)),
@@ -721,7 +714,7 @@ def test_a_checkpoint_of_a_users_own_data_class_restores_the_model(trained, run_
 
 
 def test_print_config_is_a_config(empty, run_ok, tiny):
-    text = run_ok("fit", *tiny, *DATA_OPTIONS, "--print_config")
+    text = run_ok("fit", *tiny, *TINY_DATA, "--print_config")
     Path("c.yaml").write_text(text)
     assert list(empty.iterdir()) == [Path("c.yaml").absolute()]
     assert yaml.safe_load(run_ok("fit", "--config", "c.yaml", "--print_config")) == yaml.safe_load(

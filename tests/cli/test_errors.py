@@ -16,31 +16,6 @@ COMMANDS = ("fit", "validate", "test", "predict")
 FORMATS = (".ts", ".tsv", ".npz", ".npy", ".csv", ".parquet")
 
 
-def content_of(folder):
-    return {path: path.stat().st_size for path in folder.rglob("*")}
-
-
-@pytest.fixture
-def refused(run, tmp_path):
-    """Run the program, which must fail with one line and leave no file; return the line."""
-
-    def run_badly(*args, code):
-        before = content_of(tmp_path)
-        result = run(*args)
-        assert result.code == code, result
-        start = "lightning_rnn: error: "
-        assert result.err.startswith(start), result
-        assert result.err.count("\n") == 1, result
-        assert result.err.endswith("\n"), result
-        assert "Traceback" not in result.out + result.err
-        assert len(result.err) < 500, result
-        new = content_of(tmp_path).keys() - before.keys()
-        assert not new, f"left behind: {sorted(map(str, new))}"
-        return result.err.removeprefix(start).strip()
-
-    return run_badly
-
-
 def assert_tells(message, *parts):
     missing = [part for part in parts if str(part) not in message]
     assert not missing, f"{missing} not in {message!r}"

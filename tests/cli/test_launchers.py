@@ -1,44 +1,31 @@
 """torchrun and SLURM: their numbers of processes apply; options that contradict are errors."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from helpers import LAST
+from helpers import LAST, TIME_LIMIT, TWO_RANKS, free_port, load, process_environment
 
 from lightning_rnn.cli.launchers import apply_launched_world, launched_world, process_rank
 from lightning_rnn.errors import OptionError
 
 SMALL = ("--trainer.max_epochs", 2, "--data.num_val", 20, "--trainer.accelerator", "cpu")
-TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
 DEFAULTS = {"devices": "auto", "num_nodes": 1, "strategy": "auto"}
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def torchrun(folder, *args, processes=2):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        processes,
-        "--master_port",
-    ]
-    command = [*map(str, command), str(free_port()), "-m", "lightning_rnn", *map(str, args)]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MASTER_", "PL_"))
-    }
-    environment |= {"OMP_NUM_THREADS": "1"}
+    """Run the program with torchrun."""
+    launcher = ["--nproc_per_node", processes, "--master_port", free_port()]
+    words = ["-m", "torch.distributed.run", *launcher, "-m", "lightning_rnn", *args]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
     )
 
 
@@ -188,7 +175,7 @@ def test_torchrun_trains_one_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
     assert done.stdout.count("epoch 2/2") == 1
-    content = torch.load(tmp_path / LAST, weights_only=True)
+    content = load(tmp_path / LAST)
     assert content["global_step"] == 2 * 16  # 1000 sequences in global batches of 2 * 32
     random_states = next(
         state for name, state in content["callbacks"].items() if "RandomStates" in name
@@ -212,8 +199,8 @@ def test_torchrun_with_wrong_devices_is_refused_once_a_rank(tmp_path):
 def test_fewer_sequences_than_places(tmp_path, run_apart, size):
     """Each rank has a sequence in each step: the one there is, or all but the one left over."""
     data = ("--data.num_train", size, "--data.num_val", 1, "--data.num_test", 1)
-    result = run_apart("fit", *SMALL, *data, *TWO, cwd=tmp_path)
+    result = run_apart("fit", *SMALL, *data, *TWO_RANKS, cwd=tmp_path)
     assert result.code == 0, result
-    content = torch.load(tmp_path / LAST, weights_only=True)
+    content = load(tmp_path / LAST)
     assert content["global_step"] == 2
     assert all(bool(value.isfinite().all()) for value in content["state_dict"].values())
