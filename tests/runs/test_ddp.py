@@ -3,18 +3,15 @@
 import json
 import multiprocessing
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from helpers import BEST, CPU, LAST, RUN, TWO_RANKS, load
 
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import DataError
 
-TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp")
-RUN = Path("lightning_logs/version_0")
-BEST = RUN / "checkpoints/best.ckpt"
 ODD = 2051  # three batches of at most 1024: one rank has two of them, the other the short one
 
 
@@ -30,7 +27,7 @@ def test_test_agrees_with_one_process(trained, run_ok, run_apart, size):
     path = RUN / "test_metrics.json"
     alone = json.loads(path.read_text())
     path.unlink()
-    assert_success(run_apart(*args, *TWO, cwd=trained))
+    assert_success(run_apart(*args, *TWO_RANKS, cwd=trained))
     together = json.loads(path.read_text())
     assert ("test/auroc" in alone) == (size > 1)
     assert together == pytest.approx(alone, abs=1e-6)
@@ -41,7 +38,7 @@ def test_test_agrees_with_one_process(trained, run_ok, run_apart, size):
 def test_predict_agrees_with_one_process(trained, run_ok, run_apart, size):
     args = ("predict", "--ckpt_path", BEST, "--data.num_test", size, "--output")
     run_ok(*args, "alone.csv")
-    result = run_apart(*args, "together.csv", *TWO, cwd=trained)
+    result = run_apart(*args, "together.csv", *TWO_RANKS, cwd=trained)
     assert_success(result)
     assert result.out.count("predictions written to") == 1
     alone, together = pl.read_csv("alone.csv"), pl.read_csv("together.csv")
@@ -54,75 +51,61 @@ def test_predict_agrees_with_one_process(trained, run_ok, run_apart, size):
 
 @pytest.mark.slow
 def test_fit_trains_one_model(tmp_path, run_apart):
-    result = run_apart("fit", "--trainer.max_epochs", 3, "--data.num_val", 301, *TWO, cwd=tmp_path)
+    args = ("fit", "--trainer.max_epochs", 3, "--data.num_val", 301)
+    result = run_apart(*args, *TWO_RANKS, cwd=tmp_path)
     assert_success(result)
     lines = [line.split() for line in result.out.splitlines() if line.startswith("epoch ")]
-    assert [line[1] for line in lines] == ["1/3", "2/3", "3/3"]  # rank 0 alone speaks
+    assert [line[1] for line in lines] == ["1/3", "2/3", "3/3"]  # printed by rank 0 alone
     assert float(lines[-1][3]) < float(lines[0][3])
-    content = torch.load(tmp_path / RUN / "checkpoints/last.ckpt", weights_only=True)
+    content = load(tmp_path / LAST)
     assert content["global_step"] == 3 * 16  # 1000 sequences in global batches of 64
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
 
 
 @pytest.mark.slow
-def test_gradients_are_averaged_as_torch_does(tmp_path, run_apart):
-    """With an option of DistributedDataParallel's, that one averages them."""
-    found = []
+def test_unused_parameters_can_be_searched_for(tmp_path, run_apart):
+    """Another option of DistributedDataParallel gives the same weights."""
+    weights = []
     for strategy in ("ddp", "ddp_find_unused_parameters_true"):
         folder = tmp_path / strategy
         folder.mkdir()
-        options = (
-            "--model.cell",
-            "lstm",
-            "--trainer.max_epochs",
-            2,
-            "--trainer.accelerator",
-            "cpu",
-        )
-        assert_success(
-            run_apart(
-                "fit", *options, "--trainer.devices", 2, "--trainer.strategy", strategy, cwd=folder
-            )
-        )
-        found.append(
-            torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        )
-    assert found[0].keys() == found[1].keys()
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
+        devices = (*CPU, "--trainer.devices", 2, "--trainer.strategy", strategy)
+        args = ("fit", "--model.cell", "lstm", "--trainer.max_epochs", 2, *devices)
+        assert_success(run_apart(*args, cwd=folder))
+        weights.append(load(folder / LAST)["state_dict"])
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
 
 
 @pytest.mark.slow
 def test_fit_without_validation(tmp_path, run_apart):
-    result = run_apart("fit", "--trainer.max_epochs", 1, "--data.num_val", 0, *TWO, cwd=tmp_path)
-    assert_success(result)
-    assert (tmp_path / BEST).read_bytes() == (tmp_path / RUN / "checkpoints/last.ckpt").read_bytes()
+    args = ("fit", "--trainer.max_epochs", 1, "--data.num_val", 0)
+    assert_success(run_apart(*args, *TWO_RANKS, cwd=tmp_path))
+    assert (tmp_path / BEST).read_bytes() == (tmp_path / LAST).read_bytes()
 
 
 @pytest.mark.slow
 def test_bad_data_ends_all_ranks(tmp_path, run_apart, files):
-    """The labels of the validation file are unknown, which every rank finds out by itself."""
-    options = (
-        "--data.train_path",
-        files / "ItalyPowerDemand_TRAIN.ts",
-        "--data.val_path",
-        "val.tsv",
-    )
+    """The validation file has an unknown label, which every rank finds out by itself."""
     (tmp_path / "val.tsv").write_text("7\t" + "\t".join(["1.0"] * 24) + "\n")
-    code, _, err = run_apart("fit", "--data", "FileDataModule", *options, *TWO, cwd=tmp_path)
-    assert code == 1
-    assert "val.tsv: sequence '0' has label '7', unseen in training" in err
-    assert "Traceback" not in err
+    train_path = files / "ItalyPowerDemand_TRAIN.ts"
+    paths = ("--data.train_path", train_path, "--data.val_path", "val.tsv")
+    result = run_apart("fit", "--data", "FileDataModule", *paths, *TWO_RANKS, cwd=tmp_path)
+    assert result.code == 1
+    assert "val.tsv" in result.err
+    assert "'7'" in result.err
+    assert "Traceback" not in result.err
 
 
 def in_ranks(function, ranks, folder):
-    """Return what a function returns for each rank of a group of processes."""
+    """Call a function with the rank in each of a group of processes; return the results by rank."""
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    processes = [
-        context.Process(target=as_rank, args=(rank, ranks, folder / "meeting", function, answers))
-        for rank in range(ranks)
-    ]
+    processes = []
+    for rank in range(ranks):
+        args = (rank, ranks, folder / "meeting", function, answers)
+        processes.append(context.Process(target=as_rank, args=args))
     for process in processes:
         process.start()
     found = dict(answers.get(timeout=120) for _ in processes)
@@ -136,27 +119,27 @@ def as_rank(rank, ranks, meeting, function, answers):
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks
     )
     answers.put((rank, function(rank)))
-    torch.distributed.barrier()  # who leaves first can keep the others waiting for ever
+    torch.distributed.barrier()  # if a rank leaves early, the others may wait for ever
     torch.distributed.destroy_process_group()
 
 
-def compare(seeds, rank):
-    """Say whether the data module finds that the ranks have different data."""
+def data_error(seeds, rank):
+    """Return the error of a data module whose seed depends on the rank; None if there is none."""
     torch.manual_seed(0)  # random states are compared as well
+    data = SyntheticDataModule(num_train=20, num_val=20, seed=seeds[rank])
     try:
-        SyntheticDataModule(num_train=20, num_val=20, seed=seeds[rank]).setup("fit")
+        data.setup("fit")
     except DataError as error:
         return str(error)
-    return "same"
+    return None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [(3, 3), (3, 4)])
-def test_ranks_compare_their_data(tmp_path, seeds):
-    same = seeds[0] == seeds[1]
-    message = (
-        "same"
-        if same
-        else "ranks [1]: expected the sequences and random state of rank 0, got others"
-    )
-    assert in_ranks(partial(compare, seeds), 2, tmp_path) == [message] * 2
+def test_equal_data_on_all_ranks_are_accepted(tmp_path):
+    assert in_ranks(partial(data_error, (3, 3)), 2, tmp_path) == [None, None]
+
+
+@pytest.mark.slow
+def test_different_data_on_the_ranks_are_refused(tmp_path):
+    message = "ranks [1]: expected the sequences and random state of rank 0, got others"
+    assert in_ranks(partial(data_error, (3, 4)), 2, tmp_path) == [message] * 2

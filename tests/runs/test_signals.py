@@ -199,6 +199,7 @@ def test_a_single_process_checks_received_sigterm_before_each_step(tmp_path):
     assert trainer.global_step == 3
 
 
+@pytest.mark.filterwarnings("ignore:It is recommended to use .self.log")  # ranks are simulated
 def test_a_distributed_run_calls_broadcast_sigterm_tensor_before_each_step(tmp_path):
     """_TrainingEpochLoop._broadcast_sigterm_tensor, set on the loop of a Trainer"""
     assert callable(_TrainingEpochLoop._broadcast_sigterm_tensor)
