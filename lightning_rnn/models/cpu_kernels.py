@@ -12,7 +12,6 @@ differentiation or `torch.func`, disable them with `use_kernels(False)`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -138,33 +137,33 @@ class RNNFunction(torch.autograd.Function):
             h (B, T, H).
         """
         x = x.transpose(0, 1).contiguous()  # (T, B, F)
-        h = x.new_empty(x.shape[0] + 1, *h_0.shape)  # (T + 1, B, H), begins with h_0
-        h[0] = h_0
-        torch.addmm(b_ih + b_hh, x.flatten(0, 1), w_ih.t(), out=h[1:].flatten(0, 1))
+        h = torch.addmm(b_ih + b_hh, x.flatten(0, 1), w_ih.t())  # completed to h_t in the loop
+        h = h.view(*x.shape[:2], -1)  # (T, B, H)
         w_hh_t = w_hh.t()
-        for previous, current in pairwise(h.unbind(0)):
-            current.addmm_(previous, w_hh_t).tanh_()
-        ctx.save_for_backward(x, w_ih, w_hh, h)
-        return h[1:].transpose(0, 1)
+        previous = h_0
+        for h_t in h.unbind(0):
+            previous = h_t.addmm_(previous, w_hh_t).tanh_()
+        ctx.save_for_backward(x, h_0, w_ih, w_hh, h)
+        return h.transpose(0, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the arguments of `forward`, from that of h (B, T, H)."""
-        x, w_ih, w_hh, h = ctx.saved_tensors
-        d = 1 - h[1:].square()  # (T, B, H), completed to d_t in the loop
-        d_h = torch.zeros_like(h[0])
+        x, h_0, w_ih, w_hh, h = ctx.saved_tensors
+        d = 1 - h.square()  # (T, B, H), completed to d_t in the loop
+        d_next = torch.zeros_like(h_0)
         for d_t, grad_t in zip(reversed(d.unbind(0)), reversed(grad.unbind(1)), strict=True):
-            d_t.mul_(d_h.add_(grad_t))
-            torch.mm(d_t, w_hh, out=d_h)
+            d_next = d_t.mul_(torch.addmm(grad_t, d_next, w_hh))
         flat = d.flatten(0, 1)  # (T B, H)
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = (flat @ w_ih).view_as(x).transpose(0, 1)
         d_w_ih = flat.t() @ x.flatten(0, 1)
-        d_w_hh = flat.t() @ h[:-1].flatten(0, 1)
+        d_w_hh = d[1:].flatten(0, 1).t() @ h[:-1].flatten(0, 1)
+        d_w_hh.addmm_(d[0].t(), h_0)
         d_b = flat.sum(0)
-        return d_x, d_h, d_w_ih, d_w_hh, d_b, d_b
+        return d_x, d_next @ w_hh, d_w_ih, d_w_hh, d_b, d_b
 
 
 class GRUFunction(torch.autograd.Function):
@@ -264,10 +263,13 @@ def _gru_factors(gates: Tensor, u: Tensor, previous: Tensor) -> tuple[Tensor, Te
         (K, B, H) factor of the argument of tanh, and (K, B, 3, H) factors of U h + c.
     """
     r, z, n = gates
-    d_n = (1 - z).mul_(1 - n * n)
+    d_tanh = 1 - n * n
+    d_n = torch.addcmul(d_tanh, d_tanh, z, value=-1)  # a
+    d_r = torch.addcmul(r, r, r, value=-1)  # r (1 - r)
+    d_z = torch.addcmul(z, z, z, value=-1)  # z (1 - z)
     d_u = u.new_empty(*u.shape[:2], 3, u.shape[2])
-    torch.mul((r - r * r).mul_(u), d_n, out=d_u[:, :, 0])
-    torch.mul(z - z * z, previous - n, out=d_u[:, :, 1])
+    torch.mul(d_r.mul_(d_n), u, out=d_u[:, :, 0])
+    torch.mul(d_z, previous, out=d_u[:, :, 1]).addcmul_(d_z, n, value=-1)
     torch.mul(d_n, r, out=d_u[:, :, 2])
     return d_n, d_u
 
