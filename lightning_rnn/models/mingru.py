@@ -39,7 +39,7 @@ class MinGRU(nn.Module):
         if is_tracing():
             states = torch.jit.script(step_by_step)(gate, value, h_0)  # a loop in the graph
         elif are_kernels_enabled():
-            states = ScanFunction.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # untyped in torch
+            states = Scan.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # untyped
         else:
             states = step_by_step(gate, value, h_0)
         output = states.transpose(0, 1)
@@ -62,7 +62,7 @@ class MinGRU(nn.Module):
         return gate.float(), value.float()  # bfloat16 loses the state of a long sequence
 
 
-class ScanFunction(torch.autograd.Function):
+class Scan(torch.autograd.Function):
     """h_t = (1 - z_t) h_(t-1) + z_t v_t with z = sigmoid(gate), in about 3 sqrt(T) operations.
 
     The gradient of state h_t is D_t = G_t + (1 - z_(t+1)) D_(t+1), with G_t that of output h_t: the
@@ -92,7 +92,7 @@ class ScanFunction(torch.autograd.Function):
 
 
 def step_by_step(gate: Tensor, value: Tensor, h_0: Tensor) -> Tensor:
-    """Compute `ScanFunction` by its definition, with the same arguments; used for export."""
+    """Compute `Scan` by its definition, with the same arguments; used for export."""
     z = gate.sigmoid()
     state = h_0
     states: list[Tensor] = []

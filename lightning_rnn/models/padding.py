@@ -18,7 +18,7 @@ def is_tracing() -> bool:
 
     A traced graph must not depend on the values of tensors.
     """
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # untyped in torch
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # untyped
 
 
 def valid_steps(lengths: Tensor, width: int) -> Tensor:
@@ -152,8 +152,10 @@ def last_step_of_segments(
     last_steps = []
     next_count = 0
     for output, segment in zip(reversed(outputs), reversed(segments), strict=True):
-        # rows from next_count to count end in this segment
-        lengths = padding.lengths[next_count : segment.count] - segment.start
-        last_steps.append(last_step(output[next_count:], Padding(lengths)))
+        # Rows from next_count to count end in this segment. Indexing time first gives a gradient in
+        # the memory order of recurrent layers.
+        rows = torch.arange(next_count, segment.count)
+        steps = padding.lengths[next_count : segment.count] - segment.start - 1
+        last_steps.append(output.transpose(0, 1)[steps, rows])
         next_count = segment.count
     return torch.cat(last_steps)
