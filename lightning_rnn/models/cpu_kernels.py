@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_rnn.models.padding import is_tracing
+from lightning_rnn.padding import is_tracing
 
 # The GRU's backward pass prepares this many values of a gate at once: they stay in the CPU's cache.
 CHUNK_VALUES = 1 << 15

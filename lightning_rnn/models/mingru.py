@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from lightning_rnn.models.cpu_kernels import are_kernels_enabled
-from lightning_rnn.models.padding import is_tracing
+from lightning_rnn.padding import is_tracing
 
 
 class MinGRU(nn.Module):

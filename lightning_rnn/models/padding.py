@@ -13,14 +13,6 @@ SEGMENT_NUMBERS = (2, 4, 8, 16)  # numbers of segments that `cut` considers
 SEGMENT_OVERHEAD = 1 << 14  # cost of starting a segment, in values of a layer's output
 
 
-def is_tracing() -> bool:
-    """Return whether the network is being traced for export.
-
-    A traced graph must not depend on the values of tensors.
-    """
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # untyped
-
-
 def valid_steps(lengths: Tensor, width: int) -> Tensor:
     """Return the mask (B, T) that is true inside sequences of `lengths` (B,), with T = `width`."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]

@@ -166,9 +166,7 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     contents = read_file(path, ReadOptions(feature_columns=["v", "u"]))
     assert contents.feature_names == ["v", "u"]
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
-    with pytest.raises(
-        DataError, match="a: expected the features 'w', got no feature 'w'"
-    ):
+    with pytest.raises(DataError, match="a: expected the features 'w', got no feature 'w'"):
         read_file(path, ReadOptions(feature_columns=["w"]))
     with pytest.raises(DataError, match="found also 'u'"):
         read_file(path, ReadOptions(feature_columns=["v"], only_features=True))
@@ -185,7 +183,10 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
         ),
         ({"labels": ["x"]}, r"labels\.npy: expected numbers or text of shape \(2,\), got <U1"),
         ({"values": np.array(["a"])}, r"values\.npy: expected real numbers, got dtype <U1"),
-        ({"values": np.array([None])}, r"values\.npy: expected an array of plain numbers or text, got"),
+        (
+            {"values": np.array([None])},
+            r"values\.npy: expected an array of plain numbers or text, got",
+        ),
     ],
 )
 def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
