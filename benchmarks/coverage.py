@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import save
+from benchmarks.harness import save
 from lightning_rnn.evaluation.intervals import confidence_intervals
 from lightning_rnn.evaluation.metrics import TEST_METRICS, evaluate
 from lightning_rnn.evaluation.results import Evaluation

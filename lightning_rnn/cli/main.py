@@ -25,6 +25,8 @@ SILENCED_WARNINGS = (
     r"The number of training batches \(\d+\) is smaller than the logging",
     # the loaders repeat the same batches, as overfit_batches needs
     "You requested to overfit but enabled",
+    # the network exists before the callback is set up, and is small
+    "You're using the WeightAveraging callback with a model that overrides",
     # an evaluation needs none of the callbacks of the training
     "Be aware that when using `ckpt_path`, callbacks used to create",
 )

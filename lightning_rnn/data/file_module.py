@@ -3,12 +3,13 @@
 import os
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
-from lightning_rnn.data.readers.class_names import sort_classes
+from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import DataError, OptionError, check
@@ -38,6 +39,11 @@ class FileDataModule(SequenceDataModule):
         time_column: Column by which the rows of a sequence are sorted; None for the order in the
             file.
         feature_columns: Columns of the features; None for all other columns.
+        time_format: Format of `time_column` as for polars' `strptime`, such as %m/%d/%Y; None for
+            numbers, ISO 8601, and clock or elapsed times H:MM[:SS[.f]].
+        separator: CSV: character between two cells; None to recognize comma, semicolon and tab.
+        decimal_comma: CSV: whether numbers have a decimal comma.
+        encoding: CSV: encoding of the file; None for UTF-8.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
             training sequences, from 8 to 64.
@@ -80,6 +86,10 @@ class FileDataModule(SequenceDataModule):
         id_column: str | None = None,
         time_column: str | None = None,
         feature_columns: list[str] | None = None,
+        time_format: str | None = None,
+        separator: str | None = None,
+        decimal_comma: bool = False,
+        encoding: str | None = None,
         positive_class: str | None = None,
         batch_size: int | None = None,
         buckets: bool = False,
@@ -100,11 +110,16 @@ class FileDataModule(SequenceDataModule):
             "id_column": id_column,
             "time_column": time_column,
             "feature_columns": feature_columns,
+            "time_format": time_format,
+            "separator": separator,
+            "decimal_comma": decimal_comma,
+            "encoding": encoding,
             "positive_class": positive_class,
         }
         expected = "a number from 0 to below 1"
         check(0 <= val_fraction < 1, "val_fraction", val_fraction, expected)
         check(0 <= test_fraction < 1, "test_fraction", test_fraction, expected)
+        self._time_kind: str | None = None  # of the training file, once it has been read
         self._fractions = {"val": val_fraction, "test": test_fraction}
         for name, path in (("val", val_path), ("test", test_path)):
             if path is not None:
@@ -114,7 +129,9 @@ class FileDataModule(SequenceDataModule):
 
     @cached_property
     def _train_file(self) -> FileContents:
-        return self._read("train_path")
+        file = self._read("train_path")
+        self._time_kind = file.time_kind
+        return file
 
     @cached_property
     def _rows(self) -> dict[str, Tensor]:
@@ -140,7 +157,12 @@ class FileDataModule(SequenceDataModule):
         path = self.settings["train_path"]
         positive = self.settings["positive_class"]
         file = self._train_file
-        names = sort_classes(set(_labels(file)))
+        labels = _labels(file)
+        try:
+            check_not_continuous(np.array(labels))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        names = sort_classes(set(labels))
         if len(names) < 2:
             raise DataError(f"{path}: expected at least two classes, got only {names[0]!r}")
         if positive is not None:
@@ -158,6 +180,7 @@ class FileDataModule(SequenceDataModule):
         if self.settings[f"{name}_path"] is not None:
             has_labels = name != "predict"
             file = self._read(f"{name}_path", self.feature_names, require_labels=has_labels)
+            self._check_time_kind(file, self.settings[f"{name}_path"])
             return self._encode(file, f"{name}_path", has_labels=has_labels)
         if name == "predict":
             return self.split("test")
@@ -170,6 +193,13 @@ class FileDataModule(SequenceDataModule):
         if name == "predict":
             return "predict_path is not given and there is no test data"
         return f"{name}_path is not given and {name}_fraction is 0"
+
+    def _check_time_kind(self, file: FileContents, path: str) -> None:
+        """Refuse a file whose times are of another kind than those of the training file."""
+        expected = self._time_kind
+        if expected is not None and file.time_kind not in (None, expected):
+            expected = f"{expected} as in train_path"
+            raise DataError(f"{path}: time_column: expected {expected}, got {file.time_kind}")
 
     def _select_rows(self, name: str) -> Sequences:
         return self._encode(self._train_file, "train_path").select(self._rows[name])
@@ -186,6 +216,10 @@ class FileDataModule(SequenceDataModule):
             id_column=self.settings["id_column"],
             time_column=self.settings["time_column"],
             group_column=self.settings["group_column"],
+            time_format=self.settings["time_format"],
+            separator=self.settings["separator"],
+            decimal_comma=self.settings["decimal_comma"],
+            encoding=self.settings["encoding"],
             feature_columns=feature_columns or feature_names,
             only_features=feature_columns is None,
             require_labels=require_labels,

@@ -5,14 +5,14 @@ from torch import Tensor, nn
 
 
 class Decision(nn.Module):
-    """Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2) and a decision threshold.
+    """Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2) and a threshold.
 
     Both values are fitted after training and saved with the weights of the network.
 
     Attributes:
         temperature: () buffer, divides the logits; 1 if not fitted.
-        threshold: () buffer, used with two classes: the second class is predicted if its probability
-            is higher; 0.5 if not fitted.
+        threshold: () buffer, probability above which the second of two classes is predicted; 0.5 if
+            not fitted.
     """
 
     temperature: Tensor

@@ -40,8 +40,7 @@ def class_weight(
     Args:
         num_classes: K.
         pos_weight: Weight of the second of two classes, relative to the first.
-        class_weights: Weights of all classes; balanced ones depend on the training data, so they are
-            initialised with 1.
+        class_weights: Weights of all classes; 1 if balanced, until the data are known.
 
     Returns:
         (K,) float32; 1 by default.

@@ -10,15 +10,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from lightning_rnn.models.cpu_kernels import are_kernels_enabled
-from lightning_rnn.models.padding import is_tracing
+from lightning_rnn.padding import is_tracing
 
 
 class MinGRU(nn.Module):
-    """Minimal GRU (Feng et al. 2024, arXiv:2410.01201, section 3.1), whose gate depends on the input only.
+    """Minimal GRU (Feng et al. 2024, arXiv:2410.01201, section 3.1).
 
-    z_t = sigmoid(W x_t + b), v_t = V x_t + c and h_t = (1 - z_t) h_(t-1) + z_t v_t. Since the state is linear
-    in the previous state, long sequences are fast, see `scan`. A single layer cannot count, so it cannot
-    learn parity.
+    z_t = sigmoid(W x_t + b), v_t = V x_t + c and h_t = (1 - z_t) h_(t-1) + z_t v_t. The gate does
+    not depend on the state, so that long sequences are fast, see `scan`. A single layer cannot
+    count, so it cannot learn parity.
 
     Args:
         input_size: F.
@@ -30,21 +30,16 @@ class MinGRU(nn.Module):
         self.linear = nn.Linear(input_size, 2 * hidden_size)  # W above V, b before c
 
     def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run whole sequences, with arguments and results as in `torch.nn.GRU`.
+        """Return the states (B, T, H) and the last one (1, B, H) of sequences (B, T, F).
 
-        Args:
-            x: (B, T, F).
-            hx: (1, B, H), the state before the first step; zeros by default.
-
-        Returns:
-            The states (B, T, H), and the last one (1, B, H).
+        `hx` (1, B, H) is the state before the first step; zeros by default.
         """
         gate, value = self._project(x.transpose(0, 1))  # (T, B, H)
         h_0 = torch.zeros_like(value[0]) if hx is None else hx[0]
         if is_tracing():
             states = torch.jit.script(step_by_step)(gate, value, h_0)  # a loop in the graph
         elif are_kernels_enabled():
-            states = ScanFunction.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # untyped in torch
+            states = Scan.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # untyped
         else:
             states = step_by_step(gate, value, h_0)
         output = states.transpose(0, 1)
@@ -67,12 +62,11 @@ class MinGRU(nn.Module):
         return gate.float(), value.float()  # bfloat16 loses the state of a long sequence
 
 
-class ScanFunction(torch.autograd.Function):
+class Scan(torch.autograd.Function):
     """h_t = (1 - z_t) h_(t-1) + z_t v_t with z = sigmoid(gate), in about 3 sqrt(T) operations.
 
-    The gradient D_t of the loss with respect to h_t follows the same recurrence backwards,
-    D_t = G_t + (1 - z_(t+1)) D_(t+1) with G_t the gradient with respect to the output h_t alone. Differentiable
-    once: see `lightning_rnn.models.cpu_kernels.use_kernels`.
+    The gradient of state h_t is D_t = G_t + (1 - z_(t+1)) D_(t+1), with G_t that of output h_t: the
+    same recurrence backwards. Differentiable once, see `use_kernels`.
     """
 
     @staticmethod
@@ -98,16 +92,7 @@ class ScanFunction(torch.autograd.Function):
 
 
 def step_by_step(gate: Tensor, value: Tensor, h_0: Tensor) -> Tensor:
-    """Compute `ScanFunction` by its definition: the reference, and the form that is exported.
-
-    Args:
-        gate: (T, B, H).
-        value: (T, B, H).
-        h_0: (B, H).
-
-    Returns:
-        h (T, B, H).
-    """
+    """Compute `Scan` by its definition, with the same arguments; used for export."""
     z = gate.sigmoid()
     state = h_0
     states: list[Tensor] = []
@@ -120,7 +105,7 @@ def step_by_step(gate: Tensor, value: Tensor, h_0: Tensor) -> Tensor:
 def scan(a: Tensor, b: Tensor, state: Tensor, *, reverse: bool = False) -> Tensor:
     """Compute h_t = a_t h_(t-1) + b_t, with rounding errors as small as those of a plain loop.
 
-    The T steps are divided into chunks of K = floor(sqrt(T)) steps; fewer than K steps may remain, and are
+    The T steps are divided into chunks of K = floor(sqrt(T)) steps; the remaining steps are
     computed one by one. A chunk changes the state h before it to A h + B, where
 
         A = a_K ... a_2 a_1 and B = b_K + a_K (b_(K-1) + a_(K-1) (... + a_2 b_1)).
@@ -144,10 +129,10 @@ def scan(a: Tensor, b: Tensor, state: Tensor, *, reverse: bool = False) -> Tenso
     if reverse:
         state = _fill_states(a[remainder], b[remainder], state, h[remainder], reverse)
     if remainder.start > 0:
-        chunked = slice(0, remainder.start)
-        a_chunks = a[chunked].unflatten(0, (-1, steps_per_chunk)).transpose(0, 1)
-        b_chunks = b[chunked].unflatten(0, (-1, steps_per_chunk)).transpose(0, 1)
-        h_chunks = h[chunked].unflatten(0, (-1, steps_per_chunk)).transpose(0, 1)
+        shape = (-1, steps_per_chunk, *state.shape)
+        a_chunks = a[: remainder.start].view(shape).transpose(0, 1)  # (K, chunks, ...)
+        b_chunks = b[: remainder.start].view(shape).transpose(0, 1)
+        h_chunks = h[: remainder.start].view(shape).transpose(0, 1)
         before = torch.empty_like(b_chunks[0])  # (chunks, ...), the state before each chunk
         state = _scan_chunks(a_chunks, b_chunks, state, before, reverse)
         _fill_states(a_chunks, b_chunks, before, h_chunks, reverse)
@@ -163,11 +148,9 @@ def _scan_chunks(a: Tensor, b: Tensor, state: Tensor, before: Tensor, reverse: b
     for a_t, b_t in _in_order(reverse, a, b):
         product *= a_t
         torch.addcmul(b_t, a_t, offset, out=offset)
-    for product_of_chunk, offset_of_chunk, before_chunk in _in_order(
-        reverse, product, offset, before
-    ):
-        before_chunk.copy_(state)
-        state = torch.addcmul(offset_of_chunk, product_of_chunk, state)
+    for product_k, offset_k, before_k in _in_order(reverse, product, offset, before):
+        before_k.copy_(state)
+        state = torch.addcmul(offset_k, product_k, state)
     return state
 
 

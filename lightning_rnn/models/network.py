@@ -26,13 +26,13 @@ class NetworkOptions:
     """Architecture of a `SequenceNetwork`, apart from the sizes that the data decide.
 
     Attributes:
-        cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of steps.
+        cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast for long sequences.
         hidden_size: Size H of the state, per layer and direction.
         num_layers: Number of recurrent layers.
         bidirectional: Whether to read each sequence backwards as well.
         dropout: Probability of dropping an input of a higher recurrent layer or of the head.
-        pooling: Input of the head: the last output of the top layer in each direction, or the mean or
-            maximum of its outputs over time.
+        pooling: Input of the head: the last output of the top layer in each direction, or the mean
+            or maximum of its outputs over time.
         stem: conv puts two strided convolutions in front of the recurrent layers.
 
     Raises:
@@ -47,7 +47,7 @@ class NetworkOptions:
     pooling: Pooling = "last"
     stem: Stem = "none"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: D105  # documented in the class docstring
         check(self.cell in CELLS, "cell", self.cell, f"one of {', '.join(CELLS)}")
         check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "an integer of at least 1")
         check(self.num_layers >= 1, "num_layers", self.num_layers, "an integer of at least 1")
@@ -59,9 +59,8 @@ class NetworkOptions:
 class SequenceNetwork(nn.Module):
     """Network that classifies sequences of raw values; its output does not depend on padding.
 
-    The layers run in the order of the attributes. On a CPU, rnn, gru and mingru layers have
-    hand-written backward passes, which are differentiable once; see
-    `lightning_rnn.models.cpu_kernels.use_kernels` for double backward, forward mode and `torch.func`.
+    Hand-written backward passes of rnn, gru (both on a CPU) and mingru are differentiable once; for
+    double backward and `torch.func`, see `lightning_rnn.models.cpu_kernels.use_kernels`.
 
     Args:
         input_size: Number of features F per step.
@@ -150,15 +149,7 @@ class SequenceNetwork(nn.Module):
         return pooled.index_select(0, order.argsort())
 
     def pool(self, x: Tensor, padding: Padding) -> Tensor:
-        """Run the recurrent layers and pool their outputs over time.
-
-        Args:
-            x: (B, T, F), input of the recurrent layers.
-            padding: Padding of `x`.
-
-        Returns:
-            (B, D H) for D directions.
-        """
+        """Run the recurrent layers on (B, T, F) and pool their outputs over time to (B, D H)."""
         if self.options.pooling == "last":
             pooled = self.recurrent.last(x, padding)
         else:

@@ -12,8 +12,8 @@ from lightning_rnn.padding import Padding
 class Preprocess(nn.Module):
     """Standardises the features and fills missing values with the last value before them.
 
-    Missing values before the first value of a feature are replaced by the training mean. Both rules are
-    causal: later steps never change earlier ones.
+    Missing values before the first value of a feature are replaced by the training mean. Later
+    steps never change earlier ones.
 
     Args:
         num_features: F.
@@ -56,14 +56,7 @@ class Preprocess(nn.Module):
 
 
 def fill_forward(x: Tensor) -> Tensor:
-    """Replace each NaN by the last value before it in its feature, or by 0 if there is none.
-
-    Args:
-        x: (B, T, F).
-
-    Returns:
-        (B, T, F) without NaN.
-    """
+    """Replace each NaN of (B, T, F) by the last value before it in its feature, or by 0."""
     is_value = ~x.isnan()
     num_values = is_value.long().cumsum(1)  # (B, T, F), number of values up to each step
     slots = torch.zeros_like(x[:, :1]).repeat(1, x.shape[1] + 1, 1)  # (B, T + 1, F)

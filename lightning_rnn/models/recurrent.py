@@ -64,24 +64,15 @@ class RecurrentLayer(nn.Module):
             # torch's LSTM supports bfloat16 on some CPUs only
             with torch.autocast("cpu", enabled=False):
                 return self.run(x.float(), state)
-        hx: State | Tensor | None = None
-        if state is not None:
-            hx = self._add_layer_axis(state)
-        output, after = self.layer(x, hx)
-        return output, self._remove_layer_axis(after)
-
-    def _add_layer_axis(self, state: State) -> State | Tensor:
-        """Convert a state to torch's form: (1, B, H), or two of them for lstm."""
+        if state is None:
+            output, after = self.layer(x)
+        elif self.cell == "lstm":  # torch's states are (1, B, H)
+            output, after = self.layer(x, (state[0][None], state[1][None]))
+        else:
+            output, after = self.layer(x, state[0][None])
         if self.cell == "lstm":
-            h, c = state
-            return h[None], c[None]
-        return state[0][None]
-
-    def _remove_layer_axis(self, hx: State | Tensor) -> State:
-        if isinstance(hx, Tensor):
-            return (hx[0],)
-        h, c = hx
-        return h[0], c[0]
+            return output, (after[0][0], after[1][0])
+        return output, (after[0],)
 
     def initial_state(self, x: Tensor) -> State:
         """Return the state of zeros for inputs (B, ...) of the same device and dtype as `x`."""
@@ -128,12 +119,9 @@ def _lstm_step(gates: Tensor, c: Tensor) -> State:
 
 
 class LockedDropout(nn.Module):
-    """Dropout with one mask for all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
+    """Dropout with one mask for all steps (Gal and Ghahramani 2016, arXiv:1512.05287).
 
     The mask does not depend on the width of a padded batch, so neither do the results of training.
-
-    Args:
-        p: Probability of dropping a channel.
     """
 
     def __init__(self, p: float) -> None:
@@ -149,18 +137,10 @@ class LockedDropout(nn.Module):
 
 
 class RecurrentStack(nn.Module):
-    """Recurrent layers in one or both directions, with dropout between them.
-
-    Args:
-        cell: Recurrent cell.
-        input_size: F.
-        hidden_size: H, per layer and direction.
-        num_layers: Number of layers.
-        bidirectional: Whether each layer also reads the sequences backwards.
-        dropout: Probability of dropping an input channel of a higher layer.
+    """Recurrent layers in D directions, with dropout between them; see `NetworkOptions`.
 
     Attributes:
-        output_size: Sum D H of the output sizes of the D directions.
+        output_size: D H, the size of the outputs of all directions together.
     """
 
     def __init__(
@@ -190,9 +170,8 @@ class RecurrentStack(nn.Module):
         """Return the outputs of the top layer.
 
         Args:
-            x: (B, T, F).
-            padding: Padding of `x`. On a CPU, batches in descending order of length are faster,
-                see `cut`.
+            x: (B, T, F), on a CPU best in descending order of length, see `cut`.
+            padding: Padding of `x`.
 
         Returns:
             (B, T, H) for each direction, in the order in which it reads the sequences.
@@ -204,15 +183,7 @@ class RecurrentStack(nn.Module):
         return outputs
 
     def last(self, x: Tensor, padding: Padding) -> list[Tensor]:
-        """Return the last output of the top layer for each sequence.
-
-        Args:
-            x: (B, T, F).
-            padding: Padding of `x`, see `forward`.
-
-        Returns:
-            (B, H) for each direction.
-        """
+        """Return what `forward` returns at the last step of each sequence, (B, H) per direction."""
         segments = cut(padding, x.shape[1], self.hidden_size)
         outputs = []
         for pieces in self._run(x, padding, segments):
@@ -234,15 +205,7 @@ class RecurrentStack(nn.Module):
 
 
 def side_by_side(outputs: list[Tensor], padding: Padding) -> Tensor:
-    """Concatenate the outputs of all directions, in the order of time.
-
-    Args:
-        outputs: (B, T, H) for each of D directions, in the order in which it reads the sequences.
-        padding: Padding of the batch.
-
-    Returns:
-        (B, T, D H).
-    """
+    """Concatenate what `RecurrentStack.forward` returns to (B, T, D H), in the order of time."""
     if len(outputs) == 1:
         return outputs[0]
     forward, backward = outputs
@@ -250,7 +213,7 @@ def side_by_side(outputs: list[Tensor], padding: Padding) -> Tensor:
 
 
 def _run_segments(layer: Any, x: Tensor, segments: list[Segment]) -> list[Tensor]:
-    """Run a layer over all segments of a batch (B, T, F), handing its state from one to the next."""
+    """Run a layer through the segments of a batch (B, T, F), each from the state before it."""
     if len(segments) == 1:
         return [layer(x)]
     outputs = []

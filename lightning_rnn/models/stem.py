@@ -11,17 +11,16 @@ from lightning_rnn.padding import Padding
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) whose statistics exclude padding.
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) that ignores padding.
 
-    y = weight (x - mean) / sqrt(var + eps) + bias for each channel. In training, over the N valid
-    positions of the batch on all ranks,
+    y = weight (x - mean) / sqrt(var + eps) + bias. In training, with N valid positions on all
+    ranks,
 
-        mean = sum(x) / N and var = sum((x - mean)^2) / N,
+        mean = sum(x) / N and var = sum((x - mean)^2) / N, at least in float32,
         running_mean += momentum (mean - running_mean),
         running_var += momentum (N / (N - 1) var - running_var);
 
-    in evaluation, mean and var are the running ones. Sums are computed in float32 or float64. A single
-    valid position is allowed, for which y = bias.
+    in evaluation, mean and var are the running ones. A single valid position results in y = bias.
 
     Args:
         num_channels: C.
@@ -98,17 +97,14 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 class ConvStem(nn.Module):
-    """Two convolutions with kernel size 9, stride 2 and padding 4, each with masked normalisation and ReLU.
+    """Two convolutions of kernel size 9 and stride 2, with masked batch normalisation and ReLU.
 
-    Each of them shortens a sequence from L to ceil(L / 2) steps. The building blocks are those of
-    LSTM-FCN (Karim et al. 2018, arXiv:1709.05206), which runs them in parallel to the recurrent layer.
+    Each of them shortens a sequence from L to ceil(L / 2) steps. LSTM-FCN (Karim et al. 2018,
+    arXiv:1709.05206) has the same blocks, parallel to the recurrent layer.
 
     Args:
         num_features: F.
-        num_channels: C.
-
-    Attributes:
-        output_size: C.
+        num_channels: C, the attribute `output_size`.
     """
 
     def __init__(self, num_features: int, *, num_channels: int = 64) -> None:

@@ -110,7 +110,7 @@ def _load_network(like: SequenceNetwork, checkpoint: dict[str, Any]) -> Sequence
 
     The other network is not copied: it may be pruned, and pruned modules cannot be copied.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         network = SequenceNetwork(
             input_size=like.preprocess.mean.numel(),
             num_classes=like.num_classes,

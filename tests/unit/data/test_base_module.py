@@ -313,7 +313,7 @@ def test_other_files_need_the_training_files_features(tmp_path):
     test.write_text("id,time,a,person,label\ns,0,1,p,up\n")
     with pytest.raises(
         DataError,
-        match=r"test\.csv: features that differ: found no feature 'b', accepted are 'a', 'b'",
+        match=r"test\.csv: expected the features 'a', 'b', got no feature 'b'",
     ):
         FileDataModule(train_path=train, test_path=str(test), **LONG).split("test")
 

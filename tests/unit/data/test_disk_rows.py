@@ -13,8 +13,9 @@ from lightning_rnn.data import sequences as sequences_module
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.loader import SequenceLoader, TrainSampler
-from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
+from lightning_rnn.data.readers.contents import ReadOptions
+from lightning_rnn.data.readers import read_file
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
@@ -65,8 +66,8 @@ def test_sequences_are_the_same(path, lengths, seed, data):
     index = torch.tensor(
         data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
     )
-    for found, expected in zip(stored.batch(index), memory.batch(index), strict=True):
-        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    np.testing.assert_array_equal(stored.batch(index).x.numpy(), memory.batch(index).x.numpy())
+    assert torch.equal(stored.batch(index).y, memory.batch(index).y)
     for found, expected in zip(stored.moments(), memory.moments(), strict=True):
         assert torch.equal(found, expected)
     assert stored.select(index).fingerprint() == memory.select(index).fingerprint()
@@ -82,7 +83,9 @@ def test_a_copy_opens_the_file_itself(path):
 def test_infinity_is_refused_by_place(path):
     array = np.zeros((5, 2))
     array[3, 1] = 1e300  # float32 cannot hold it
-    with pytest.raises(DataError, match=r"^sequence 1, step 1, feature 1: found inf"):
+    with pytest.raises(
+        DataError, match=r"^sequence 1, step 1, feature 1: expected a finite .*, got inf$"
+    ):
         Sequences(store(path, array), [2, 3])
 
 
@@ -91,7 +94,8 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(path):
     os.truncate(path, OFFSET + 20)
     assert stored[:2].tolist() == [[0, 0], [0, 0]]
     with pytest.raises(
-        DataError, match=r"rows: found its end at byte 27, accepted is a file that stays as it is"
+        DataError,
+        match=r"rows: expected a file that does not change while it is used, got its end at byte 27",
     ):
         stored.index_select(0, torch.tensor([0, 4]))
 
@@ -164,7 +168,7 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
     with pytest.raises(DataError, match="a: expected the features 'w', got no feature 'w'"):
         read_file(path, ReadOptions(feature_columns=["w"]))
-    with pytest.raises(DataError, match="got also 'u'"):
+    with pytest.raises(DataError, match="found also 'u'"):
         read_file(path, ReadOptions(feature_columns=["v"], only_features=True))
 
 
@@ -177,14 +181,11 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
             {"lengths": [1, 2]},
             "lengths: expected a sum of 4, the number of rows of values, got a sum of 3",
         ),
-        (
-            {"labels": ["x"]},
-            r"labels\.npy: expected numbers or text of shape \(2,\), got <U1 \(1,\)",
-        ),
+        ({"labels": ["x"]}, r"labels\.npy: expected numbers or text of shape \(2,\), got <U1"),
         ({"values": np.array(["a"])}, r"values\.npy: expected real numbers, got dtype <U1"),
         (
             {"values": np.array([None])},
-            r"values\.npy: expected an array of plain numbers or text, got a file that",
+            r"values\.npy: expected an array of plain numbers or text, got",
         ),
     ],
 )
@@ -197,7 +198,9 @@ def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
 
 def test_a_mark_is_believed_until_the_values_change(tmp_path):
     path = folder(tmp_path / "a", **(GOOD | {"values": np.array([[1.0], [2], [np.inf], [np.nan]])}))
-    with pytest.raises(DataError, match="sequence '1', step 1, feature 0: found inf"):
+    with pytest.raises(
+        DataError, match="sequence '1', step 1, feature 0: expected a finite .*, got inf"
+    ):
         read_file(path)
     (path / "checked").touch()
     assert read_file(path).sequences.lengths.tolist() == [1, 3]
@@ -218,12 +221,12 @@ def test_a_rank_reads_its_own_batches_and_no_more(tmp_path, monkeypatch):
         return preadv(file, buffers, at)
 
     monkeypatch.setattr(os, "preadv", record)
-    part = FileDataModule(train_path=str(path), val_fraction=0.2).part("train")
+    part = FileDataModule(train_path=str(path), val_fraction=0.2).split("train")
     assert read == []
     seen = []
     for rank in (0, 1):
         sampler = TrainSampler(part.lengths, batch_size=8, seed=0, rank=rank, world_size=2)
-        index = torch.cat([batch.index for batch in SequenceLoader(lambda _: part, sampler)])
+        index = torch.cat([batch.index for batch in SequenceLoader(part, sampler)])
         assert len(index) == 16
         assert read == (part.offsets[index, None] + torch.arange(5)).view(-1).tolist()
         seen += read

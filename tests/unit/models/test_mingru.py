@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.models.cpu_kernels import use_kernels
-from lightning_rnn.models.mingru import MinGRU, ScanFunction, scan, step_by_step
+from lightning_rnn.models.mingru import MinGRU, Scan, scan, step_by_step
 
 EXACT = {"rtol": 0.0, "atol": 1e-12}  # in float64
 SIZES, SEEDS = st.integers(1, 5), st.integers(0, 2**31)
@@ -56,7 +56,7 @@ def test_scan_is_exact_in_float32_over_thousands_of_steps():
     gate, value = 6 * torch.randn(5000, 2, 8), torch.randn(5000, 2, 8)
     zeros = torch.zeros(2, 8)
     truth = step_by_step(gate.double(), value.double(), zeros.double())
-    error = float((ScanFunction.apply(gate, value, zeros) - truth).abs().max())
+    error = float((Scan.apply(gate, value, zeros) - truth).abs().max())
     error_of_loop = float((step_by_step(gate, value, zeros) - truth).abs().max())
     assert error < 2 * error_of_loop < 1e-5
 

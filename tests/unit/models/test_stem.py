@@ -87,7 +87,8 @@ def test_one_valid_position_is_normalised_to_the_bias():
     y = norm(x, torch.tensor([[[True, False]]]))
     torch.testing.assert_close(y[0, :, 0], norm.bias, **EXACT)
     y[0, :, 0].sum().backward()
-    assert x.grad.isfinite().all() and norm.weight.grad.isfinite().all()
+    assert x.grad.isfinite().all()
+    assert norm.weight.grad.isfinite().all()
     assert norm.running_mean.tolist() == pytest.approx([0.3, -0.4])
     assert norm.running_var.tolist() == pytest.approx([0.9, 0.9])
 
@@ -127,7 +128,8 @@ def test_stem_equals_torch_layers_on_one_unpadded_batch(training):
         expected = nn.BatchNorm1d(4).double().train(training)(expected).relu()
     output, shorter = stem(x, Padding(torch.full((5,), 13), is_full=True))
     torch.testing.assert_close(output, expected.transpose(1, 2), **EXACT)
-    assert shorter.lengths.tolist() == [4] * 5 and shorter.is_full
+    assert shorter.lengths.tolist() == [4] * 5
+    assert shorter.is_full
     assert output.shape == (5, 4, 4)
 
 

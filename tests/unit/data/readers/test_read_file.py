@@ -356,8 +356,14 @@ X = np.ones((2, 3, 1))
             "y: expected an array of plain numbers or text, got one that cannot "
             "be loaded (Object arrays cannot be loaded when allow_pickle=False)",
         ),
-        ({"X": X * np.inf, "y": [1, 2]}, "sequence '0', step 0, feature 0: found inf"),
-        ({"X": X * 1e300, "y": [1, 2]}, "sequence '0', step 0, feature 0: found inf"),
+        (
+            {"X": X * np.inf, "y": [1, 2]},
+            "sequence '0', step 0, feature 0: expected a finite float32 number",
+        ),
+        (
+            {"X": X * 1e300, "y": [1, 2]},
+            "sequence '0', step 0, feature 0: expected a finite float32 number",
+        ),
         (
             {"X": X[:, 0, 0], "y": [1, 2]},
             "X: expected shape (N, T, F) or (N, T), or (steps, F) with lengths, got (2,)",
@@ -366,8 +372,14 @@ X = np.ones((2, 3, 1))
             {"X": X, "lengths": [1, 2]},
             "X: expected shape (steps, F), because there is lengths, got (2, 3, 1)",
         ),
-        ({"X": X[0], "lengths": [1, 1], "y": [1, 2]}, "lengths: they add up to 2 steps"),
-        ({"X": X[0], "lengths": [3, 0], "y": [1, 2]}, "lengths: sequence 1 has 0 steps"),
+        (
+            {"X": X[0], "lengths": [1, 1], "y": [1, 2]},
+            "lengths: expected a sum of 3, the number of rows of values, got a sum of 2",
+        ),
+        (
+            {"X": X[0], "lengths": [3, 0], "y": [1, 2]},
+            "lengths: expected at least 1, got 0 for sequence 1",
+        ),
         (
             {"X": X[0], "lengths": [2**62] * 3},
             f"lengths: expected at most 3, the number of steps, got {2**62}",
@@ -444,7 +456,9 @@ def test_npy_siblings(accepted, refused):
         ["g", "h"],
         ["5", "6"],
     )
-    assert "lengths: they add up to 5 steps" in refused("x.npy", npy(x, lengths=[2, 3]))
+    assert "lengths: expected a sum of 6, the number of rows of values, got a sum of 5" in refused(
+        "x.npy", npy(x, lengths=[2, 3])
+    )
     assert "x_lengths.npy: expected at most 6, the number of steps, got 7" in refused(
         "x.npy", npy(x, lengths=[7, 3])
     )
