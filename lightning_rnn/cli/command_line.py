@@ -1,6 +1,5 @@
 """The commands fit, validate, test and predict: LightningCLI with settings from checkpoints."""
 
-import math
 import os
 import sys
 from inspect import signature
@@ -14,8 +13,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.cli.launchers import apply_launched_world, launched_world
-from lightning_rnn.cli.parser import PROGRAM, Parser, add_own_options, own_error_behind, with_flags
+from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
+from lightning_rnn.cli.parser import (
+    PROGRAM,
+    Parser,
+    add_own_options,
+    own_error_behind,
+    plain_values,
+    with_flags,
+)
 from lightning_rnn.cli.request import COMMANDS, Request
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError, check
@@ -164,6 +170,7 @@ class CommandLine(LightningCLI):
             raise OptionError(f"got a number that is too large ({error})") from None
         config = self.config[self.command]
         config["ckpt_path"] = None  # else Lightning puts its settings over what the user typed
+        config["trainer"] = plain_values(config["trainer"])
         self.options = config.as_dict()
         seed = self.options["seed_everything"]
         check(0 <= seed < 2**32, "seed_everything", seed, f"an integer from 0 to {2**32 - 1}")
@@ -214,10 +221,11 @@ class CommandLine(LightningCLI):
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""
         chosen = self.config_init[self.command]["trainer"]
         callbacks = _as_list(chosen["callbacks"])
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shows_bar = chosen["enable_progress_bar"]
         if shows_bar is None:
-            shows_bar = sys.stdout.isatty()
-        if shows_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            shows_bar = has_bar or sys.stdout.isatty()
+        if shows_bar and not has_bar:
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # at 1 it takes longer than a step
         if not chosen["fast_dev_run"]:
             callbacks += self._own_callbacks()
@@ -230,12 +238,7 @@ class CommandLine(LightningCLI):
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*_as_list(chosen["plugins"]), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
-        launched = launched_world()
-        if launched is not None:
-            size = math.prod(launched)
-            check(
-                trainer.world_size == size, "world size", trainer.world_size, f"{size} as launched"
-            )
+        check_world_size(trainer.world_size)
         return trainer
 
     def _logger(self, root: str) -> TensorBoardLogger | Literal[False]:

@@ -1,5 +1,6 @@
 """Processes started by torchrun or SLURM: the rank of this one, and how many there are."""
 
+import math
 import os
 from typing import Any
 
@@ -68,3 +69,15 @@ def apply_launched_world(trainer: dict[str, Any]) -> None:
         trainer[name] = launched
     if trainer["strategy"] == "auto" and world != (1, 1):
         trainer["strategy"] = "ddp"
+
+
+def check_world_size(world_size: int) -> None:
+    """Check that the Trainer has as many processes as the launcher has started, if there is one.
+
+    Raises:
+        OptionError: If it has not.
+    """
+    world = launched_world()
+    if world is not None:
+        size = math.prod(world)
+        check(world_size == size, "world size", world_size, f"{size} as launched")

@@ -1,8 +1,11 @@
 """Messages of the command line: parse errors in one line, and names of arguments as flags."""
 
 import re
+from enum import Enum
 from typing import Any, Literal, NoReturn
 
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.data import DATA_MODULES
@@ -51,6 +54,20 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `OptionError` in place of exiting."""
         raise parse_error(message)
+
+
+def plain_values(settings: Any) -> Any:
+    """Replace values that YAML cannot hold: some callbacks of Lightning have them as defaults."""
+    if isinstance(settings, Namespace):
+        for name, value in vars(settings).items():
+            settings[name] = plain_values(value)
+    elif isinstance(settings, list):
+        return [plain_values(value) for value in settings]
+    elif isinstance(settings, Enum):
+        return settings.value
+    elif isinstance(settings, torch.device):
+        return str(settings)
+    return settings
 
 
 def add_own_options(parser: LightningArgumentParser, command: str) -> None:

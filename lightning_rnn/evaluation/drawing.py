@@ -26,10 +26,12 @@ def plot_sequence(axes: Any, sequences: Sequences, row: int) -> None:
     axes.tick_params(labelsize="x-small")
 
 
-def save_png(figure: Any, path: Path) -> None:
-    """Write a figure to a PNG file."""
+def save_png(image: np.ndarray, path: Path) -> None:
+    """Write an image (height, width, 3) of uint8 to a PNG file."""
+    from matplotlib.image import imsave
+
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+        imsave(temporary, image, format="png")
 
 
 def pixels(figure: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import import_extra
-from lightning_rnn.evaluation.drawing import new_axes, save_png
+from lightning_rnn.evaluation.drawing import new_axes, pixels, save_png
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.watching import Watcher
 
@@ -85,5 +85,5 @@ class Earliness(Watcher):
         axes.set_xlim(0, 103)
         axes.set_ylim(0, 1.03)
         path = self.folder / "earliness.png"
-        save_png(figure, path)
+        save_png(pixels(figure), path)
         print(f"figure written to {path}")

@@ -94,10 +94,11 @@ class Figures(Watcher):
         decision = classifier.network.decision
         names = classifier.schema.class_names
         for name, figure in evaluation_figures(classifier.evaluation, decision, sequences, names):
+            image = pixels(figure)
             if writer is not None:
-                writer.add_image(f"{split}/{name}", pixels(figure), step, dataformats="HWC")
+                writer.add_image(f"{split}/{name}", image, step, dataformats="HWC")
             if self.folder is not None:
-                save_png(figure, self.folder / f"{split}_{name}.png")
+                save_png(image, self.folder / f"{split}_{name}.png")
         if self.folder is not None:
             print(f"figures written to {self.folder}")
 

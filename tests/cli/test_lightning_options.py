@@ -1,0 +1,133 @@
+"""Callbacks and settings of Lightning on the command line: success, or an error of one line."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+from finished_runs import history
+from helpers import LAST, RUN, TINY_DATA, assert_one_line_error, load
+
+TRAINER = ("--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
+SMALL = (*TINY_DATA, "--data.batch_size", 16, "--model.hidden_size", 8, *TRAINER)
+STEPS = 3 * 4
+CALLBACKS = {
+    "LearningRateFinder": {"num_training_steps": 30, "early_stop_threshold": "null"},
+    "BatchSizeFinder": {"init_val": 4, "max_trials": 2, "steps_per_trial": 1},
+    "Timer": {"duration": "00:01:00:00"},
+    "StochasticWeightAveraging": {"swa_lrs": 0.01},
+    "RichProgressBar": {},
+    "GradientAccumulationScheduler": {"scheduling": "{1: 2}"},
+    "EMAWeightAveraging": {},
+}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`weights_only` was not set",
+    "ignore:You're using the WeightAveraging callback with a model that overrides",
+)
+
+
+def callback_options(name, arguments):
+    words = [f"--trainer.callbacks+={name}"]
+    for argument, value in arguments.items():
+        words.append(f"--trainer.callbacks.{argument}={value}")
+    return words
+
+
+def fit_with(run, name, *args):
+    """Train with a callback of `CALLBACKS`."""
+    result = run("fit", *SMALL, *callback_options(name, CALLBACKS[name]), *args)
+    assert result.code == 0, result
+    assert "Traceback" not in result.err
+    assert load(LAST)["epoch"] == 2
+    [settings] = yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]["callbacks"]
+    assert settings["class_path"] == f"lightning.pytorch.callbacks.{name}"
+
+
+def continue_run(run):
+    """Continue a run with the config that it has written."""
+    config = ("--config", RUN / "config.yaml")
+    result = run("fit", "--ckpt_path", "last", *config, "--trainer.max_epochs", 4)
+    assert result.code == 0, result
+    assert load(LAST)["epoch"] == 3
+
+
+def test_learning_rate_finder(empty, run):
+    fit_with(run, "LearningRateFinder", "--data.num_train", 256)
+    assert load(LAST)["hyper_parameters"]["lr"] != 0.01
+
+
+def test_batch_size_finder(empty, run):
+    fit_with(run, "BatchSizeFinder")
+    assert load(LAST)["global_step"] == 3 * 64 // 8
+
+
+def test_timer(empty, run):
+    fit_with(run, "Timer")
+    continue_run(run)
+
+
+def test_stochastic_weight_averaging(empty, run):
+    fit_with(run, "StochasticWeightAveraging")
+    continue_run(run)
+
+
+def test_rich_progress_bar(empty, run):
+    """The callback switches the progress bar on, also where the output is no terminal."""
+    fit_with(run, "RichProgressBar")
+    continue_run(run)
+
+
+def test_gradient_accumulation_scheduler(empty, run):
+    fit_with(run, "GradientAccumulationScheduler")
+    assert load(LAST)["global_step"] == 4 + 2 + 2
+
+
+def test_ema_weight_averaging(empty, run):
+    fit_with(run, "EMAWeightAveraging")
+    assert "averaging_state" in load(LAST)
+    continue_run(run)
+
+
+@pytest.mark.filterwarnings("ignore:\\s+Unable to serialize instance l1_unstructured")
+def test_model_pruning(empty, run):
+    """A pruned network cannot be copied, so gradient flow is not measured."""
+    arguments = {"pruning_fn": "l1_unstructured", "amount": 0.5}
+    result = run("fit", *SMALL, *callback_options("ModelPruning", arguments))
+    assert result.code == 0, result
+    assert result.err.count("\n") == 1
+    assert result.err.startswith("GradientFlowProbe failed and is disabled, the run goes on: ")
+    assert load(LAST)["global_step"] == STEPS
+
+
+def test_device_stats_monitor(empty, run):
+    """On a CPU it needs psutil."""
+    result = run("fit", *SMALL, *callback_options("DeviceStatsMonitor", {}))
+    if importlib.util.find_spec("psutil") is None:
+        assert_one_line_error(result)
+        assert "psutil" in result.err
+    else:
+        assert (result.code, result.err) == (0, "")
+
+
+def test_csv_logger_beside_tensorboard(empty, run_ok):
+    tensorboard = ("--trainer.logger+=TensorBoardLogger", "--trainer.logger.save_dir=.")
+    run_ok("fit", *SMALL, *tensorboard, "--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=csv")
+    [path] = Path("csv").glob("lightning_logs/version_*/metrics.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("train/loss", "train/lr", "val/loss"):
+        from_csv = [float(row[name]) for row in rows if row.get(name)]
+        from_events = [value for tag, _, value in history(RUN) if tag == name]
+        assert from_csv == pytest.approx(from_events)
+
+
+def test_reloaded_data_loaders(empty, run_ok):
+    run_ok("fit", *SMALL, "--trainer.reload_dataloaders_every_n_epochs", 1)
+    assert load(LAST)["global_step"] == STEPS
+
+
+def test_simple_profiler(empty, run_ok):
+    run_ok("fit", *SMALL, "--trainer.profiler", "simple")
+    assert load(LAST)["global_step"] == STEPS
