@@ -84,6 +84,7 @@ def test_threads_are_restored_after_an_error(tmp_path, four_free_cores):
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_resumed_run_has_the_threads_of_its_checkpoint(tmp_path, monkeypatch, four_free_cores):
     _, path = fit(tmp_path / "first")
     assert torch.load(path, weights_only=True)["num_threads"] == 4
