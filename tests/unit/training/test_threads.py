@@ -1,0 +1,97 @@
+"""The number of threads: chosen from the work and the free cores, stored, and restored."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lightning_rnn import SequenceClassifier, SyntheticDataModule
+from lightning_rnn.training import threads
+from lightning_rnn.training.threads import choose_num_threads, num_free_cores
+
+SMALL = {"num_train": 64, "num_val": 32, "length": 4, "batch_size": 32}
+
+
+@pytest.fixture
+def four_free_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "num_free_cores", lambda: 4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "batch_size", "expected"),
+    [(32, 32, 1), (64, 32, 1), (64, 64, 2), (128, 32, 4), (128, 64, 4), (512, 256, 4)],
+)
+def test_more_work_takes_more_threads_up_to_the_free_cores(
+    four_free_cores, hidden_size, batch_size, expected
+):
+    assert choose_num_threads(hidden_size, batch_size) == expected
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, 1), (1, 1), (2, 2), (16, 8)])
+def test_a_busy_machine_gets_fewer_threads(monkeypatch, four_free_cores, free, expected):
+    monkeypatch.setattr(threads, "num_free_cores", lambda: free)
+    assert choose_num_threads(128, 64) == expected
+
+
+def test_the_environment_overrules(monkeypatch, four_free_cores):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert choose_num_threads(512, 256) == torch.get_num_threads() == 1
+
+
+def test_free_cores_are_a_sensible_number():
+    assert 0 <= num_free_cores() <= threads.os.cpu_count()
+
+
+def fit(folder, *, ckpt_path=None, max_epochs=1, error=None):
+    """Train; return the number of threads in training and the path of the checkpoint."""
+    seen = []
+
+    class Record(Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append(torch.get_num_threads())
+            if error is not None:
+                raise error
+
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=max_epochs,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        callbacks=Record(),
+    )
+    model = SequenceClassifier(hidden_size=128)
+    trainer.fit(model, datamodule=SyntheticDataModule(**SMALL), ckpt_path=ckpt_path)
+    return seen, trainer.checkpoint_callback.best_model_path
+
+
+def test_threads_are_restored_after_training(tmp_path, four_free_cores):
+    seen, _ = fit(tmp_path)
+    assert (seen, torch.get_num_threads()) == ([4], 1)
+
+
+def test_threads_are_restored_after_an_error(tmp_path, four_free_cores):
+    with pytest.raises(ValueError, match="of the test"):
+        fit(tmp_path, error=ValueError("of the test"))
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_resumed_run_has_the_threads_of_its_checkpoint(tmp_path, monkeypatch, four_free_cores):
+    _, path = fit(tmp_path / "first")
+    assert torch.load(path, weights_only=True)["num_threads"] == 4
+    monkeypatch.setattr(threads, "num_free_cores", lambda: 0)
+    seen, _ = fit(tmp_path / "second", ckpt_path=path, max_epochs=2)
+    assert seen == [4]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.warns(UserWarning, match="trained with 4 threads, OMP_NUM_THREADS asks for 1"):
+        seen, _ = fit(tmp_path / "third", ckpt_path=path, max_epochs=2)
+    assert seen == [1]
