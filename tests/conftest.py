@@ -106,14 +106,14 @@ def _fit(folder: Path, *args: object) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory) -> Path:
+def original_run(tmp_path_factory) -> Path:
     return _fit(
         tmp_path_factory.mktemp("trained"), *TINY_DATA, "--data.seed", 5, "--data.batch_size", 16
     )
 
 
 @pytest.fixture(scope="session")
-def _trained_on_files(tmp_path_factory) -> Path:
+def original_run_on_files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("on_files")
     long_table([f"s{i}" for i in range(40)]).write_csv(folder / "train.csv")
     long_table([f"t{i}" for i in range(10)]).write_csv(folder / "test.csv")
@@ -128,12 +128,12 @@ def _working_copy(original: Path, copy: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def trained(_trained, tmp_path, monkeypatch) -> Path:
+def trained(original_run, tmp_path, monkeypatch) -> Path:
     """The working folder, with a run on synthetic data in it (`fit.txt` is what it printed)."""
-    return _working_copy(_trained, tmp_path / "here", monkeypatch)
+    return _working_copy(original_run, tmp_path / "here", monkeypatch)
 
 
 @pytest.fixture
-def trained_on_files(_trained_on_files, tmp_path, monkeypatch) -> Path:
+def trained_on_files(original_run_on_files, tmp_path, monkeypatch) -> Path:
     """The working folder, with a run on a long CSV file; its files lie in the first folder."""
-    return _working_copy(_trained_on_files, tmp_path / "here", monkeypatch)
+    return _working_copy(original_run_on_files, tmp_path / "here", monkeypatch)

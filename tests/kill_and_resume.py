@@ -135,7 +135,10 @@ def campaign(ranks: int, kills: int, seed: int) -> int:
         root = Path(name)
         expected, seconds = undisturbed_run(root, ranks)
         weights = expected["weights"][:12]
-        print(f"{ranks} rank(s): undisturbed {seconds:.1f} s of training, weights {weights}", flush=True)
+        print(
+            f"{ranks} rank(s): undisturbed {seconds:.1f} s of training, weights {weights}",
+            flush=True,
+        )
         for number in range(kills):
             in_save = number % 4 == 0
             longest = 0.5 if in_save else 0.8

@@ -466,12 +466,12 @@ def test_ids_of_a_long_table_come_back_in_order(trained_on_files, run_ok):
 
 
 def test_new_sequences_need_no_labels_and_no_training_file(
-    trained_on_files, _trained_on_files, run_ok, make_long
+    trained_on_files, original_run_on_files, run_ok, make_long
 ):
     """Neither the training file nor the test file of the run is there any more."""
     full = make_long([f"n{i}" for i in range(7)])
     full.drop("label", "group").write_csv("new.csv")
-    away = [path.rename(path.with_suffix(".away")) for path in _trained_on_files.glob("*.csv")]
+    away = [path.rename(path.with_suffix(".away")) for path in original_run_on_files.glob("*.csv")]
     try:
         run_ok(
             "predict",

@@ -65,10 +65,10 @@ TYPED = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, _trained):
+def folder(tmp_path_factory, original_run):
     """A folder with a whole checkpoint, `good.ckpt`."""
     folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "good.ckpt").write_bytes((_trained / BEST).read_bytes())
+    (folder / "good.ckpt").write_bytes((original_run / BEST).read_bytes())
     return folder
 
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from helpers import LAST, TIME_LIMIT, TWO_RANKS, free_port, load, process_environment
 
 from lightning_rnn.cli.launchers import apply_launched_world, launched_world, process_rank

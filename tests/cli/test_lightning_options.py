@@ -113,7 +113,9 @@ def test_device_stats_monitor(empty, run):
 
 def test_csv_logger_beside_tensorboard(empty, run_ok):
     tensorboard = ("--trainer.logger+=TensorBoardLogger", "--trainer.logger.save_dir=.")
-    run_ok("fit", *SMALL, *tensorboard, "--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=csv")
+    run_ok(
+        "fit", *SMALL, *tensorboard, "--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=csv"
+    )
     [path] = Path("csv").glob("lightning_logs/version_*/metrics.csv")
     with path.open() as file:
         rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""On a CUDA device: the same numbers as on a CPU, data kept there, mixed precision, exact resume."""
+"""On a CUDA device: the numbers of a CPU, data kept there, mixed precision, exact resume."""
 
 import json
 from pathlib import Path

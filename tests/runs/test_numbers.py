@@ -1,4 +1,4 @@
-"""Numbers that are not finite end a run and never reach a checkpoint; the smallest data still train."""
+"""Numbers that are not finite end a run and are never saved; the smallest data train a model."""
 
 import itertools
 import json

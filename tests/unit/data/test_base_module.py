@@ -186,10 +186,8 @@ def test_only_a_fit_on_other_data_is_refused(part):
         data.trainer = SimpleNamespace(state=SimpleNamespace(fn=fn))
         if fn == "fit":
             named = "train" if "seed" in options else part
-            with pytest.raises(
-                DataError,
-                match=f"^{named} data: expected the sequences that the checkpoint was trained with, got ",
-            ):
+            expected = "expected the sequences that the checkpoint was trained with, got "
+            with pytest.raises(DataError, match=f"^{named} data: {expected}"):
                 data.load_state_dict(stored)
         else:
             data.load_state_dict(stored)
@@ -395,8 +393,10 @@ def test_a_split_without_training_names_the_file():
     [
         ({"val_fraction": 1.0}, "val_fraction: expected a number from 0 to below 1, got 1.0"),
         ({"test_fraction": -0.1}, "test_fraction: expected a number from 0 to below 1, got -0.1"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction: expected a sum below 1, "
-         "got 1.0"),
+        (
+            {"val_fraction": 0.5, "test_fraction": 0.5},
+            "val_fraction and test_fraction: expected a sum below 1, got 1.0",
+        ),
         ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
         ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
     ],
@@ -410,8 +410,8 @@ def test_file_option_errors(options, message):
 def test_a_missing_file_or_part_is_named():
     with pytest.raises(OptionError, match=r"^train_path: expected a file, got None$"):
         FileDataModule().setup("fit")
-    with pytest.raises(DataError, match=r"^test data: expected sequences, got none: test_path is not "
-                                        r"given and test_fraction is 0$"):  # fmt: skip
+    reason = "test_path is not given and test_fraction is 0"
+    with pytest.raises(DataError, match=f"^test data: expected sequences, got none: {reason}$"):
         FileDataModule(**ITALY).test_dataloader()
     with pytest.raises(
         DataError,

@@ -67,7 +67,7 @@ def test_ranks_share_the_batches_that_one_process_would_have(rows, batch_size, w
 @example(rows=2, batch_size=1, world=3, seed=0)  # fewer sequences than ranks
 @settings(max_examples=50, deadline=None)
 def test_buckets_change_company_not_attendance(rows, batch_size, world, seed):
-    """Against the plain order: each pool's sequences, the last smaller batch, and what is left over, are the same."""
+    """As in the plain order: the sequences of a pool, the last smaller batch, what is left over."""
     lengths = some_lengths(rows, seed)
     plain, size = train_ranks(rows, batch_size, world, seed), batch_size * world
     ours = train_ranks(rows, batch_size, world, seed, lengths=lengths)
@@ -103,7 +103,8 @@ def test_buckets_pad_less_and_mix_batches():
     batches = [lengths[rows] for rows in ours.batches(0)]
     padded, real = sum(int(batch.max()) * len(batch) for batch in batches), int(lengths.sum())
     assert ours.padding() == pytest.approx(1 - real / padded)
-    assert ours.padding() < 0.03 < 0.4 < plain.padding()
+    assert ours.padding() < 0.03
+    assert plain.padding() > 0.4
     means = torch.tensor([batch.float().mean() for batch in batches])
     order = torch.stack([torch.arange(len(means)).float(), means])
     assert abs(float(torch.corrcoef(order)[0, 1])) < 0.1  # short and long ones come in no order

@@ -56,11 +56,9 @@ def test_parts_that_share():
 
 def test_histogram():
     lines = length_histogram(torch.tensor([3, 3, 3, 4, 20]))
-    assert (
-        len(lines) == 6
-        and lines[0].split() == ["3-5", "#" * 40, "4"]
-        and lines[-1].split() == ["18-20", "#" * 10, "1"]
-    )
+    assert len(lines) == 6
+    assert lines[0].split() == ["3-5", "#" * 40, "4"]
+    assert lines[-1].split() == ["18-20", "#" * 10, "1"]
     assert length_histogram(torch.tensor([7, 7])) == ["  7  " + "#" * 40 + "  2"]
 
 
@@ -81,13 +79,13 @@ def test_files(empty, run_ok, run, make_long):
     words = ("--data", "FileDataModule", "--data.train_path", "train.csv", "--data.id_column", "id",
              "--data.time_column", "time", "--data.feature_columns", "['a', 'b']")  # fmt: skip
     out = run_ok("inspect", *words, "--data.test_path", "train.csv")
-    assert (
-        "features: 2 a b" in out
-        and "train: 32 sequences; 3 to 5 steps" in out
-        and "down 16, up 16" in out
-    )
+    assert "features: 2 a b" in out
+    assert "train: 32 sequences; 3 to 5 steps" in out
+    assert "down 16, up 16" in out
     assert "- 32 sequences of test are also in train" in out
     result = run("inspect", *words, "--data.val_path", "nothing.csv")
-    assert result.code == 1 and "nothing.csv" in result.err
+    assert result.code == 1
+    assert "nothing.csv" in result.err
     result = run("inspect")
-    assert result.code == 2 and "--data: expected a value, got nothing" in result.err
+    assert result.code == 2
+    assert "--data: expected a value, got nothing" in result.err

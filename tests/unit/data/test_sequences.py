@@ -1,4 +1,4 @@
-"""Ragged storage: what it takes, what it refuses, and batches, moments and fingerprints against slow references."""
+"""Ragged storage: accepted and refused input; batches and moments against slow references."""
 
 import math
 

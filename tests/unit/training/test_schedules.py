@@ -32,7 +32,7 @@ def test_cosine_equals_torchs(total):
 
 @pytest.mark.parametrize("total", [10, 50, 1000])
 def test_onecycle_equals_torchs(total):
-    """Torch rises until step pct_start * total_steps - 1 and ends at total_steps - 1; ours at 0.3 total and total."""
+    """torch's rises until step pct_start * total_steps - 1 and ends at step total_steps - 1."""
     options = {
         "max_lr": 0.02,
         "total_steps": total + 1,
