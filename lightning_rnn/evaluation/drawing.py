@@ -9,36 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.sequences import Sequences
 
-MAX_POINTS = 1000  # of a curve
 MAX_FEATURES = 8  # lines of a sequence
-MAX_NAME_LENGTH = 14
-
-
-def plot_sequence(axes: Any, sequences: Sequences, row: int) -> None:
-    """Plot the first features of a sequence over its steps."""
-    x = sequences.batch(torch.tensor([row])).x[0, :, :MAX_FEATURES].numpy()  # (T, F)
-    axes.plot(x, linewidth=1, marker="." if len(x) < 30 else "")
-    axes.tick_params(labelsize="x-small")
-
-
-def save_png(figure: Any, path: Path) -> None:
-    """Write a figure to a PNG file."""
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def pixels(figure: Any) -> np.ndarray:
-    """Return a figure as an array (height, width, 3) of uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -58,11 +33,11 @@ def new_axes(title: str, xlabel: str, ylabel: str, *, height: float = 4.8) -> tu
     return figure, axes
 
 
-def plot_curve(axes: Any, x: Tensor, y: Tensor, label: str, **style: str) -> None:
-    """Plot y (V,) over x (V,), thinned to as many points as can be seen."""
-    num_points = min(len(x), MAX_POINTS)
-    shown = torch.linspace(0, len(x) - 1, num_points).long()
-    axes.plot(x[shown], y[shown], label=label, linewidth=1.5, **style)
+def plot_sequence(axes: Any, sequences: Sequences, row: int) -> None:
+    """Plot the first features of a sequence over its steps."""
+    x = sequences.batch(torch.tensor([row])).x[0, :, :MAX_FEATURES].numpy()  # (T, F)
+    axes.plot(x, linewidth=1, marker="." if len(x) < 30 else "")
+    axes.tick_params(labelsize="x-small")
 
 
 def add_legend(axes: Any, location: str) -> None:
@@ -71,8 +46,16 @@ def add_legend(axes: Any, location: str) -> None:
         axes.legend(loc=location, fontsize="small")
 
 
-def shorten(name: str) -> str:
-    """Return a name that fits under an axis."""
-    if len(name) <= MAX_NAME_LENGTH:
-        return name
-    return name[: MAX_NAME_LENGTH - 1] + "…"
+def save_png(figure: Any, path: Path) -> None:
+    """Write a figure to a PNG file."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def pixels(figure: Any) -> np.ndarray:
+    """Return a figure as an array (height, width, 3) of uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

@@ -11,14 +11,7 @@ import torchmetrics.functional.classification as functional
 from torch import Tensor
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.evaluation.drawing import (
-    add_legend,
-    new_axes,
-    new_figure,
-    plot_curve,
-    plot_sequence,
-    shorten,
-)
+from lightning_rnn.evaluation.drawing import add_legend, new_axes, new_figure, plot_sequence
 from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, WeightedMetrics
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
@@ -26,6 +19,7 @@ from lightning_rnn.models.decision import Decision
 MAX_CURVES = 10  # classes with curves of their own
 MAX_NUMBERED_CLASSES = 20  # of a confusion matrix with numbers
 MAX_LINEAR_COUNT = 1000  # sequences of a histogram with a linear scale
+MAX_NAME_LENGTH = 14
 NUM_EXAMPLES = 6
 NUM_LENGTH_RANGES = 8
 
@@ -48,52 +42,36 @@ def evaluation_figures(
     evaluation = evaluation.cpu()
     decision = copy.deepcopy(decision).cpu()
     metrics = WeightedMetrics(evaluation, decision)
-    labels = evaluation.labels
-    predicted = decision.predict(evaluation.logits)
-    is_correct = predicted == labels
-    yield "roc", roc(metrics, predicted, class_names)
-    yield "precision_recall", precision_recall(metrics, predicted, class_names)
-    yield "confusion", confusion(predicted, labels, class_names)
+    is_correct = metrics.is_correct
+    yield "roc", roc(metrics, class_names)
+    yield "precision_recall", precision_recall(metrics, class_names)
+    yield "confusion", confusion(metrics, class_names)
 
-    uncalibrated = Decision().class_probabilities(evaluation.logits)  # (N, K)
-    calibrated = metrics.probabilities
+    probabilities = {"calibrated": metrics.probabilities}  # (N, K)
+    if decision.is_fitted:
+        uncalibrated = Decision().class_probabilities(evaluation.logits)
+        probabilities = {"before calibration": uncalibrated, **probabilities}
     if metrics.is_binary:
-        event = labels == 1
+        event = metrics.labels == 1
+        curves = {name: table[:, 1] for name, table in probabilities.items()}
         axis_labels = (f"probability of {class_names[1]}", f"share of {class_names[1]}")
-        before = uncalibrated[:, 1]
-        after = calibrated[:, 1]
-        subsets = {f"true {name}": after[labels == k] for k, name in enumerate(class_names)}
+        groups = {f"true {name}": metrics.labels == k for k, name in enumerate(class_names)}
     else:
         event = is_correct
+        curves = {name: table.amax(1) for name, table in probabilities.items()}
         axis_labels = ("probability of the predicted class", "accuracy")
-        before = uncalibrated.amax(1)
-        after = calibrated.amax(1)
-        subsets = {"correct": after[is_correct], "wrong": after[~is_correct]}
-    curves = {"calibrated": after}
-    if decision.is_fitted:
-        curves = {"before calibration": before, "calibrated": after}
+        groups = {"correct": is_correct, "wrong": ~is_correct}
     yield "reliability", reliability(curves, event, axis_labels)
+    subsets = {name: curves["calibrated"][is_inside] for name, is_inside in groups.items()}
     threshold = float(decision.threshold) if metrics.is_binary else None
     yield "scores", scores(subsets, axis_labels[0], threshold)
-    confidence = calibrated.gather(1, predicted[:, None])[:, 0]
-    order = most_confident_mistakes(confidence, is_correct)[:NUM_EXAMPLES]
-    examples = evaluation.select(order)
-    yield (
-        "mistakes",
-        mistakes(examples, predicted[order], confidence[order], sequences, class_names),
-    )
+    yield "mistakes", mistakes(metrics, evaluation.index, sequences, class_names)
     lengths = sequences.lengths[evaluation.index]
     yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
 
 
-def roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> Any:
-    """Draw receiver operating characteristics: of the second of two classes, or each of more.
-
-    Args:
-        metrics: Of N sequences.
-        predicted: (N,) class codes.
-        class_names: K names.
-    """
+def roc(metrics: WeightedMetrics, class_names: list[str]) -> Any:
+    """Draw receiver operating characteristics: of the second of two classes, or each of more."""
     figure, axes = new_axes("ROC curve", "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for k in curve_classes(metrics.labels, metrics.num_classes):
@@ -101,18 +79,17 @@ def roc(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> 
         if is_class.all() or not is_class.any():
             continue
         fpr, tpr, _ = functional.binary_roc(metrics.probabilities[:, k], is_class.long())
-        area = metrics.rankings[k].auroc(_ones(metrics)).item()
-        label = f"{class_names[k]}  area {area:.3f}"
-        plot_curve(axes, fpr, tpr, label)
+        area = metrics.rankings[k].auroc(metrics.ones).item()
+        axes.plot(fpr, tpr, label=f"{class_names[k]}  area {area:.3f}", linewidth=1.5)
         if metrics.is_binary:
-            is_predicted = predicted == k
+            is_predicted = metrics.predicted == k
             point = (is_predicted[~is_class].float().mean(), is_predicted[is_class].float().mean())
             axes.plot(*point, "ko", markersize=5, label="threshold")
     add_legend(axes, "lower right")
     return figure
 
 
-def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: list[str]) -> Any:
+def precision_recall(metrics: WeightedMetrics, class_names: list[str]) -> Any:
     """Draw precision over recall; see `roc`."""
     figure, axes = new_axes("precision and recall", "recall", "precision")
     for k in curve_classes(metrics.labels, metrics.num_classes):
@@ -122,10 +99,10 @@ def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: l
         precision, recall, _ = functional.binary_precision_recall_curve(
             metrics.probabilities[:, k], is_class.long()
         )
-        average = metrics.rankings[k].average_precision(_ones(metrics)).item()
+        average = metrics.rankings[k].average_precision(metrics.ones).item()
         label = f"{class_names[k]}  average precision {average:.3f}"
-        plot_curve(axes, recall.flip(0), precision.flip(0), label, drawstyle="steps-pre")
-        is_predicted = predicted == k
+        axes.step(recall.flip(0), precision.flip(0), label=label, linewidth=1.5)
+        is_predicted = metrics.predicted == k
         if metrics.is_binary and is_predicted.any():
             point = (is_predicted[is_class].float().mean(), is_class[is_predicted].float().mean())
             axes.plot(*point, "ko", markersize=5, label="threshold")
@@ -134,23 +111,17 @@ def precision_recall(metrics: WeightedMetrics, predicted: Tensor, class_names: l
     return figure
 
 
-def confusion(predicted: Tensor, labels: Tensor, class_names: list[str]) -> Any:
-    """Draw the confusion matrix: numbers of sequences, coloured by their share of the true class.
-
-    Args:
-        predicted: (N,) class codes.
-        labels: (N,) class codes.
-        class_names: K names.
-    """
+def confusion(metrics: WeightedMetrics, class_names: list[str]) -> Any:
+    """Draw numbers of sequences, coloured by their share of the true class."""
     k = len(class_names)
-    matrix = functional.multiclass_confusion_matrix(predicted, labels, num_classes=k)
+    matrix = functional.multiclass_confusion_matrix(metrics.predicted, metrics.labels, k)
     counts = matrix.numpy()
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     size = min(10.0, max(4.8, 2.5 + 0.5 * k))
     figure, axes = new_axes("confusion matrix", "predicted class", "true class", height=size)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(False)
-    names = [shorten(name) for name in class_names]
+    names = [_shorten(name) for name in class_names]
     if k > 3:
         axes.set_xticks(range(k), names, rotation=45, ha="right")
     else:
@@ -187,21 +158,16 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
 
 
 def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> Any:
-    """Draw histograms of probabilities, and the threshold if there is one.
-
-    Args:
-        subsets: Probabilities by name.
-        xlabel: What the probabilities are of.
-        threshold: Of two classes; None for more.
-    """
+    """Draw histograms of probabilities by name, and the threshold between two classes if given."""
     figure, axes = new_axes("predicted probabilities", xlabel, "sequences")
+    everything = torch.cat(list(subsets.values()))
     low = 0.0
     if threshold is None:
-        low = 0.9 * float(torch.cat(list(subsets.values())).min())
+        low = 0.9 * float(everything.min())
     for name, probabilities in subsets.items():
         label = f"{name} ({len(probabilities)})"
         axes.hist(probabilities.numpy(), bins=40, range=(low, 1.0), alpha=0.6, label=label)
-    if len(torch.cat(list(subsets.values()))) > MAX_LINEAR_COUNT:
+    if len(everything) > MAX_LINEAR_COUNT:
         axes.set_yscale("symlog", linthresh=10)
     if threshold is not None:
         axes.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
@@ -209,40 +175,33 @@ def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> 
     return figure
 
 
-def most_confident_mistakes(confidence: Tensor, is_correct: Tensor) -> Tensor:
-    """Return (N,) rows: the most confident mistakes first, then the least confident others."""
-    mistakes_first = torch.where(is_correct, 1 + confidence, -confidence)
-    return mistakes_first.argsort(stable=True)
-
-
 def mistakes(
-    examples: Evaluation,
-    predicted: Tensor,
-    confidence: Tensor,
-    sequences: Sequences,
-    class_names: list[str],
+    metrics: WeightedMetrics, index: Tensor, sequences: Sequences, class_names: list[str]
 ) -> Any:
-    """Draw sequences with their predicted and true classes.
+    """Draw the most confident mistakes or, if there are few, also the least confident others.
 
     Args:
-        examples: Up to six sequences.
-        predicted: Their predicted class codes.
-        confidence: Probabilities of the predicted classes.
-        sequences: The data set of `examples.index`.
+        metrics: Of N sequences.
+        index: (N,) their rows in the data set.
+        sequences: The data set.
         class_names: K names.
     """
-    num_columns = min(3, len(predicted))
-    num_rows = math.ceil(len(predicted) / num_columns)
+    confidence = metrics.probabilities.gather(1, metrics.predicted[:, None])[:, 0]
+    mistakes_first = torch.where(metrics.is_correct, 1 + confidence, -confidence)
+    order = mistakes_first.argsort(stable=True)[:NUM_EXAMPLES]
+    num_columns = min(3, len(order))
+    num_rows = math.ceil(len(order) / num_columns)
     figure = new_figure(9.6, 2.7 * num_rows)
-    for place, row in enumerate(examples.index.tolist()):
+    for place, i in enumerate(order.tolist()):
         axes = figure.add_subplot(num_rows, num_columns, place + 1)
+        row = int(index[i])
         plot_sequence(axes, sequences, row)
         name = row if sequences.ids is None else sequences.ids[row]
-        title = f"{shorten(str(name))}: {shorten(class_names[predicted[place]])}"
-        title = f"{title} {float(confidence[place]):.3f}"
+        title = f"{_shorten(str(name))}: {_shorten(class_names[metrics.predicted[i]])}"
+        title = f"{title} {float(confidence[i]):.3f}"
         color = "black"
-        if predicted[place] != examples.labels[place]:
-            title = f"{title}\ntrue: {shorten(class_names[examples.labels[place]])}"
+        if not metrics.is_correct[i]:
+            title = f"{title}\ntrue: {_shorten(class_names[metrics.labels[i]])}"
             color = "tab:red"
         axes.set_title(title, fontsize="small", color=color, loc="left")
     figure.supxlabel("step", fontsize="small")
@@ -250,12 +209,7 @@ def mistakes(
 
 
 def accuracy_by_length(is_correct: np.ndarray, lengths: np.ndarray) -> Any:
-    """Draw the accuracy in up to eight ranges of lengths with about as many sequences each.
-
-    Args:
-        is_correct: (N,) bool.
-        lengths: (N,) steps.
-    """
+    """Draw the accuracy in up to eight ranges of lengths with about as many sequences each."""
     figure, axes = new_axes("accuracy by length", "steps", "accuracy")
     quantiles = np.linspace(0, 1, NUM_LENGTH_RANGES + 1)
     edges = np.unique(np.quantile(lengths, quantiles, method="lower"))
@@ -285,5 +239,7 @@ def curve_classes(labels: Tensor, num_classes: int) -> list[int]:
     return sorted(most_frequent.tolist())
 
 
-def _ones(metrics: WeightedMetrics) -> Tensor:
-    return torch.ones(1, len(metrics.labels), dtype=torch.float64)
+def _shorten(name: str) -> str:
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    return name[: MAX_NAME_LENGTH - 1] + "…"

@@ -107,11 +107,7 @@ class Checkpoints(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(is_late, all=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the monitored metric; inside an epoch, save a best state at once.
-
-        Raises:
-            DataError: If the metric is undefined because the validation split lacks a class.
-        """
+        """Compare the monitored metric; inside an epoch, save a best state at once."""
         if self.folder is None or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -187,7 +183,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def replace_by_link(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, atomically; a copy if links are not supported."""
+    """Make `target` a hard link to `source`, or a copy if links are not supported; atomically."""
     if target.exists() and target.samefile(source):
         return
     with atomic_write(target) as temporary:

@@ -15,14 +15,10 @@ def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
 
 
 def schema_of(trainer: Trainer) -> Schema:
-    """Return the sizes and names of a run's data.
-
-    Args:
-        trainer: Its data module has the attributes `num_features` and `num_classes`, and
-            optionally `class_names` and `feature_names`.
+    """Return the sizes and names of a run's data, attributes of the data module.
 
     Raises:
-        OptionError: If the sizes are unknown.
+        OptionError: If it has no attributes `num_features` and `num_classes`.
     """
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", None)
@@ -39,11 +35,7 @@ def schema_of(trainer: Trainer) -> Schema:
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
-    """Check that a model and its data have the same sizes, if the data module knows its own.
-
-    Raises:
-        OptionError: If they differ.
-    """
+    """Check that a model has the sizes of its data, if the data module knows them."""
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", schema.num_features)
     num_classes = getattr(data, "num_classes", len(schema.class_names))

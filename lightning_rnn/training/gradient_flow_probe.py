@@ -3,29 +3,22 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
+from lightning_rnn.evaluation import plots_gradient_flow as plots
 from lightning_rnn.evaluation.drawing import pixels
-from lightning_rnn.evaluation.gradient_flow import GradientFlow, attribute, measure_gradient_flow
-from lightning_rnn.evaluation.plots_gradient_flow import (
-    attribution,
-    gradient_curves,
-    gradient_heat_map,
-)
+from lightning_rnn.evaluation.gradient_flow import attribute, horizon, measure_gradient_flow
 from lightning_rnn.models.network import SequenceNetwork
-from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
-from lightning_rnn.training.logs import write_to_loggers
+from lightning_rnn.training.logs import last_step, write_to_loggers
 from lightning_rnn.training.watching import (
     FIRST_FIGURES,
     Watcher,
     can_draw,
     is_due,
-    last_step,
     tensorboard_writer,
 )
 
@@ -54,7 +47,7 @@ class GradientFlowProbe(Watcher):
         self.epochs: list[int] = []
         self.curves: dict[str, list[Tensor]] = {}
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Measure the first sequences of the validation split, or else of the training split."""
         data = sequence_data(trainer)
         epoch = trainer.current_epoch + 1
@@ -62,54 +55,43 @@ class GradientFlowProbe(Watcher):
             return
         if not is_due(epoch, self.every_n_epochs, last=trainer.max_epochs):
             return
-        assert isinstance(pl_module, SequenceClassifier)
         with self.contain_failure():
-            if tensorboard_writer(trainer) is not None:
-                self._measure(trainer, pl_module.network, data, epoch)
+            writer = tensorboard_writer(trainer)
+            sequences = data.split("val") or data.split("train")
+            if writer is not None and sequences is not None:
+                self._measure(trainer, writer, pl_module.network, sequences)
 
     def _measure(
-        self, trainer: Trainer, network: SequenceNetwork, data: SequenceDataModule, epoch: int
+        self, trainer: Trainer, writer: Any, network: SequenceNetwork, sequences: Sequences
     ) -> None:
-        sequences = data.split("val") or data.split("train")
-        assert sequences is not None
-        rows = list(range(min(NUM_MEASURED, len(sequences))))
-        batch = sequences.batch(torch.tensor(rows))
+        rows = torch.arange(min(NUM_MEASURED, len(sequences)))
+        device = network.head.weight.device
+        batch = sequences.batch(rows).to(device)
         if self.every_n_epochs is None and batch.x.shape[1] > MAX_STEPS:
             return
-        flow = measure_gradient_flow(network, batch.to(network.head.weight.device))
+        flow = measure_gradient_flow(network, batch)
+        epoch = trainer.current_epoch + 1
         self.epochs.append(epoch)
+        scalars: dict[str, float] = {}
         for name, curve in flow.gradients.items():
             self.curves.setdefault(name, []).append(curve)
-        scalars: dict[str, float] = {}
-        for name, steps in flow.horizons().items():
-            scalars[f"gradient_flow/horizon/{name}"] = float(steps)
+            scalars[f"gradient_flow/horizon/{name}"] = horizon(curve)
         for name, share in flow.saturation.items():
             scalars[f"gradient_flow/saturation/{name}"] = share
-        write_to_loggers(trainer.loggers, scalars, last_step(trainer))
-        with_figures = is_due(epoch, self.every_n_epochs, first=FIRST_FIGURES)
-        if with_figures and can_draw():
-            self._draw(trainer, network, flow, sequences, rows[:NUM_ATTRIBUTED])
-
-    def _draw(
-        self,
-        trainer: Trainer,
-        network: SequenceNetwork,
-        flow: GradientFlow,
-        sequences: Sequences,
-        rows: list[int],
-    ) -> None:
-        batch = sequences.batch(torch.tensor(rows)).to(network.head.weight.device)
+        write_to_loggers(trainer, scalars)
+        if not is_due(epoch, self.every_n_epochs, first=FIRST_FIGURES) or not can_draw():
+            return
         history = {name: torch.stack(curves) for name, curves in self.curves.items()}
+        rows = rows[:NUM_ATTRIBUTED]
+        contributions = attribute(network, sequences.batch(rows).to(device))
         figures = {
-            "gradient": gradient_curves(flow),
-            "gradient_by_epoch": gradient_heat_map(self.epochs, history),
-            "attribution": attribution(attribute(network, batch), sequences, rows),
+            "gradient": plots.gradient_curves(flow),
+            "gradient_by_epoch": plots.gradient_heat_map(self.epochs, history),
+            "attribution": plots.attribution(contributions, sequences, rows.tolist()),
         }
-        writer = tensorboard_writer(trainer)
-        assert writer is not None
-        step = last_step(trainer)
         for name, figure in figures.items():
-            writer.add_image(f"gradient_flow/{name}", pixels(figure), step, dataformats="HWC")
+            tag = f"gradient_flow/{name}"
+            writer.add_image(tag, pixels(figure), last_step(trainer), dataformats="HWC")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements of past epochs."""
@@ -118,6 +100,4 @@ class GradientFlowProbe(Watcher):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the measurements of past epochs."""
         self.epochs = list(state_dict["epochs"])
-        self.curves = {}
-        for name, curves in state_dict["curves"].items():
-            self.curves[name] = list(curves)
+        self.curves = {name: list(curves) for name, curves in state_dict["curves"].items()}

@@ -35,8 +35,7 @@ class Interrupts(Callback):
     """Ends training after the current step when a signal arrives at any rank.
 
     The validation that belongs to the step is finished, too. A second Ctrl-C ends the process at
-    once. A signal that is ignored when training starts, as SIGINT is under `nohup`, stays
-    ignored.
+    once. A signal that is ignored when training starts, as SIGINT under `nohup`, stays ignored.
 
     Attributes:
         signum: The signal received, or 0.
@@ -76,10 +75,8 @@ class Interrupts(Callback):
             if trainer.world_size == 1:
                 trainer._signal_connector.received_sigterm = True
             if trainer.is_global_zero:
-                name = signal.Signals(signum).name
-                print(
-                    f"\n{name}: stopping after this step; press Ctrl-C to stop at once", flush=True
-                )
+                text = "stopping after this step; press Ctrl-C to stop at once"
+                print(f"\n{signal.Signals(signum).name}: {text}", flush=True)
 
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -126,7 +123,7 @@ class Interrupts(Callback):
 
 
 class _SignalQueries:
-    """Asks all ranks for signals from time to time, without waiting for the answer.
+    """Queries of all ranks for signals from time to time, without waiting for the answer.
 
     A query costs as much as a small step. Its answer is read when the next query is due. It
     includes the seconds since the query before, from which all ranks compute the same number of
@@ -135,9 +132,7 @@ class _SignalQueries:
 
     def __init__(self) -> None:
         self._group: Any = None
-        if (
-            torch.distributed.get_backend() != "gloo"
-        ):  # reading an answer would stall an accelerator
+        if torch.distributed.get_backend() != "gloo":  # reading would stall an accelerator
             self._group = torch.distributed.new_group(backend="gloo")
         self._pending: tuple[Any, torch.Tensor] | None = None  # the collective call and its result
         self._interval = 1  # steps between two queries
@@ -145,11 +140,7 @@ class _SignalQueries:
         self._time = time.monotonic()  # of the last query
 
     def poll(self, signum: int) -> int:
-        """Return the signal of any rank as of the last query, or 0; a collective call.
-
-        Args:
-            signum: Signal that this rank has received, or 0.
-        """
+        """Return the signal of any rank as of the last query, or 0; a collective call."""
         self._steps += 1
         if self._steps < self._interval:
             return 0
@@ -158,7 +149,8 @@ class _SignalQueries:
             work, result = self._pending
             work.wait()
             found = int(result[0])
-            self._adapt_interval(float(result[1]))
+            ratio = SECONDS_BETWEEN_QUERIES / max(float(result[1]), 1e-3)
+            self._interval = min(MAX_STEPS_BETWEEN_QUERIES, max(1, int(self._interval * ratio)))
         if found:
             self._pending = None
             return found
@@ -175,7 +167,3 @@ class _SignalQueries:
         """Wait for the last query; every rank has made it."""
         if self._pending is not None:
             self._pending[0].wait()
-
-    def _adapt_interval(self, seconds: float) -> None:
-        steps = int(self._interval * SECONDS_BETWEEN_QUERIES / max(seconds, 1e-3))
-        self._interval = min(MAX_STEPS_BETWEEN_QUERIES, max(1, steps))

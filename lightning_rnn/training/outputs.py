@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, check
 from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
-from lightning_rnn.evaluation.results import Predictions, gather_predictions
-from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.data_statistics import sequence_data
 
 
@@ -29,19 +28,16 @@ class MetricsFile(Callback):
     def __init__(self, folder: Path) -> None:
         self.path = folder / "test_metrics.json"
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the table and write the file."""
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SequenceClassifier)
         evaluation = pl_module.evaluation
-        assert evaluation is not None
         data = sequence_data(trainer)
+        sequences = None if data is None else data.split("test")
         groups = None
-        if data is not None:
-            sequences = data.split("test")
-            if sequences is not None and sequences.groups is not None:
-                groups = sequences.groups[evaluation.index.cpu().numpy()]
+        if sequences is not None and sequences.groups is not None:
+            groups = sequences.groups[evaluation.index.cpu().numpy()]
         intervals = confidence_intervals(evaluation, pl_module.network.decision, groups)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         for line in metrics_table(metrics, intervals):
@@ -58,37 +54,30 @@ class MetricsFile(Callback):
 
 
 def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> list[str]:
-    """Format the metrics of a test.
+    """Return lines with the values of `test/accuracy` and so on, and the intervals of `accuracy`.
 
-    Args:
-        metrics: Values by name, `test/accuracy` and so on; `test/accuracy_uncalibrated` and so on
-            get a column of their own.
-        intervals: 95 % intervals by name, `accuracy` and so on.
-
-    Returns:
-        The lines of the table.
+    The values of `test/accuracy_uncalibrated` and so on get a column of their own.
     """
     suffix = "_uncalibrated"
     has_uncalibrated = any(name.endswith(suffix) for name in metrics)
-    header = f"{'test':20}{'':>10}  {'95 % interval':15}"
-    if has_uncalibrated:
-        header += "  uncalibrated"
-    lines = [header]
+    last_title = "uncalibrated" if has_uncalibrated else ""
+    lines = [f"{'test':32}{'95 % interval':15}  {last_title}".rstrip()]
     for key in sorted(metrics):
         if not key.startswith("test/") or key.endswith(suffix):
             continue
         name = key.removeprefix("test/")
         bounds = ""
+        note = ""
         if name in intervals:
-            bounds = f"{intervals[name].low:.4f}-{intervals[name].high:.4f}"
-        line = f"{name:20}{metrics[key]:10.4f}  {bounds:15}"
-        if key + suffix in metrics:
-            line += f"  {metrics[key + suffix]:12.4f}"
-        elif has_uncalibrated:
-            line += " " * 14
-        if name in intervals and intervals[name].num_undefined:
-            line += f"  ({intervals[name].num_undefined} resamples left out)"
-        lines.append(line.rstrip())
+            interval = intervals[name]
+            bounds = f"{interval.low:.4f}-{interval.high:.4f}"
+            if interval.num_undefined:
+                note = f"({interval.num_undefined} resamples left out)"
+        line = f"{name:20}{metrics[key]:10.4f}  {bounds:15}  "
+        if has_uncalibrated:
+            value = f"{metrics[key + suffix]:.4f}" if key + suffix in metrics else ""
+            line += f"{value:>12}  "
+        lines.append(f"{line}{note}".rstrip())
     return lines
 
 
@@ -108,41 +97,39 @@ class PredictionsFile(Callback):
         self.path = folder / "predictions.csv"
         if output is not None:
             self.path = Path(output)
-            if self.path.suffix not in (".csv", ".parquet"):
-                message = f"expected a file name ending in .csv or .parquet, got {output!r}"
-                raise OptionError(message, name="output")
+            is_known = self.path.suffix in (".csv", ".parquet")
+            check(is_known, "output", output, "a file name ending in .csv or .parquet")
             if self.path.exists() and not overwrite:
                 message = f"expected a new file unless overwrite is true, but {output} exists"
                 raise OptionError(message, name="output")
-        elif not overwrite:
-            self.path = _next_free_path(self.path)
+        number = 2
+        while self.path.exists() and not overwrite:
+            self.path = folder / f"predictions-{number}.csv"
+            number += 1
         self._batches: list[Predictions] = []
 
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Collect a batch."""
-        assert isinstance(outputs, Predictions)
         self._batches.append(outputs)
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Gather the predictions of all ranks and write the file."""
-        predictions = gather_predictions(self._batches)  # a collective call
+        predictions = Predictions.gather(self._batches)  # a collective call
         self._batches = []
         if not trainer.is_global_zero:
             return
         data = sequence_data(trainer)
-        assert data is not None
-        assert isinstance(pl_module, SequenceClassifier)
-        sequences = data.split("predict")
-        assert sequences is not None
-        self._write(predictions.cpu(), sequences.ids, pl_module.schema.class_names)
+        sequences = None if data is None else data.split("predict")
+        ids = None if sequences is None else sequences.ids
+        self._write(predictions.cpu(), ids, pl_module.class_names)
         print(f"{len(predictions.index)} predictions written to {self.path}")
 
     def _write(
@@ -152,9 +139,7 @@ class PredictionsFile(Callback):
 
         index = predictions.index.numpy()
         probabilities = predictions.probabilities.numpy()
-        columns: dict[str, Any] = {"id": index}
-        if ids is not None:
-            columns["id"] = ids[index].tolist()
+        columns: dict[str, Any] = {"id": index if ids is None else ids[index].tolist()}
         if probabilities.ndim == 1:
             columns["probability"] = probabilities
         else:
@@ -167,13 +152,3 @@ class PredictionsFile(Callback):
                 frame.write_csv(temporary)
             else:
                 frame.write_parquet(temporary)
-
-
-def _next_free_path(path: Path) -> Path:
-    """Return `path`, or with -2, -3 and so on in its name if it exists."""
-    free = path
-    number = 2
-    while free.exists():
-        free = path.with_stem(f"{path.stem}-{number}")
-        number += 1
-    return free

@@ -6,18 +6,18 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 from lightning_rnn.evaluation.drawing import pixels, save_png
 from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
-from lightning_rnn.training.logs import write_to_loggers
+from lightning_rnn.training.logs import last_step, write_to_loggers
 from lightning_rnn.training.watching import (
     FIRST_FIGURES,
     Watcher,
     can_draw,
     is_due,
-    last_step,
     tensorboard_writer,
 )
 
@@ -43,10 +43,10 @@ class Figures(Watcher):
         self.every_n_epochs = every_n_epochs
         self.folder: Path | None = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show a validation: a separate one, or one at the end of an epoch that is due."""
         if trainer.state.fn != "fit":
-            self._show(trainer, pl_module, "val", None, with_figures=True)
+            self._show(trainer, pl_module, "val", pl_module.checkpoint_step)
             return
         is_epoch_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if trainer.sanity_checking or not is_epoch_end:
@@ -54,45 +54,44 @@ class Figures(Watcher):
         epoch = trainer.current_epoch + 1
         if is_due(epoch, self.every_n_epochs, last=trainer.max_epochs):
             with_figures = is_due(epoch, self.every_n_epochs, first=FIRST_FIGURES)
-            step = last_step(trainer)
-            self._show(trainer, pl_module, "val", step, with_figures=with_figures)
+            self._show(trainer, pl_module, "val", last_step(trainer), with_figures=with_figures)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the test."""
-        self._show(trainer, pl_module, "test", None, with_figures=True)
+        self._show(trainer, pl_module, "test", pl_module.checkpoint_step)
 
     def _show(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        classifier: SequenceClassifier,
         split: str,
-        step: int | None,
+        step: int,
         *,
-        with_figures: bool,
+        with_figures: bool = True,
     ) -> None:
-        """Show the last evaluation, at the step of the checkpoint if no step is given."""
-        if not self.is_enabled or not trainer.is_global_zero or sequence_data(trainer) is None:
+        data = sequence_data(trainer)
+        if not self.is_enabled or not trainer.is_global_zero or data is None:
             return
-        assert isinstance(pl_module, SequenceClassifier)
-        if step is None:
-            step = pl_module.checkpoint_step
         with self.contain_failure():
             writer = tensorboard_writer(trainer)
             if writer is not None:
-                _add_curves(writer, pl_module, split, step)
-            if with_figures and (writer is not None or self.folder is not None) and can_draw():
-                self._draw(trainer, pl_module, split, step)
+                _add_curves(writer, classifier, split, step)
+            sequences = data.split(split)
+            has_place = writer is not None or self.folder is not None
+            if with_figures and has_place and sequences is not None and can_draw():
+                self._draw(writer, classifier, sequences, split, step)
 
     def _draw(
-        self, trainer: Trainer, classifier: SequenceClassifier, split: str, step: int
+        self,
+        writer: Any | None,
+        classifier: SequenceClassifier,
+        sequences: Sequences,
+        split: str,
+        step: int,
     ) -> None:
-        data = sequence_data(trainer)
-        writer = tensorboard_writer(trainer)
-        sequences = None if data is None else data.split(split)
-        if sequences is None or classifier.evaluation is None:
-            return
+        assert classifier.evaluation is not None
         decision = classifier.network.decision
-        names = classifier.schema.class_names
+        names = classifier.class_names
         for name, figure in evaluation_figures(classifier.evaluation, decision, sequences, names):
             if writer is not None:
                 writer.add_image(f"{split}/{name}", pixels(figure), step, dataformats="HWC")
@@ -103,16 +102,13 @@ class Figures(Watcher):
 
 
 def _add_curves(writer: Any, classifier: SequenceClassifier, split: str, step: int) -> None:
-    evaluation = classifier.evaluation
-    if evaluation is None:
-        return
-    probabilities = classifier.network.decision.class_probabilities(evaluation.logits).cpu()
-    labels = evaluation.labels.cpu()
-    names = classifier.schema.class_names
+    assert classifier.evaluation is not None
+    logits = classifier.evaluation.logits
+    probabilities = classifier.network.decision.class_probabilities(logits).cpu()
+    labels = classifier.evaluation.labels.cpu()
+    names = classifier.class_names
     for k in curve_classes(labels, len(names)):
-        tag = f"{split}/pr_curve"
-        if len(names) > 2:
-            tag = f"{tag}/{names[k]}"
+        tag = f"{split}/pr_curve" if len(names) == 2 else f"{split}/pr_curve/{names[k]}"
         writer.add_pr_curve(tag, labels == k, probabilities[:, k], step)
 
 
@@ -145,11 +141,8 @@ class Throughput(Watcher):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the throughput; loaders of other packages do not count their sequences."""
         count = getattr(trainer.train_dataloader, "count", 0)
-        if not self.is_enabled or not count:
-            return
-        with self.contain_failure():
-            seconds = max(1e-9, time.monotonic() - self._start)
-            rate = count * trainer.world_size / seconds
-            write_to_loggers(
-                trainer.loggers, {"train/sequences_per_second": rate}, last_step(trainer)
-            )
+        if self.is_enabled and count:
+            with self.contain_failure():
+                seconds = max(1e-9, time.monotonic() - self._start)
+                rate = count * trainer.world_size / seconds
+                write_to_loggers(trainer, {"train/sequences_per_second": rate})

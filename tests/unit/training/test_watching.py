@@ -75,7 +75,7 @@ def test_the_accuracy_is_written_when_its_figure_fails(trained, run, monkeypatch
 
 
 def test_throughput_is_contained(empty, run, tiny, monkeypatch):
-    monkeypatch.setattr(tensorboard, "log_scalars", fail)
+    monkeypatch.setattr(tensorboard, "write_to_loggers", fail)
     result = run("fit", *tiny, *SMALL)
     assert result.code == 0
     assert "Throughput failed and is disabled" in result.err
