@@ -68,8 +68,8 @@ def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> Gra
     if network.stem is not None:
         inputs, padding = network.stem(inputs, padding)
         stride = STEM_STRIDE
-    runs = run_step_by_step(network.recurrent, inputs, padding)
-    logits = network.head(_last_states(runs, padding)).squeeze(1)
+    runs, last_outputs = _run_step_by_step(network.recurrent, inputs, padding)
+    logits = network.head(last_outputs).squeeze(1)
     loss = cross_entropies(logits, batch.y).sum()  # each state belongs to one sequence only
 
     is_valid = valid_steps(padding.lengths, inputs.shape[1])
@@ -122,21 +122,25 @@ def horizon(curve: Tensor) -> int:
     return maximum + int(vanished[0])
 
 
-def run_step_by_step(stack: RecurrentStack, x: Tensor, padding: Padding) -> dict[str, LayerRun]:
+def _run_step_by_step(
+    stack: RecurrentStack, x: Tensor, padding: Padding
+) -> tuple[dict[str, LayerRun], Tensor]:
     """Run all layers over x (B, T, F) one step at a time, without dropout.
 
     Returns:
-        The runs by layer and direction, the top layer last.
+        The runs by layer and direction, and the last outputs (B, D H) of the top layer.
     """
     runs: dict[str, LayerRun] = {}
+    outputs: list[Tensor] = []
     for i, forward_layer in enumerate(stack.forward_layers):
-        directions = [_run_layer(forward_layer, x)]
-        runs[f"layer{i}"] = directions[0]
+        directions = {f"layer{i}": _run_layer(forward_layer, x)}
         if stack.backward_layers:
-            directions.append(_run_layer(stack.backward_layers[i], flip_sequences(x, padding)))
-            runs[f"layer{i}_backward"] = directions[1]
-        x = side_by_side([run.outputs() for run in directions], padding)
-    return runs
+            backward = _run_layer(stack.backward_layers[i], flip_sequences(x, padding))
+            directions[f"layer{i}_backward"] = backward
+        outputs = [run.outputs() for run in directions.values()]
+        x = side_by_side(outputs, padding)
+        runs |= directions
+    return runs, torch.cat([last_step(output, padding) for output in outputs], dim=1)
 
 
 @torch.no_grad()
@@ -169,13 +173,6 @@ def _run_layer(layer: torch.nn.Module, x: Tensor) -> LayerRun:
         state = layer.step(x_t, state)
         states.append(state)
     return LayerRun(layer, x, states)
-
-
-def _last_states(runs: dict[str, LayerRun], padding: Padding) -> Tensor:
-    """Return (B, D H), the last outputs of the top layer in each of its D directions."""
-    num_directions = 2 if "layer0_backward" in runs else 1
-    top = list(runs.values())[-num_directions:]
-    return torch.cat([last_step(run.outputs(), padding) for run in top], dim=1)
 
 
 def _state_gradients(loss: Tensor, runs: dict[str, LayerRun]) -> dict[str, Tensor]:

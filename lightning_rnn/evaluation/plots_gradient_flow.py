@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.evaluation.drawing import new_axes, new_figure, plot_sequence
 from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, horizon
+from lightning_rnn.evaluation.plots import new_axes, new_figure, plot_sequence
 
 MIN_SHARE = 1e-8  # smaller ones are lost in single precision
 

@@ -100,7 +100,7 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         if self.every_n_steps is not None and step % self.every_n_steps == 0:
             return True
-        log_interval: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # undeclared
+        log_interval: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
         if self.every_n_minutes is None or step % log_interval != 0:
             return False
         is_late = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes

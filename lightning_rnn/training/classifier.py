@@ -82,12 +82,7 @@ class SequenceClassifier(LightningModule):
         (2, 3)
     """
 
-    network: SequenceNetwork
-    evaluation: Evaluation | None
-    schema: Schema
     class_weight: Tensor
-    step_loss: Tensor
-    step_correct: Tensor
 
     def __init__(
         self,
@@ -128,7 +123,7 @@ class SequenceClassifier(LightningModule):
             pooling=pooling,
             stem=stem,
         )
-        self.evaluation = None
+        self.evaluation: Evaluation | None = None
         self._batches: list[Evaluation] = []  # of the current validation or test
         self.checkpoint_metrics: dict[str, float] = {}  # of the loaded checkpoint
         self.checkpoint_step = 0
