@@ -22,10 +22,8 @@ COUNTERPARTS = {"precision": "recall", "recall": "precision"}
 class Objective:
     """What the threshold between two classes optimises.
 
-    Attributes:
-        name: The rate to maximise: accuracy, f1 or youden; or precision or recall, of which a
-            minimum is required while the other of the two is maximised.
-        minimum: Required precision or recall; 0 for the others.
+    The rate `name` is maximised, if it is accuracy, f1 or youden. If it is precision or recall, it
+    must reach a minimum, and the other of the two is maximised.
     """
 
     name: str
@@ -53,28 +51,20 @@ class Objective:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Probability above which the second of two classes is predicted, and the rates with it.
-
-    Attributes:
-        is_reached: Whether it reaches the required precision or recall.
-    """
+    """Probability above which the second of two classes is predicted, and the rates with it."""
 
     value: float
     rates: dict[str, float]
-    is_reached: bool = True
+    is_reached: bool = True  # the required precision or recall
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted values for a `Decision`, and the number of sequences they were fitted on.
-
-    Attributes:
-        threshold: None for more than two classes or without an objective; 0.5 is used then.
-    """
+    """Fitted values for a `Decision`, and the number of sequences they were fitted on."""
 
     temperature: float
     num_sequences: int
-    threshold: Threshold | None = None
+    threshold: Threshold | None = None  # 0.5 for more than two classes or without an objective
     objective: Objective | None = None
 
     def apply(self, decision: Decision) -> None:

@@ -26,16 +26,11 @@ CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % confidence interval.
-
-    Attributes:
-        num_undefined: Number of resamples left out because they leave the metric undefined; None
-            for an interval without resampling.
-    """
+    """A 95 % confidence interval."""
 
     low: float
     high: float
-    num_undefined: int | None = None
+    num_undefined: int | None = None  # resamples that are left out; None without resampling
 
 
 def confidence_intervals(
@@ -64,7 +59,7 @@ def confidence_intervals(
         decision: Converts logits to probabilities and classes.
         groups: (N,) names; sequences of a group are resampled together.
         num_resamples: If not given, from 1,000 down to 200 for many sequences.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Intervals by metric, without those that the labels, or more than half of the resamples,

@@ -66,11 +66,7 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
 
 
 class WeightedMetrics:
-    """The metrics of an evaluation for any number of weight vectors at once.
-
-    Args:
-        evaluation: N sequences.
-        decision: Converts logits to probabilities and classes.
+    """The metrics of an evaluation of N sequences for any number of weight vectors at once.
 
     Attributes:
         ones: (1, N) float64 weights of the evaluation itself.
@@ -144,11 +140,9 @@ class WeightedMetrics:
 
 
 class Ranking:
-    """Sequences in descending order of a score, for one class against the rest.
+    """Sequences in descending order of their scores (N,), for one class against the rest.
 
-    Args:
-        scores: (N,).
-        is_positive: (N,) float64, 1 for sequences of the class and 0 for the others.
+    `is_positive` (N,) is 1 for sequences of the class and 0 for the others, float64.
     """
 
     def __init__(self, scores: Tensor, is_positive: Tensor) -> None:

@@ -141,12 +141,9 @@ def confusion(metrics: WeightedMetrics, class_names: list[str]) -> Any:
 
 
 def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str, str]) -> Any:
-    """Draw how often an event occurs over its probability (Niculescu-Mizil and Caruana 2005).
+    """Draw how often an event (N,) occurs over its probability (Niculescu-Mizil and Caruana 2005).
 
-    Args:
-        curves: (N,) probabilities by name.
-        event: (N,) bool.
-        axis_labels: What the probabilities are of, and what the frequency is of.
+    There may be several curves of probabilities (N,), by name.
     """
     figure, axes = new_axes("reliability", *axis_labels)
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -186,11 +183,7 @@ def mistakes(
 ) -> Any:
     """Draw the most confident mistakes or, if there are few, also the least confident others.
 
-    Args:
-        metrics: Of N sequences.
-        index: (N,) their rows in the data set.
-        sequences: The data set.
-        class_names: K names.
+    The metrics are those of the rows `index` (N,) of the data set `sequences`.
     """
     confidence = metrics.probabilities.gather(1, metrics.predicted[:, None])[:, 0]
     mistakes_first = torch.where(metrics.is_correct, 1 + confidence, -confidence)

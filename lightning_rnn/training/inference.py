@@ -16,16 +16,10 @@ from lightning_rnn.errors import DataError
 def infer(
     model: nn.Module, x: Any, function: Callable[[Tensor], Tensor], num_features: int
 ) -> np.ndarray:
-    """Return a function of the logits of each sequence, in order.
+    """Return a function of the logits of each sequence; see `SequenceClassifier.predict_proba`.
 
-    Args:
-        model: A model that takes (x, padding); it runs in evaluation mode on its own device.
-        x: N sequences of raw values; see `SequenceClassifier.predict_proba`.
-        function: Takes logits, (B,) or (B, K), and returns a tensor with B rows.
-        num_features: Number of features F that the model takes.
-
-    Raises:
-        DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
+    The function takes logits, (B,) or (B, K), and returns a tensor with B rows. The model takes
+    (x, padding); it runs in evaluation mode on its own device.
     """
     sequences = Sequences.from_arrays(x)
     if sequences.num_features != num_features:

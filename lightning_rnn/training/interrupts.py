@@ -36,13 +36,10 @@ class Interrupts(Callback):
 
     The validation that belongs to the step is finished, too. A second Ctrl-C ends the process at
     once. A signal that is ignored when training starts, as SIGINT under `nohup`, stays ignored.
-
-    Attributes:
-        signum: The signal received, or 0.
     """
 
     def __init__(self) -> None:
-        self.signum = 0
+        self.signum = 0  # of the signal received
         self._previous_handlers: dict[int, Any] = {}
         self._group: Any = None  # of processes that share their signals
         self._interval = 1  # steps between two queries for signals

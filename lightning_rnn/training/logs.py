@@ -16,16 +16,11 @@ def last_step(trainer: Trainer) -> int:
 
 
 def log_epoch(module: LightningModule, split: str, metrics: Mapping[str, Any]) -> None:
-    """Log metrics at the end of an epoch; accuracies also appear in the progress bar.
+    """Log metrics, equal on all ranks, in a hook at the end of an epoch.
 
     During training they are written to the loggers at once. `self.log` writes them only after the
     checkpoint of the epoch is saved: if the process is killed in between, they are missing from the
-    history of the resumed run.
-
-    Args:
-        module: The module in whose hook this is called.
-        split: train, val or test.
-        metrics: Values by name, equal on all ranks.
+    history of the resumed run. Accuracies also appear in the progress bar.
     """
     values = {f"{split}/{name}": value for name, value in metrics.items()}
     is_fitting = module.trainer.state.fn == "fit"

@@ -25,9 +25,6 @@ class MetricsFile(Callback):
     The file is flat: `test/accuracy`, the bounds of its 95 % interval `test/accuracy_low` and
     `test/accuracy_high`, and for bootstrapped metrics the number of resamples that were left out
     because they leave the metric undefined, `test/loss_undefined_resamples`.
-
-    Args:
-        folder: Folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,9 +87,6 @@ class Earliness(Watcher):
     """Writes accuracy over the share of each sequence that is read, to `earliness.csv` and `.png`.
 
     Each sequence is cut after ceil(share * length) steps; the network is the same for all shares.
-
-    Args:
-        folder: Folder of the files.
 
     Raises:
         OptionError: If matplotlib is not installed.

@@ -37,9 +37,6 @@ class Figures(Watcher):
             on and in the last, figures in epochs 16, 32, 64 and so on; drawing them takes 2 to 3 s.
             Every separate validation or test is shown.
 
-    Attributes:
-        folder: If not None, figures are also written there as PNG files.
-
     Raises:
         OptionError: If `every_n_epochs` is below 1.
     """
@@ -48,7 +45,7 @@ class Figures(Watcher):
         is_valid = every_n_epochs is None or every_n_epochs >= 1
         check(is_valid, "Figures.every_n_epochs", every_n_epochs, "an integer of at least 1")
         self.every_n_epochs = every_n_epochs
-        self.folder: Path | None = None
+        self.folder: Path | None = None  # for PNG files of the figures
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show a validation: a separate one, or one at the end of an epoch that is due."""

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
-from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -102,10 +101,8 @@ class NextCommands(Callback):
 class HyperParameters(Callback):
     """Logs settings and the metrics they led to for TensorBoard's HParams tab."""
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the last metrics of training and validation, or of the test."""
-        if not isinstance(pl_module, SequenceClassifier):
-            return
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
         settings = {k: value for k, value in pl_module.hparams.items() if not k.startswith("_")}

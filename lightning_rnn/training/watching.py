@@ -14,13 +14,9 @@ FIRST_FIGURES = 16  # epoch of the first figures by default; a short run spends 
 
 
 class Watcher(Callback):
-    """Base class of callbacks that observe a run and must never end it.
+    """Base class of callbacks that observe a run and must never end it."""
 
-    Attributes:
-        is_enabled: False after a failure.
-    """
-
-    is_enabled = True
+    is_enabled = True  # until a failure
 
     @contextmanager
     def contain_failure(self) -> Iterator[None]:
