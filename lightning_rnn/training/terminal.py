@@ -120,8 +120,11 @@ class HyperParameters(Callback):
 
 
 def _print_data(data: SequenceDataModule) -> None:
-    found = {name: data.split(name) for name in ("train", "val")}
-    splits = {name: sequences for name, sequences in found.items() if sequences is not None}
+    splits = {}
+    for name in ("train", "val"):
+        sequences = data.split(name)
+        if sequences is not None:
+            splits[name] = sequences
     sizes = ", ".join(f"{len(sequences)} {name}" for name, sequences in splits.items())
     lengths = torch.cat([sequences.lengths for sequences in splits.values()])
     print(
