@@ -29,12 +29,10 @@ from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from lightning_rnn.training.classifier import SequenceClassifier
-from lightning_rnn.training.earliness import Earliness
-from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
 from lightning_rnn.training.interrupts import Interrupts
-from lightning_rnn.training.outputs import MetricsFile, PredictionsFile
+from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.random_states import RandomStates
-from lightning_rnn.training.tensorboard import Figures, Throughput
+from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 
 TRAINER_DEFAULTS: dict[str, Any] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lightning_rnn.errors import check
+from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
@@ -16,19 +16,14 @@ MIN_SEQUENCES = 100
 MIN_SEQUENCES_PER_CLASS = 20
 LOG_TEMPERATURE_BOUND = 5.0
 COUNTERPARTS = {"precision": "recall", "recall": "precision"}
-EXPECTED_OBJECTIVE = (
-    "accuracy, f1, youden, precision>=P or recall>=R, where P and R are numbers from 0 to 1"
-)
 
 
 @dataclass(frozen=True)
 class Objective:
     """What the threshold between two classes optimises.
 
-    Attributes:
-        name: accuracy, f1, youden, precision or recall. For precision and recall, the other of the
-            two is maximised.
-        minimum: Required precision or recall; 0 for the others.
+    The rate `name` is maximised, if it is accuracy, f1 or youden. If it is precision or recall, it
+    must reach a minimum, and the other of the two is maximised.
     """
 
     name: str
@@ -36,10 +31,7 @@ class Objective:
 
     @classmethod
     def parse(cls, text: str) -> "Objective":
-        """Read an objective.
-
-        Args:
-            text: accuracy, f1, youden, precision>=P or recall>=R.
+        """Read one of accuracy, f1, youden, precision>=P and recall>=R.
 
         Raises:
             OptionError: If `text` is none of these.
@@ -48,47 +40,31 @@ class Objective:
             >>> Objective.parse("precision>=0.9")
             Objective(name='precision', minimum=0.9)
         """
-        name, separator, number = text.partition(">=")
-        name = name.strip()
-        number = number.strip()
-        if name in COUNTERPARTS:
-            is_valid = re.fullmatch(r"0?\.\d+|[01](\.0*)?", number) is not None
-            check(is_valid, "objective", text, EXPECTED_OBJECTIVE)
-            return cls(name, float(number))
-        is_valid = name in ("accuracy", "f1", "youden") and not separator
-        check(is_valid, "objective", text, EXPECTED_OBJECTIVE)
-        return cls(name)
+        match = re.fullmatch(r"(precision|recall)\s*>=\s*(0?\.\d+|[01](\.0*)?)", text.strip())
+        if text.strip() in ("accuracy", "f1", "youden"):
+            return cls(text.strip())
+        if match is None:
+            expected = "accuracy, f1, youden, precision>=P or recall>=R with P and R from 0 to 1"
+            raise OptionError(f"expected {expected}, got {text!r}", name="objective")
+        return cls(match[1], float(match[2]))
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold between two classes.
-
-    Attributes:
-        value: Probability above which the second class is predicted.
-        rates: accuracy, f1, youden, precision and recall at the threshold.
-        is_reached: Whether it reaches the required precision or recall.
-    """
+    """Probability above which the second of two classes is predicted, and the rates with it."""
 
     value: float
     rates: dict[str, float]
-    is_reached: bool = True
+    is_reached: bool = True  # the required precision or recall
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted values for a `Decision`.
-
-    Attributes:
-        temperature: Divisor of the logits.
-        num_sequences: Number of sequences of the fit.
-        threshold: None for more than two classes or without an objective; 0.5 is used then.
-        objective: What the threshold optimises.
-    """
+    """Fitted values for a `Decision`, and the number of sequences they were fitted on."""
 
     temperature: float
     num_sequences: int
-    threshold: Threshold | None = None
+    threshold: Threshold | None = None  # 0.5 for more than two classes or without an objective
     objective: Objective | None = None
 
     def apply(self, decision: Decision) -> None:
@@ -120,9 +96,6 @@ def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibratio
         evaluation: N sequences that were not trained on.
         objective: What the threshold optimises. None keeps it at 0.5, the most accurate threshold
             for calibrated probabilities.
-
-    Returns:
-        The fitted values.
     """
     labels = evaluation.labels
     temperature = fit_temperature(evaluation.logits, labels)
@@ -135,15 +108,7 @@ def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibratio
 
 
 def shortage(labels: Tensor, num_classes: int) -> str | None:
-    """Describe what is missing for a calibration.
-
-    Args:
-        labels: (N,) class codes of the validation sequences.
-        num_classes: K.
-
-    Returns:
-        A sentence, or None if there are enough sequences.
-    """
+    """Describe what is missing for a calibration with labels (N,), or return None if nothing is."""
     rarest = int(labels.bincount(minlength=num_classes).min())
     if len(labels) >= MIN_SEQUENCES and rarest >= MIN_SEQUENCES_PER_CLASS:
         return None
@@ -156,14 +121,11 @@ def shortage(labels: Tensor, num_classes: int) -> str | None:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Find the temperature with the lowest cross entropy (Guo et al. 2017, section 4.2).
 
-    The labels are smoothed as in Platt 1999 ("Probabilistic outputs for support vector machines",
-    section 2.2): a class of n sequences has the target (n + 1) / (n + 2) on its own sequences, and
-    the other classes share the rest. The optimum is therefore finite even if every sequence is
-    classified correctly. The cross entropy is convex in 1 / temperature, so bisection finds it.
-
-    Args:
-        logits: (N,) or (N, K).
-        labels: (N,) class codes.
+    The labels (N,) are smoothed as in Platt 1999 ("Probabilistic outputs for support vector
+    machines", section 2.2): a class of n sequences has the target (n + 1) / (n + 2) on its own
+    sequences, and the other classes share the rest. The optimum is therefore finite even if every
+    sequence is classified correctly. The cross entropy of the logits, (N,) or (N, K), is convex in
+    1 / temperature, so bisection finds it.
     """
     z = logits.double()
     if z.ndim == 1:
@@ -201,8 +163,7 @@ def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Thres
     Args:
         scores: (N,) float32 probabilities of the second class.
         labels: (N,) class codes, 0 or 1.
-        objective: What to maximise: accuracy, f1 or youden; or recall among the thresholds that
-            reach a precision, and vice versa.
+        objective: What to maximise, and the minimum of the other rate.
 
     Returns:
         The best threshold, the one closest to 0.5 if several are equally good; 0.5 if none reaches

@@ -54,16 +54,11 @@ class LayerRun:
 
 
 def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> GradientFlow:
-    """Measure how far back the gradient of the loss reaches.
+    """Measure how far back the gradient of the loss of a labelled batch reaches.
 
     A copy of the network in evaluation mode and double precision runs step by step, so that the
     loss can be differentiated with respect to every state. The head receives the last states
-    whatever the pooling: the direct paths of a mean or maximum would hide the recurrence. The
-    network itself stays unchanged.
-
-    Args:
-        network: On the device of the batch.
-        batch: B labelled sequences.
+    whatever the pooling: the direct paths of a mean or maximum would hide the recurrence.
     """
     assert batch.y is not None
     network = copy.deepcopy(network).double().eval()
@@ -73,16 +68,18 @@ def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> Gra
     if network.stem is not None:
         inputs, padding = network.stem(inputs, padding)
         stride = STEM_STRIDE
-    runs = run_step_by_step(network.recurrent, inputs, padding)
-    logits = network.head(_last_states(runs, padding)).squeeze(1)
+    runs, last_outputs = _run_step_by_step(network.recurrent, inputs, padding)
+    logits = network.head(last_outputs).squeeze(1)
     loss = cross_entropies(logits, batch.y).sum()  # each state belongs to one sequence only
 
+    is_valid = valid_steps(padding.lengths, inputs.shape[1])
     gradients = {}
     saturation = {}
     for name, norms in _state_gradients(loss, runs).items():
-        curve = mean_before_end(norms, padding.lengths)
+        before_end = flip_sequences(norms[..., None], padding)[..., 0]  # (B, T)
+        curve = before_end.masked_fill(~is_valid, 0.0).sum(0) / is_valid.sum(0)
         gradients[name] = curve.repeat_interleave(stride).cpu()
-        for gate, share in gate_saturation(runs[name], padding.lengths).items():
+        for gate, share in _gate_saturation(runs[name], is_valid).items():
             saturation[f"{name}/{gate}"] = share
     return GradientFlow(gradients, saturation)
 
@@ -90,11 +87,7 @@ def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> Gra
 def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
     """Attribute the decision of a network to time steps by gradient times input.
 
-    Source: Shrikumar et al. 2016, arXiv:1605.01713. The network stays unchanged.
-
-    Args:
-        network: On the device of the batch.
-        batch: B sequences.
+    Source: Shrikumar et al. 2016, arXiv:1605.01713.
 
     Returns:
         (B, T) contributions to the logit of the predicted class, summed over the features; 0 after
@@ -116,13 +109,7 @@ def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
 
 
 def horizon(curve: Tensor) -> int:
-    """Return how many steps back a gradient norm falls below 1 % of its maximum.
-
-    Args:
-        curve: (T,) gradient norms, k steps before the end.
-
-    Returns:
-        The first k after the maximum with a norm below 1 % of it, or T if there is none.
+    """Return how many steps back a gradient norm (T,) falls below 1 % of its maximum, or T.
 
     Example:
         >>> horizon(torch.tensor([1.0, 0.5, 0.02, 0.009]))
@@ -135,51 +122,30 @@ def horizon(curve: Tensor) -> int:
     return maximum + int(vanished[0])
 
 
-def run_step_by_step(stack: RecurrentStack, x: Tensor, padding: Padding) -> dict[str, LayerRun]:
-    """Run all layers one step at a time, without dropout.
-
-    Args:
-        stack: The layers.
-        x: (B, T, F).
-        padding: Lengths of the sequences.
+def _run_step_by_step(
+    stack: RecurrentStack, x: Tensor, padding: Padding
+) -> tuple[dict[str, LayerRun], Tensor]:
+    """Run all layers over x (B, T, F) one step at a time, without dropout.
 
     Returns:
-        The runs by layer and direction, the top layer last.
+        The runs by layer and direction, and the last outputs (B, D H) of the top layer.
     """
     runs: dict[str, LayerRun] = {}
+    outputs: list[Tensor] = []
     for i, forward_layer in enumerate(stack.forward_layers):
-        directions = [_run_layer(forward_layer, x)]
-        runs[f"layer{i}"] = directions[0]
+        directions = {f"layer{i}": _run_layer(forward_layer, x)}
         if stack.backward_layers:
-            directions.append(_run_layer(stack.backward_layers[i], flip_sequences(x, padding)))
-            runs[f"layer{i}_backward"] = directions[1]
-        x = side_by_side([run.outputs() for run in directions], padding)
-    return runs
-
-
-def mean_before_end(values: Tensor, lengths: Tensor) -> Tensor:
-    """Average over sequences, aligned at their ends.
-
-    Args:
-        values: (B, T).
-        lengths: (B,).
-
-    Returns:
-        (T,) means k steps before the end, each over the sequences that are long enough.
-    """
-    from_end = flip_sequences(values[..., None], Padding(lengths))[..., 0]
-    is_valid = valid_steps(lengths, values.shape[1])
-    return from_end.masked_fill(~is_valid, 0.0).sum(0) / is_valid.sum(0)
+            backward = _run_layer(stack.backward_layers[i], flip_sequences(x, padding))
+            directions[f"layer{i}_backward"] = backward
+        outputs = [run.outputs() for run in directions.values()]
+        x = side_by_side(outputs, padding)
+        runs |= directions
+    return runs, torch.cat([last_step(output, padding) for output in outputs], dim=1)
 
 
 @torch.no_grad()
-def gate_saturation(run: LayerRun, lengths: Tensor) -> dict[str, float]:
-    """Return the share of saturated values of each gate; empty for cells without such gates.
-
-    Args:
-        run: Of an lstm or gru layer.
-        lengths: (B,).
-    """
+def _gate_saturation(run: LayerRun, is_valid: Tensor) -> dict[str, float]:
+    """Return the share of saturated values of each gate in the steps of a mask (B, T)."""
     names = GATES.get(run.layer.cell)
     if names is None:
         return {}
@@ -187,7 +153,6 @@ def gate_saturation(run: LayerRun, lengths: Tensor) -> dict[str, float]:
     hidden = [run.layer.initial_state(run.inputs)[0]]
     for state in run.states[:-1]:
         hidden.append(state[0])
-    is_valid = valid_steps(lengths, len(run.states))
     x = run.inputs[is_valid].float()  # (S, input size), the S steps of all sequences
     h = torch.stack(hidden, dim=1)[is_valid].float()  # (S, H), the state before each step
     bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
@@ -196,11 +161,8 @@ def gate_saturation(run: LayerRun, lengths: Tensor) -> dict[str, float]:
     bound = math.log(1 / SATURATED - 1)  # sigmoid(bound) = 0.9
     is_saturated = arguments.abs_() > bound
     shares = is_saturated.sum(0).view(len(names), -1).double().mean(1) / len(x)
-    saturation = {}
-    for name, share in zip(names, shares.tolist(), strict=True):
-        if name not in CANDIDATES:
-            saturation[name] = share
-    return saturation
+    saturation = dict(zip(names, shares.tolist(), strict=True))
+    return {name: saturation[name] for name in names if name not in CANDIDATES}
 
 
 def _run_layer(layer: torch.nn.Module, x: Tensor) -> LayerRun:
@@ -211,14 +173,6 @@ def _run_layer(layer: torch.nn.Module, x: Tensor) -> LayerRun:
         state = layer.step(x_t, state)
         states.append(state)
     return LayerRun(layer, x, states)
-
-
-def _last_states(runs: dict[str, LayerRun], padding: Padding) -> Tensor:
-    """Return (B, D H), the last outputs of the top layer in each of its D directions."""
-    top = list(runs.values())[-1:]
-    if list(runs)[-1].endswith("_backward"):
-        top = list(runs.values())[-2:]
-    return torch.cat([last_step(run.outputs(), padding) for run in top], dim=1)
 
 
 def _state_gradients(loss: Tensor, runs: dict[str, LayerRun]) -> dict[str, Tensor]:

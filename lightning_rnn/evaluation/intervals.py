@@ -26,18 +26,11 @@ CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % confidence interval.
-
-    Attributes:
-        low: Lower bound.
-        high: Upper bound.
-        num_undefined: Number of resamples left out because they leave the metric undefined; None
-            for an interval without resampling.
-    """
+    """A 95 % confidence interval."""
 
     low: float
     high: float
-    num_undefined: int | None = None
+    num_undefined: int | None = None  # resamples that are left out; None without resampling
 
 
 def confidence_intervals(
@@ -66,29 +59,24 @@ def confidence_intervals(
         decision: Converts logits to probabilities and classes.
         groups: (N,) names; sequences of a group are resampled together.
         num_resamples: If not given, from 1,000 down to 200 for many sequences.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Intervals by metric, without those that the labels, or more than half of the resamples,
         leave undefined.
     """
-    evaluation = evaluation.cpu()
-    metrics = WeightedMetrics(evaluation, copy.deepcopy(decision).cpu())
-    num_sequences = len(evaluation.labels)
-    units = torch.arange(num_sequences)
+    metrics = WeightedMetrics(evaluation.cpu(), copy.deepcopy(decision).cpu())
+    units = torch.arange(len(metrics.labels))
     if groups is not None:
         units = torch.from_numpy(np.unique(groups.astype(str), return_inverse=True)[1]).long()
+    if num_resamples is None:
+        work = len(units) * len(metrics.rankings)
+        num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, MAX_WORK // work))
     intervals: dict[str, Interval | None] = {}
-    bootstrapped = []
     for name in TEST_METRICS:
         if metrics.is_defined(name):
             intervals[name] = _closed_interval(metrics, name, units)
-            if intervals[name] is None:
-                bootstrapped.append(name)
-    if num_resamples is None:
-        num_rankings = 1 if metrics.is_binary else metrics.num_classes
-        affordable = MAX_WORK // (num_sequences * num_rankings)
-        num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, affordable))
+    bootstrapped = [name for name, interval in intervals.items() if interval is None]
     resamples = _resample(metrics, bootstrapped, units, num_resamples, seed)
     for name in bootstrapped:
         intervals[name] = _bootstrap_interval(metrics, name, units, resamples[name])
@@ -134,11 +122,9 @@ def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) 
 
 
 def design_effect(influence: Tensor, units: Tensor) -> float:
-    """Return the factor by which grouping increases the variance of an estimate, at least 1.
+    """Return the factor by which groups (N,) increase the variance of an estimate, at least 1.
 
-    Args:
-        influence: (N,) on the estimate.
-        units: (N,) group of each sequence.
+    The variance is that of the influences (N,) of the sequences on the estimate.
     """
     independent = float(influence.square().sum())
     if independent == 0:
@@ -149,22 +135,19 @@ def design_effect(influence: Tensor, units: Tensor) -> float:
 
 def _closed_interval(metrics: WeightedMetrics, name: str, units: Tensor) -> Interval | None:
     """Return the interval of a metric with a closed formula, None for the others."""
-    is_correct = metrics.sequence_values("accuracy")
-    assert is_correct is not None
+    is_correct = metrics.means["accuracy"]
     if name == "accuracy":
         return _proportion_interval(is_correct, units)
     if name == "balanced_accuracy":
         return _balanced_accuracy_interval(metrics, is_correct, units)
-    if not metrics.is_binary:
-        return None
-    if name == "f1":
+    if name == "f1" and metrics.is_binary:
         is_counted = (metrics.is_label + metrics.is_predicted)[:, 1] > 0
         jaccard = _proportion_interval(is_correct[is_counted], units[is_counted])
         low = 2 * jaccard.low / (1 + jaccard.low)
         high = 2 * jaccard.high / (1 + jaccard.high)
         return Interval(low, high)
-    if name == "auroc":
-        auroc = metrics.compute("auroc", torch.ones(1, len(units), dtype=torch.float64)).item()
+    if name == "auroc" and metrics.is_binary:
+        auroc = metrics.compute("auroc", metrics.ones).item()
         effect = design_effect(_auroc_influence(metrics, auroc), units)
         num_negatives, num_positives = (metrics.is_label.sum(0) / effect).tolist()
         return newcombe_interval(auroc, num_positives, num_negatives)
@@ -175,27 +158,26 @@ def _proportion_interval(is_success: Tensor, units: Tensor) -> Interval:
     """Return the Wilson interval of the share of successes (N,) in groups."""
     share = float(is_success.mean())
     n = len(units) / design_effect(is_success - share, units)
-    low, high = wilson_interval(share, n)
-    return Interval(low, high)
+    return Interval(*wilson_interval(share, n))
 
 
 def _balanced_accuracy_interval(
     metrics: WeightedMetrics, is_correct: Tensor, units: Tensor
 ) -> Interval:
     """Combine Wilson intervals of the recalls (Zou and Donner 2008, Statistics in Medicine 27)."""
-    num_classes = int(metrics.has_sequences.sum())
+    classes = metrics.has_sequences.nonzero().view(-1).tolist()
     mean = 0.0
     squares_below = 0.0
     squares_above = 0.0
-    for k in metrics.has_sequences.nonzero().view(-1).tolist():
+    for k in classes:
         is_class = metrics.labels == k
         recall = float(is_correct[is_class].mean())
         interval = _proportion_interval(is_correct[is_class], units[is_class])
-        mean += recall / num_classes
+        mean += recall / len(classes)
         squares_below += (recall - interval.low) ** 2
         squares_above += (interval.high - recall) ** 2
-    low = mean - math.sqrt(squares_below) / num_classes
-    high = mean + math.sqrt(squares_above) / num_classes
+    low = mean - math.sqrt(squares_below) / len(classes)
+    high = mean + math.sqrt(squares_above) / len(classes)
     return Interval(max(0.0, low), min(1.0, high))
 
 
@@ -235,21 +217,17 @@ def _resample(
         counts = torch.zeros(size, num_units, dtype=torch.float64)
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         for name in names:
-            values = metrics.sequence_values(name)
-            if values is None:
-                chunks[name].append(metrics.compute(name, counts[:, units]))
+            if name in metrics.means:
+                chunks[name].append(_t_statistics(metrics.means[name], units, counts))
             else:
-                chunks[name].append(_t_statistics(values, units, counts))
+                chunks[name].append(metrics.compute(name, counts[:, units]))
     return {name: torch.cat(parts) for name, parts in chunks.items()}
 
 
 def _t_statistics(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
-    """Return (R,) deviations of the mean in resamples, divided by their standard errors.
+    """Return (R,) deviations of the mean of values (N,), divided by their standard errors.
 
-    Args:
-        values: (N,) whose mean is the metric.
-        units: (N,) group of each sequence.
-        counts: (R, G) how often each group was drawn.
+    In resample r, group g of the groups `units` (N,) was drawn counts[r, g] times.
     """
     deviations = _unit_sums(values - values.mean(), units)  # (G,)
     sizes = _unit_sums(torch.ones_like(values), units)
@@ -271,14 +249,14 @@ def _bootstrap_interval(
     num_undefined = len(resamples) - len(defined)
     if num_undefined > len(resamples) / 2:
         return None
-    values = metrics.sequence_values(name)
-    if values is not None:
+    if name in metrics.means:
+        values = metrics.means[name]
         mean = float(values.mean())
         error = float(_unit_sums(values - mean, units).square().sum().sqrt()) / len(values)
         bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
         t_low, t_high = defined.quantile(bounds).tolist()
         return Interval(max(0.0, mean - t_high * error), mean - t_low * error, num_undefined)
-    estimate = float(metrics.compute(name, torch.ones(1, len(units), dtype=torch.float64)))
+    estimate = float(metrics.compute(name, metrics.ones))
     error = float(defined.std())
     if 0 < estimate < 1 and error > 0:
         logit = math.log(estimate / (1 - estimate))

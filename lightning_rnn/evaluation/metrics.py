@@ -24,8 +24,9 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
     """Compute the metrics of an evaluation.
 
     For two classes, AUROC, F1 and average precision are those of the second class; for more, they
-    are means over the classes, each against the rest. Metrics that are undefined because a class
-    has no sequences are left out.
+    are means over the classes, each against the rest. The Brier score of two classes is that of the
+    second class alone (Brier 1950). Metrics that are undefined because a class has no sequences are
+    left out.
 
     Args:
         evaluation: N sequences.
@@ -49,16 +50,14 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
         {'loss': 0.467, 'accuracy': 0.667, 'auroc': 1.0, 'f1': 0.667}
     """
     metrics = WeightedMetrics(evaluation, decision)
-    ones = torch.ones_like(evaluation.labels, dtype=torch.float64)[None]  # (1, N)
-    names = TEST_METRICS if full else EPOCH_METRICS
     values = {}
-    for name in names:
+    for name in TEST_METRICS if full else EPOCH_METRICS:
         if metrics.is_defined(name):
-            values[name] = metrics.compute(name, ones)[0].float()
+            values[name] = metrics.compute(name, metrics.ones)[0].float()
     if full:
         values["ece"] = functional.multiclass_calibration_error(
             metrics.probabilities,
-            evaluation.labels,
+            metrics.labels,
             num_classes=metrics.num_classes,
             n_bins=CALIBRATION_BINS,
             validate_args=False,
@@ -67,11 +66,11 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
 
 
 class WeightedMetrics:
-    """The metrics of one evaluation for any number of weight vectors at once.
+    """The metrics of an evaluation of N sequences for any number of weight vectors at once.
 
-    Args:
-        evaluation: N sequences.
-        decision: Converts logits to probabilities and classes.
+    Attributes:
+        ones: (1, N) float64 weights of the evaluation itself.
+        means: (N,) float64 values of the sequences for each metric that is a mean of such values.
     """
 
     def __init__(self, evaluation: Evaluation, decision: Decision) -> None:
@@ -80,13 +79,19 @@ class WeightedMetrics:
         self.is_binary = evaluation.logits.ndim == 1
         self.probabilities = decision.class_probabilities(self.logits)  # (N, K)
         self.num_classes = self.probabilities.shape[1]
-        predicted = decision.predict(self.logits)
+        self.predicted = decision.predict(self.logits)
+        self.is_correct = self.predicted == self.labels
         self.is_label = one_hot(self.labels, self.num_classes).double()  # (N, K)
-        self.is_predicted = one_hot(predicted, self.num_classes).double()  # (N, K)
+        self.is_predicted = one_hot(self.predicted, self.num_classes).double()  # (N, K)
         self.has_sequences = self.is_label.any(0)  # (K,)
-        self._losses = evaluation.losses
-        self._is_correct = predicted == self.labels
-        self._temperature = decision.temperature
+        self.ones = torch.ones_like(self.labels, dtype=torch.float64)[None]
+        squares = (self.probabilities - self.is_label).square()  # (N, K)
+        self.means = {
+            "loss": evaluation.losses.double(),
+            "accuracy": self.is_correct.double(),
+            "log_loss": cross_entropies(self.logits / decision.temperature, self.labels).double(),
+            "brier": squares[:, 1] if self.is_binary else squares.sum(1),
+        }
 
     def is_defined(self, name: str) -> bool:
         """Return whether the labels of the evaluation define a metric."""
@@ -106,51 +111,24 @@ class WeightedMetrics:
         Returns:
             (R,) float64; NaN where the weights leave the metric undefined.
         """
-        values = self.sequence_values(name)
-        if values is not None:
-            return weights @ values / weights.sum(1)
-        if name == "f1":
-            return self._f1(weights)
-        if name == "balanced_accuracy":
-            return self._balanced_accuracy(weights)
-        columns = []
-        for ranking in self.rankings.values():
-            if name == "auroc":
-                columns.append(ranking.auroc(weights))
-            else:
-                columns.append(ranking.average_precision(weights))
+        if name in self.means:
+            return weights @ self.means[name] / weights.sum(1)
+        if name in ("f1", "balanced_accuracy"):
+            return self._from_counts(name, weights)
+        columns = [getattr(ranking, name)(weights) for ranking in self.rankings.values()]
         return torch.stack(columns, dim=1).mean(1)
 
-    def sequence_values(self, name: str) -> Tensor | None:
-        """Return the values (N,) whose mean is the metric, or None if the metric is not a mean.
-
-        The Brier score of two classes is that of the second class alone (Brier 1950).
-        """
-        if name == "loss":
-            return self._losses.double()
-        if name == "accuracy":
-            return self._is_correct.double()
-        if name == "log_loss":
-            return cross_entropies(self.logits / self._temperature, self.labels).double()
-        if name == "brier":
-            squares = (self.probabilities - self.is_label).square()  # (N, K)
-            return squares[:, 1] if self.is_binary else squares.sum(1)
-        return None
-
-    def _f1(self, weights: Tensor) -> Tensor:
+    def _from_counts(self, name: str, weights: Tensor) -> Tensor:
         labelled = weights @ self.is_label  # (R, K)
         predicted = weights @ self.is_predicted
         correct = weights @ (self.is_label * self.is_predicted)
+        if name == "balanced_accuracy":
+            recall = correct / labelled
+            return recall[:, self.has_sequences].mean(1)
         f1 = 2 * correct / (labelled + predicted)  # 0 / 0 if a class does not occur
         if self.is_binary:
             return torch.where(labelled[:, 1] > 0, f1[:, 1], torch.nan)
         return f1.nanmean(1)
-
-    def _balanced_accuracy(self, weights: Tensor) -> Tensor:
-        labelled = weights @ self.is_label  # (R, K)
-        correct = weights @ (self.is_label * self.is_predicted)
-        recall = correct / labelled
-        return recall[:, self.has_sequences].mean(1)
 
     @cached_property
     def rankings(self) -> dict[int, "Ranking"]:
@@ -158,18 +136,13 @@ class WeightedMetrics:
         if self.is_binary:
             return {1: Ranking(self.logits.double(), self.is_label[:, 1])}
         scores = self.logits.double().softmax(1)
-        rankings = {}
-        for k in range(self.num_classes):
-            rankings[k] = Ranking(scores[:, k], self.is_label[:, k])
-        return rankings
+        return {k: Ranking(scores[:, k], self.is_label[:, k]) for k in range(self.num_classes)}
 
 
 class Ranking:
-    """Sequences in descending order of a score, for one class against the rest.
+    """Sequences in descending order of their scores (N,), for one class against the rest.
 
-    Args:
-        scores: (N,).
-        is_positive: (N,) float64, 1 for sequences of the class and 0 for the others.
+    `is_positive` (N,) is 1 for sequences of the class and 0 for the others, float64.
     """
 
     def __init__(self, scores: Tensor, is_positive: Tensor) -> None:
@@ -191,10 +164,9 @@ class Ranking:
     def average_precision(self, weights: Tensor) -> Tensor:
         """Return (R,) precisions at each distinct score, weighted by the increase in recall."""
         true, false = self._cumulated(weights)
-        positives = _differences(true)
         retrieved = true + false
         precision = true / torch.where(retrieved > 0, retrieved, 1.0)
-        return (positives * precision).sum(1) / true[:, -1]
+        return (_differences(true) * precision).sum(1) / true[:, -1]
 
     def _cumulated(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return (R, V) true and false positives at each distinct score, the highest first."""

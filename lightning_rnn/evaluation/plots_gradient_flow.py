@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.evaluation.drawing import new_axes, new_figure, plot_sequence
 from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, horizon
+from lightning_rnn.evaluation.plots import new_axes, new_figure, plot_sequence
 
 MIN_SHARE = 1e-8  # smaller ones are lost in single precision
 
@@ -27,20 +27,13 @@ def gradient_curves(flow: GradientFlow) -> Any:
 
 
 def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
-    """Draw gradient norms over the epochs.
-
-    Args:
-        epochs: E epochs.
-        curves: (E, T) gradient norms by layer and direction.
-    """
+    """Draw gradient norms (E, T) of each layer and direction over E epochs."""
     figure = new_figure(6.4, 1.2 + 2.4 * len(curves))
     for place, (name, norms) in enumerate(curves.items()):
         axes = figure.add_subplot(len(curves), 1, place + 1, ylabel="epoch", title=name)
         shares = norms / norms.amax(1, keepdim=True)
         logarithms = shares.clamp(min=MIN_SHARE).log10().numpy()
-        image = axes.imshow(
-            logarithms, aspect="auto", vmin=-8, vmax=0, cmap="viridis", interpolation="nearest"
-        )
+        image = axes.imshow(logarithms, aspect="auto", vmin=-8, vmax=0, interpolation="nearest")
         axes.set_yticks(range(len(epochs)), [str(epoch) for epoch in epochs], fontsize="x-small")
         figure.colorbar(image, ax=axes, label="log10 of the share")
     axes.set_xlabel("steps before the end")
@@ -48,13 +41,7 @@ def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
 
 
 def attribution(contributions: Tensor, sequences: Sequences, rows: list[int]) -> Any:
-    """Draw sequences with the contributions of their steps to the decision below.
-
-    Args:
-        contributions: (R, T) from `attribute`.
-        sequences: The data set.
-        rows: R rows of the data set.
-    """
+    """Draw R rows of a data set, and below them the contributions (R, T) from `attribute`."""
     figure = new_figure(9.6, 4.8)
     for place, row in enumerate(rows):
         length = int(sequences.lengths[row])

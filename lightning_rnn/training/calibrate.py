@@ -7,15 +7,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.evaluation.calibration import Objective, calibrate, shortage
-from lightning_rnn.evaluation.results import Evaluation, gather_evaluations
+from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.losses import cross_entropies
-from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
-
-NETWORK_PREFIX = "network."
 
 
 class Calibrate(Callback):
@@ -48,7 +44,7 @@ class Calibrate(Callback):
         """Look up the run folder, a collective call."""
         self._run_folder = trainer.log_dir
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Evaluate the best checkpoint on the validation split and calibrate it."""
         trainer.strategy.barrier("best.ckpt")  # rank 0 may not have finished writing it
         if not self.is_active or self._run_folder is None:
@@ -60,33 +56,22 @@ class Calibrate(Callback):
         if not trainer.limit_val_batches or data is None:
             _report(trainer, "temperature 1, threshold 0.5: no validation split to fit them on")
             return
-        assert isinstance(pl_module, SequenceClassifier)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        network = _load_network(pl_module.network, checkpoint)
+        with torch.random.fork_rng(devices=[]):
+            best = SequenceClassifier.load_from_checkpoint(path, "cpu", weights_only=True)
+        best.to(pl_module.network.head.bias).eval()
         batches = []
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             for batch in data.val_dataloader():
                 batch = trainer.strategy.batch_to_device(batch, pl_module.device)
-                batches.append(_evaluate_batch(network, batch))
-        self._calibrate(trainer, gather_evaluations(batches), path, checkpoint)
+                batches.append(best.evaluate_batch(batch))
+        self._calibrate(trainer, Evaluation.gather(batches), path)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Calibrate the checkpoint that was validated."""
-        if not self.is_active or trainer.state.fn != "validate" or trainer.ckpt_path is None:
-            return
-        assert isinstance(pl_module, SequenceClassifier)
-        assert pl_module.evaluation is not None
-        path = Path(trainer.ckpt_path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        self._calibrate(trainer, pl_module.evaluation, path, checkpoint)
+        if self.is_active and trainer.state.fn == "validate" and trainer.ckpt_path is not None:
+            self._calibrate(trainer, pl_module.evaluation, Path(trainer.ckpt_path))
 
-    def _calibrate(
-        self,
-        trainer: Trainer,
-        evaluation: Evaluation,
-        path: Path,
-        checkpoint: dict[str, Any],
-    ) -> None:
+    def _calibrate(self, trainer: Trainer, evaluation: Evaluation, path: Path) -> None:
         evaluation = evaluation.cpu()
         decision = Decision()
         num_classes = decision.class_probabilities(evaluation.logits).shape[1]
@@ -98,36 +83,12 @@ class Calibrate(Callback):
         else:
             text = f"temperature 1, threshold 0.5: {missing} (when=always calibrates with fewer)"
         if trainer.is_global_zero:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             for name, value in decision.state_dict().items():
-                checkpoint["state_dict"][f"{NETWORK_PREFIX}decision.{name}"] = value
+                checkpoint["state_dict"][f"network.decision.{name}"] = value
             # a new file is written: last.ckpt may be a hard link to the old one
             AtomicCheckpointIO().save_checkpoint(checkpoint, path)
         _report(trainer, text)
-
-
-def _load_network(like: SequenceNetwork, checkpoint: dict[str, Any]) -> SequenceNetwork:
-    """Return a network with the weights of a checkpoint and the architecture of another one.
-
-    The other network is not copied: it may be pruned, and pruned modules cannot be copied.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = SequenceNetwork(
-            input_size=like.preprocess.mean.numel(),
-            num_classes=like.num_classes,
-            options=like.options,
-        )
-    state = {}
-    for name, value in checkpoint["state_dict"].items():
-        if name.startswith(NETWORK_PREFIX):
-            state[name.removeprefix(NETWORK_PREFIX)] = value
-    network.load_state_dict(state)
-    return network.to(like.head.bias).eval()
-
-
-def _evaluate_batch(network: SequenceNetwork, batch: Any) -> Evaluation:
-    logits = network(batch.x, batch.padding).float()
-    losses = cross_entropies(logits, batch.y)
-    return Evaluation(batch.index, logits, batch.y, losses)
 
 
 def _report(trainer: Trainer, text: str) -> None:

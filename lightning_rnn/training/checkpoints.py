@@ -100,18 +100,14 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         if self.every_n_steps is not None and step % self.every_n_steps == 0:
             return True
-        log_interval: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # undeclared
+        log_interval: int = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
         if self.every_n_minutes is None or step % log_interval != 0:
             return False
         is_late = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
         return trainer.strategy.reduce_boolean_decision(is_late, all=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the monitored metric; inside an epoch, save a best state at once.
-
-        Raises:
-            DataError: If the metric is undefined because the validation split lacks a class.
-        """
+        """Compare the monitored metric; inside an epoch, save a best state at once."""
         if self.folder is None or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -187,7 +183,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def replace_by_link(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, atomically; a copy if links are not supported."""
+    """Make `target` a hard link to `source`, or a copy if links are not supported; atomically."""
     if target.exists() and target.samefile(source):
         return
     with atomic_write(target) as temporary:

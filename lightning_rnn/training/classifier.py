@@ -1,12 +1,10 @@
 """The LightningModule: loss, metrics, optimizer and learning rate around a `SequenceNetwork`."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -14,7 +12,7 @@ from lightning_rnn.data.base_module import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, check
 from lightning_rnn.evaluation.metrics import evaluate
-from lightning_rnn.evaluation.results import Evaluation, Predictions, gather_evaluations
+from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import class_weight, cross_entropies
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
@@ -29,22 +27,19 @@ from lightning_rnn.training.data_statistics import (
 from lightning_rnn.training.inference import infer
 from lightning_rnn.training.logs import log_epoch
 from lightning_rnn.training.schedules import SCHEDULES, LearningRateSchedule, Schedule
-from lightning_rnn.training.step_monitor import StepMonitor
 from lightning_rnn.training.threads import ThreadChoice
-from lightning_rnn.training.train_metrics import TrainMetrics
+from lightning_rnn.training.train_metrics import StepMonitor, TrainMetrics
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 FUSED_DEVICES = ("cpu", "cuda")  # devices for which torch has a fused Adam
 MAX_LEARNING_RATE = 1e30
-# metrics that the temperature and the threshold change
 CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
 class SequenceClassifier(LightningModule):
     """Trains, evaluates and applies a `SequenceNetwork`.
 
-    Sizes and names that are not given are taken from the data module when a `Trainer` starts. A
-    checkpoint contains all that is needed to use the model: sizes and names are hyper-parameters,
+    A checkpoint contains all that is needed to use the model: sizes and names are hyper-parameters,
     the mean and standard deviation of the training data are buffers of the network.
 
     Args:
@@ -73,9 +68,9 @@ class SequenceClassifier(LightningModule):
     Attributes:
         network: The `SequenceNetwork`, once the sizes are known.
         schema: Sizes and names, once they are known.
+        evaluation: Evaluation of the last validation or test, on all ranks; None before the first.
         step_loss: () mean loss of the last training batch.
         step_correct: () number of correct predictions in the last training batch.
-        evaluation: Evaluation of the last validation or test, on all ranks; None before the first.
 
     Raises:
         OptionError: If a value is out of range, or weights do not match the classes.
@@ -87,12 +82,7 @@ class SequenceClassifier(LightningModule):
         (2, 3)
     """
 
-    network: SequenceNetwork
-    evaluation: Evaluation | None
-    schema: Schema
     class_weight: Tensor
-    step_loss: Tensor
-    step_correct: Tensor
 
     def __init__(
         self,
@@ -117,8 +107,8 @@ class SequenceClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        is_rate = 0 < lr <= MAX_LEARNING_RATE
-        check(is_rate, "lr", lr, f"a number above 0, at most {MAX_LEARNING_RATE:g}")
+        expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
+        check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)
         check(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
         check(optimizer in OPTIMIZERS, "optimizer", optimizer, "adam or adamw")
         check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
@@ -133,10 +123,10 @@ class SequenceClassifier(LightningModule):
             pooling=pooling,
             stem=stem,
         )
-        self.evaluation = None
+        self.evaluation: Evaluation | None = None
+        self._batches: list[Evaluation] = []  # of the current validation or test
         self.checkpoint_metrics: dict[str, float] = {}  # of the loaded checkpoint
         self.checkpoint_step = 0
-        self._evaluated: list[Evaluation] = []
         self._is_weighted = pos_weight is not None or class_weights is not None
         if input_size is not None and num_classes is not None:
             names = class_names or [str(code) for code in range(num_classes)]
@@ -145,26 +135,13 @@ class SequenceClassifier(LightningModule):
 
     def _build(self, schema: Schema) -> None:
         """Create the network for data of known sizes."""
-        num_classes = len(schema.class_names)
+        sizes = {"input_size": schema.num_features, "num_classes": len(schema.class_names)}
+        names = {"class_names": schema.class_names, "feature_names": schema.feature_names}
+        self.hparams.update(sizes | names)
         self.schema = schema
-        self.network = SequenceNetwork(
-            input_size=schema.num_features, num_classes=num_classes, options=self.options
-        )
-        weights = class_weight(
-            num_classes, self.hparams["pos_weight"], self.hparams["class_weights"]
-        )
-        self.register_buffer("class_weight", weights)
-        self.hparams.update(
-            input_size=schema.num_features,
-            num_classes=num_classes,
-            class_names=schema.class_names,
-            feature_names=schema.feature_names,
-        )
-
-    @property
-    def is_built(self) -> bool:
-        """Whether the sizes are known and the network exists."""
-        return hasattr(self, "network")
+        self.network = SequenceNetwork(**sizes, options=self.options)
+        weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
+        self.register_buffer("class_weight", class_weight(sizes["num_classes"], *weights))
 
     @property
     def class_names(self) -> list[str]:
@@ -172,17 +149,14 @@ class SequenceClassifier(LightningModule):
         return self.schema.class_names
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks that training needs with any Trainer.
-
-        The network is created first if the data are known, because callbacks of the user may freeze
-        or prune layers when they are set up.
-        """
-        if not self.is_built and sequence_data(self.trainer) is not None:
+        """Return the callbacks that training needs with any Trainer."""
+        if not hasattr(self, "network") and sequence_data(self.trainer) is not None:
+            # the callbacks of the user may freeze or prune layers in their setup
             self._build(schema_of(self.trainer))
-        callbacks = [ThreadChoice(), LearningRateSchedule(), StepMonitor(), TrainMetrics()]
         existing: list[Callback] = getattr(self.trainer, "callbacks", [])
         attached = {type(callback) for callback in existing}  # by an earlier run of the Trainer
-        return [callback for callback in callbacks if type(callback) not in attached]
+        needed = (ThreadChoice, LearningRateSchedule, StepMonitor, TrainMetrics)
+        return [callback() for callback in needed if callback not in attached]
 
     def configure_model(self) -> None:
         """Create the network if necessary, and take the statistics of the training data.
@@ -191,14 +165,16 @@ class SequenceClassifier(LightningModule):
             OptionError: If sizes or class frequencies are needed that the data module does not
                 know.
         """
-        if self.is_built and not self._is_fitting:
-            return
-        if not self.is_built:
+        if not hasattr(self, "network"):
             self._build(schema_of(self.trainer))
-        if not self._is_fitting:
+        try:
+            trainer = self.trainer
+        except RuntimeError:  # load_from_checkpoint has none
             return
-        check_sizes(self.schema, self.trainer)
-        data = sequence_data(self.trainer)
+        if trainer.state.fn != "fit":
+            return
+        check_sizes(self.schema, trainer)
+        data = sequence_data(trainer)
         if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
         if self.hparams["class_weights"] == "balanced":
@@ -208,12 +184,9 @@ class SequenceClassifier(LightningModule):
         """Return Adam or AdamW; fused unless a gradient scaler must see the gradients first."""
         is_scaled = self.trainer.precision == "16-mixed"
         fused = self.device.type in FUSED_DEVICES and not is_scaled
-        options = {
-            "lr": self.lr,
-            "weight_decay": self.hparams["weight_decay"],
-            "fused": fused or None,
-        }
-        optimizer: Optimizer = OPTIMIZERS[self.hparams["optimizer"]](self.parameters(), **options)
+        options = {"weight_decay": self.hparams["weight_decay"], "fused": fused or None}
+        name = self.hparams["optimizer"]
+        optimizer: Optimizer = OPTIMIZERS[name](self.parameters(), lr=self.lr, **options)
         return optimizer
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
@@ -239,28 +212,23 @@ class SequenceClassifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Discard the batches of the last evaluation."""
-        self._evaluated = []
-
-    def on_test_epoch_start(self) -> None:
-        """Discard the batches of the last evaluation."""
-        self._evaluated = []
+        self._batches = []
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Evaluate a batch."""
-        self._evaluated.append(self._evaluate_batch(batch))
+        self._batches.append(self.evaluate_batch(batch))
 
-    def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Evaluate a batch."""
-        self._evaluated.append(self._evaluate_batch(batch))
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation split."""
-        self.evaluation = gather_evaluations(self._evaluated)
-        self._log_epoch("val", evaluate(self.evaluation, self.network.decision, full=False))
+        self.evaluation = Evaluation.gather(self._batches)
+        log_epoch(self, "val", evaluate(self.evaluation, self.network.decision, full=False))
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the test split, before and after calibration."""
-        self.evaluation = gather_evaluations(self._evaluated)
+        """Log the metrics of the test split, also without the temperature and the threshold."""
+        self.evaluation = Evaluation.gather(self._batches)
         decision = self.network.decision
         metrics = evaluate(self.evaluation, decision, full=True)
         if decision.is_fitted:
@@ -268,7 +236,7 @@ class SequenceClassifier(LightningModule):
             for name in CALIBRATED_METRICS:
                 if name in uncalibrated:
                     metrics[f"{name}_uncalibrated"] = uncalibrated[name]
-        self._log_epoch("test", metrics)
+        log_epoch(self, "test", metrics)
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
         """Return row, probabilities and predicted class of each sequence."""
@@ -289,13 +257,11 @@ class SequenceClassifier(LightningModule):
         Raises:
             DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
         """
-        decision = self.network.decision
-        return infer(self, x, decision.probabilities, num_features=self.schema.num_features)
+        return infer(self, x, self.network.decision.probabilities, self.schema.num_features)
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
-        decision = self.network.decision
-        codes = infer(self, x, decision.predict, num_features=self.schema.num_features)
+        codes = infer(self, x, self.network.decision.predict, self.schema.num_features)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 
@@ -310,26 +276,14 @@ class SequenceClassifier(LightningModule):
         self.checkpoint_metrics = dict(checkpoint.get("metrics", {}))
         self.checkpoint_step = int(checkpoint["global_step"])
 
-    @property
-    def _is_fitting(self) -> bool:
-        """Whether a Trainer is attached and fits this model."""
-        try:
-            return self.trainer.state.fn == TrainerFn.FITTING
-        except RuntimeError:  # no Trainer is attached
-            return False
-
-    def _evaluate_batch(self, batch: SequenceBatch) -> Evaluation:
+    def evaluate_batch(self, batch: SequenceBatch) -> Evaluation:
+        """Evaluate a labelled batch."""
         labels = _labels_of(batch)
         logits = self(batch.x, batch.padding).float()
         return Evaluation(batch.index, logits, labels, self._losses(logits, labels))
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropies(logits, labels) * self.class_weight[labels]
-
-    def _log_epoch(self, prefix: str, metrics: Mapping[str, float | Tensor]) -> None:
-        values = {f"{prefix}/{name}": value for name, value in metrics.items()}
-        step = self.trainer.global_step - 1 if self._is_fitting else None
-        log_epoch(self, values, step=step)
 
 
 def _labels_of(batch: SequenceBatch) -> Tensor:

@@ -15,14 +15,10 @@ def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
 
 
 def schema_of(trainer: Trainer) -> Schema:
-    """Return the sizes and names of a run's data.
-
-    Args:
-        trainer: Its data module has the attributes `num_features` and `num_classes`, and
-            optionally `class_names` and `feature_names`.
+    """Return the sizes and names of a run's data, attributes of the data module.
 
     Raises:
-        OptionError: If the sizes are unknown.
+        OptionError: If it has no attributes `num_features` and `num_classes`.
     """
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", None)
@@ -39,18 +35,14 @@ def schema_of(trainer: Trainer) -> Schema:
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
-    """Check that a model and its data have the same sizes, if the data module knows its own.
-
-    Raises:
-        OptionError: If they differ.
-    """
+    """Check that a model has the sizes of its data, if the data module knows them."""
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", schema.num_features)
-    num_classes = getattr(data, "num_classes", len(schema.class_names))
-    expected = f"{num_features}, the number of features of the data"
-    check(schema.num_features == num_features, "input_size", schema.num_features, expected)
-    expected = f"{num_classes}, the number of classes of the data"
-    check(len(schema.class_names) == num_classes, "num_classes", len(schema.class_names), expected)
+    is_same = schema.num_features == num_features
+    check(is_same, "input_size", schema.num_features, f"{num_features}, as the data have")
+    size = len(schema.class_names)
+    num_classes = getattr(data, "num_classes", size)
+    check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
 
 
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:

@@ -14,34 +14,22 @@ from lightning_rnn.errors import DataError
 
 @torch.inference_mode()
 def infer(
-    model: nn.Module, x: Any, function: Callable[[Tensor], Tensor], *, num_features: int
+    model: nn.Module, x: Any, function: Callable[[Tensor], Tensor], num_features: int
 ) -> np.ndarray:
-    """Return a function of the logits of each sequence.
+    """Return a function of the logits of each sequence; see `SequenceClassifier.predict_proba`.
 
-    Args:
-        model: A model that takes (x, padding); it is evaluated in evaluation mode on its own
-            device.
-        x: (N, T, F) array, (T, F) array for one sequence, or a list of (T_i, F) arrays; NaN where a
-            value is missing.
-        function: Takes logits, (B,) or (B, K), and returns a tensor with B rows.
-        num_features: Number of features F that the model takes.
-
-    Returns:
-        The results for the N sequences, in order.
-
-    Raises:
-        DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
+    The function takes logits, (B,) or (B, K), and returns a tensor with B rows. The model takes
+    (x, padding); it runs in evaluation mode on its own device.
     """
     sequences = Sequences.from_arrays(x)
     if sequences.num_features != num_features:
         raise DataError(f"x: expected {num_features} features, got {sequences.num_features}")
-    sampler = EvalSampler(sequences.lengths, batch_size=1)
     parameter = next(model.parameters())
     was_training = model.training
     model.eval()
     rows = []
     results = []
-    for batch in SequenceLoader(sequences, sampler):
+    for batch in SequenceLoader(sequences, EvalSampler(sequences.lengths, batch_size=1)):
         logits = model(batch.x.to(parameter), batch.padding.to(parameter.device))
         rows.append(batch.index)
         results.append(function(logits).cpu())

@@ -35,17 +35,16 @@ class Interrupts(Callback):
     """Ends training after the current step when a signal arrives at any rank.
 
     The validation that belongs to the step is finished, too. A second Ctrl-C ends the process at
-    once. A signal that is ignored when training starts, as SIGINT is under `nohup`, stays
-    ignored.
-
-    Attributes:
-        signum: The signal received, or 0.
+    once. A signal that is ignored when training starts, as SIGINT under `nohup`, stays ignored.
     """
 
     def __init__(self) -> None:
-        self.signum = 0
+        self.signum = 0  # of the signal received
         self._previous_handlers: dict[int, Any] = {}
-        self._queries: _SignalQueries | None = None
+        self._group: Any = None  # of processes that share their signals
+        self._interval = 1  # steps between two queries for signals
+        self._steps = 0  # since the last query
+        self._time = 0.0  # of the last query
 
     @contextmanager
     def outside_training(self) -> Iterator[None]:
@@ -76,30 +75,30 @@ class Interrupts(Callback):
             if trainer.world_size == 1:
                 trainer._signal_connector.received_sigterm = True
             if trainer.is_global_zero:
-                name = signal.Signals(signum).name
-                print(
-                    f"\n{name}: stopping after this step; press Ctrl-C to stop at once", flush=True
-                )
+                text = "stopping after this step; press Ctrl-C to stop at once"
+                print(f"\n{signal.Signals(signum).name}: {text}", flush=True)
 
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._previous_handlers[number] = signal.signal(number, handle)
         if trainer.world_size > 1:
-            self._queries = _SignalQueries()
+            if torch.distributed.get_backend() != "gloo":  # reading would stall an accelerator
+                self._group = torch.distributed.new_group(backend="gloo")
+            self._time = time.monotonic()
             loop = trainer.fit_loop.epoch_loop
-            loop._broadcast_sigterm_tensor = self._end_if_signalled  # type: ignore[method-assign]  # see above
+            loop._broadcast_sigterm_tensor = self._end_if_signalled  # type: ignore[method-assign]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers."""
-        self._restore_handlers()
-        if self._queries is not None:
-            self._queries.finish()
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Save a checkpoint, on all ranks together, and print how to continue."""
-        self._restore_handlers()
+        self.on_train_end(trainer, pl_module)
         if not isinstance(exception, SIGTERMException):
             return
         for callback in trainer.checkpoint_callbacks:
@@ -112,70 +111,22 @@ class Interrupts(Callback):
                 print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
 
     def _end_if_signalled(self) -> None:
-        """Raise a SIGTERMException on all ranks before the same step if any rank has a signal."""
-        assert self._queries is not None
-        signum = self._queries.poll(self.signum)
-        if signum:  # that of all ranks, not one that has arrived at this rank since
-            self.signum = signum
-            raise SIGTERMException
+        """Raise a SIGTERMException on all ranks before the same step if any rank has a signal.
 
-    def _restore_handlers(self) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
-
-
-class _SignalQueries:
-    """Asks all ranks for signals from time to time, without waiting for the answer.
-
-    A query costs as much as a small step. Its answer is read when the next query is due. It
-    includes the seconds since the query before, from which all ranks compute the same number of
-    steps until the next one.
-    """
-
-    def __init__(self) -> None:
-        self._group: Any = None
-        if (
-            torch.distributed.get_backend() != "gloo"
-        ):  # reading an answer would stall an accelerator
-            self._group = torch.distributed.new_group(backend="gloo")
-        self._pending: tuple[Any, torch.Tensor] | None = None  # the collective call and its result
-        self._interval = 1  # steps between two queries
-        self._steps = 0  # since the last query
-        self._time = time.monotonic()  # of the last query
-
-    def poll(self, signum: int) -> int:
-        """Return the signal of any rank as of the last query, or 0; a collective call.
-
-        Args:
-            signum: Signal that this rank has received, or 0.
+        All ranks are queried, but only from time to time, as a query takes as long as a small step.
+        It shares the seconds since the last query, too, from which all ranks compute the same
+        number of steps until the next one.
         """
         self._steps += 1
         if self._steps < self._interval:
-            return 0
-        found = 0
-        if self._pending is not None:
-            work, result = self._pending
-            work.wait()
-            found = int(result[0])
-            self._adapt_interval(float(result[1]))
-        if found:
-            self._pending = None
-            return found
-        now = time.monotonic()
-        query = torch.tensor([signum, now - self._time], dtype=torch.float64)
-        maximum = torch.distributed.ReduceOp.MAX
-        work = torch.distributed.all_reduce(query, maximum, self._group, async_op=True)
-        self._pending = (work, query)
-        self._time = now
+            return
+        seconds = time.monotonic() - self._time
+        query = torch.tensor([self.signum, seconds], dtype=torch.float64)
+        torch.distributed.all_reduce(query, torch.distributed.ReduceOp.MAX, self._group)
+        ratio = SECONDS_BETWEEN_QUERIES / max(float(query[1]), 1e-3)
+        self._interval = min(MAX_STEPS_BETWEEN_QUERIES, max(1, int(self._interval * ratio)))
         self._steps = 0
-        return 0
-
-    def finish(self) -> None:
-        """Wait for the last query; every rank has made it."""
-        if self._pending is not None:
-            self._pending[0].wait()
-
-    def _adapt_interval(self, seconds: float) -> None:
-        steps = int(self._interval * SECONDS_BETWEEN_QUERIES / max(seconds, 1e-3))
-        self._interval = min(MAX_STEPS_BETWEEN_QUERIES, max(1, steps))
+        self._time = time.monotonic()
+        if query[0]:
+            self.signum = int(query[0])  # not one that has arrived at this rank since
+            raise SIGTERMException

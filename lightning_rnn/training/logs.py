@@ -1,40 +1,39 @@
 """Writing metrics to Lightning and to the loggers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 # the maximum of equal numbers is exact, their mean over three ranks is not
 EQUAL_ON_ALL_RANKS: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
 
 
-def log_epoch(module: LightningModule, values: Mapping[str, Any], *, step: int | None) -> None:
-    """Log metrics at the end of an epoch; accuracies also appear in the progress bar.
+def last_step(trainer: Trainer) -> int:
+    """Return the index of the last optimizer step, the step of scalars at the end of an epoch."""
+    return max(0, trainer.global_step - 1)
 
-    Args:
-        module: The module in whose hook this is called.
-        values: Metrics by name, equal on all ranks.
-        step: Number of the optimizer step that the metrics belong to: they are written to the
-            loggers at once. None leaves writing to Lightning.
+
+def log_epoch(module: LightningModule, split: str, metrics: Mapping[str, Any]) -> None:
+    """Log metrics, equal on all ranks, in a hook at the end of an epoch.
+
+    During training they are written to the loggers at once. `self.log` writes them only after the
+    checkpoint of the epoch is saved: if the process is killed in between, they are missing from the
+    history of the resumed run. Accuracies also appear in the progress bar.
     """
-    logger = None if step is None else False  # None: as Lightning decides
+    values = {f"{split}/{name}": value for name, value in metrics.items()}
+    is_fitting = module.trainer.state.fn == "fit"
+    logger = False if is_fitting else None  # None: as Lightning decides
     for name, value in values.items():
         in_bar = name.endswith("/accuracy")
         module.log(name, value, prog_bar=in_bar, logger=logger, **EQUAL_ON_ALL_RANKS)
-    if step is not None and not module.trainer.sanity_checking:
-        write_to_loggers(module.loggers, values, step)
+    if is_fitting and not module.trainer.sanity_checking:
+        write_to_loggers(module.trainer, values)
 
 
-def write_to_loggers(
-    loggers: Iterable[Any], values: Mapping[str, float | Tensor], step: int
-) -> None:
-    """Write numbers to all loggers at once.
-
-    `self.log` writes the metrics of an epoch only after the checkpoint of that epoch is saved: if
-    the process is killed in between, they are missing from the history of the resumed run.
-    """
+def write_to_loggers(trainer: Trainer, values: Mapping[str, float | Tensor]) -> None:
+    """Write numbers of the last optimizer step to all loggers at once."""
     numbers = {name: float(value) for name, value in values.items()}
-    for logger in loggers:
-        logger.log_metrics(numbers, max(0, step))
+    for logger in trainer.loggers:
+        logger.log_metrics(numbers, last_step(trainer))

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+import torch
+from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
-from lightning_rnn.evaluation.results import Predictions, gather_predictions
-from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.evaluation.plots import new_axes, pixels, save_png
+from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.data_statistics import sequence_data
+from lightning_rnn.training.watching import Watcher
+
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
 
 
 class MetricsFile(Callback):
@@ -21,27 +25,21 @@ class MetricsFile(Callback):
     The file is flat: `test/accuracy`, the bounds of its 95 % interval `test/accuracy_low` and
     `test/accuracy_high`, and for bootstrapped metrics the number of resamples that were left out
     because they leave the metric undefined, `test/loss_undefined_resamples`.
-
-    Args:
-        folder: Folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "test_metrics.json"
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the table and write the file."""
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SequenceClassifier)
         evaluation = pl_module.evaluation
-        assert evaluation is not None
         data = sequence_data(trainer)
+        sequences = None if data is None else data.split("test")
         groups = None
-        if data is not None:
-            sequences = data.split("test")
-            if sequences is not None and sequences.groups is not None:
-                groups = sequences.groups[evaluation.index.cpu().numpy()]
+        if sequences is not None and sequences.groups is not None:
+            groups = sequences.groups[evaluation.index.cpu().numpy()]
         intervals = confidence_intervals(evaluation, pl_module.network.decision, groups)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         for line in metrics_table(metrics, intervals):
@@ -58,38 +56,82 @@ class MetricsFile(Callback):
 
 
 def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> list[str]:
-    """Format the metrics of a test.
+    """Return lines with the values of `test/accuracy` and so on, and the intervals of `accuracy`.
 
-    Args:
-        metrics: Values by name, `test/accuracy` and so on; `test/accuracy_uncalibrated` and so on
-            get a column of their own.
-        intervals: 95 % intervals by name, `accuracy` and so on.
-
-    Returns:
-        The lines of the table.
+    The values of `test/accuracy_uncalibrated` and so on get a column of their own.
     """
     suffix = "_uncalibrated"
     has_uncalibrated = any(name.endswith(suffix) for name in metrics)
-    header = f"{'test':20}{'':>10}  {'95 % interval':15}"
-    if has_uncalibrated:
-        header += "  uncalibrated"
-    lines = [header]
+    last_title = "uncalibrated" if has_uncalibrated else ""
+    lines = [f"{'test':32}{'95 % interval':15}  {last_title}".rstrip()]
     for key in sorted(metrics):
         if not key.startswith("test/") or key.endswith(suffix):
             continue
         name = key.removeprefix("test/")
         bounds = ""
+        note = ""
         if name in intervals:
-            bounds = f"{intervals[name].low:.4f}-{intervals[name].high:.4f}"
-        line = f"{name:20}{metrics[key]:10.4f}  {bounds:15}"
-        if key + suffix in metrics:
-            line += f"  {metrics[key + suffix]:12.4f}"
-        elif has_uncalibrated:
-            line += " " * 14
-        if name in intervals and intervals[name].num_undefined:
-            line += f"  ({intervals[name].num_undefined} resamples left out)"
-        lines.append(line.rstrip())
+            interval = intervals[name]
+            bounds = f"{interval.low:.4f}-{interval.high:.4f}"
+            if interval.num_undefined:
+                note = f"({interval.num_undefined} resamples left out)"
+        line = f"{name:20}{metrics[key]:10.4f}  {bounds:15}  "
+        if has_uncalibrated:
+            value = f"{metrics[key + suffix]:.4f}" if key + suffix in metrics else ""
+            line += f"{value:>12}  "
+        lines.append(f"{line}{note}".rstrip())
     return lines
+
+
+class Earliness(Watcher):
+    """Writes accuracy over the share of each sequence that is read, to `earliness.csv` and `.png`.
+
+    Each sequence is cut after ceil(share * length) steps; the network is the same for all shares.
+
+    Raises:
+        OptionError: If matplotlib is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import_extra("matplotlib.figure", "figures")
+        self.folder = folder
+        self._counts = torch.zeros(len(SHARES) + 1)  # correct predictions by share, sequences
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Classify the beginnings of a batch."""
+        is_sequence = batch.index >= 0  # other rows only fill the batch of an idle rank
+        counts = []
+        for share in SHARES:
+            # 1e-9 less, so that 0.7 * 10 = 7.000000000000001 is 7 steps
+            lengths = (batch.lengths * share - 1e-9).ceil().long().clamp(min=1)
+            predicted = pl_module.network.decision.predict(pl_module(batch.x, lengths))
+            counts.append((predicted == batch.y)[is_sequence].sum())
+        counts.append(is_sequence.sum())
+        self._counts = self._counts.to(batch.x.device) + torch.stack(counts)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Sum over all ranks and write the files."""
+        counts: Any = trainer.strategy.reduce(self._counts, reduce_op="sum")
+        self._counts = torch.zeros(len(SHARES) + 1)
+        if not trainer.is_global_zero:
+            return
+        accuracy = (counts[:-1].double() / counts[-1].double()).tolist()
+        lines = ["share_seen,accuracy"]
+        for share, value in zip(SHARES, accuracy, strict=True):
+            lines.append(f"{share},{value:.6g}")
+        path = self.folder / "earliness.csv"
+        with atomic_write(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"earliness written to {path}")
+        with self.contain_failure():
+            figure, axes = new_axes("earliness", "share of each sequence seen (%)", "accuracy")
+            axes.plot([100 * share for share in SHARES], accuracy, marker="o")
+            axes.set_xlim(0, 103)
+            axes.set_ylim(0, 1.03)
+            save_png(pixels(figure), path.with_suffix(".png"))
+            print(f"figure written to {path.with_suffix('.png')}")
 
 
 class PredictionsFile(Callback):
@@ -108,41 +150,33 @@ class PredictionsFile(Callback):
         self.path = folder / "predictions.csv"
         if output is not None:
             self.path = Path(output)
-            if self.path.suffix not in (".csv", ".parquet"):
-                message = f"expected a file name ending in .csv or .parquet, got {output!r}"
-                raise OptionError(message, name="output")
+            is_known = self.path.suffix in (".csv", ".parquet")
+            check(is_known, "output", output, "a file name ending in .csv or .parquet")
             if self.path.exists() and not overwrite:
                 message = f"expected a new file unless overwrite is true, but {output} exists"
                 raise OptionError(message, name="output")
-        elif not overwrite:
-            self.path = _next_free_path(self.path)
+        number = 2
+        while self.path.exists() and not overwrite:
+            self.path = folder / f"predictions-{number}.csv"
+            number += 1
         self._batches: list[Predictions] = []
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Collect a batch."""
-        assert isinstance(outputs, Predictions)
         self._batches.append(outputs)
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Gather the predictions of all ranks and write the file."""
-        predictions = gather_predictions(self._batches)  # a collective call
+        predictions = Predictions.gather(self._batches)  # a collective call
         self._batches = []
         if not trainer.is_global_zero:
             return
         data = sequence_data(trainer)
-        assert data is not None
-        assert isinstance(pl_module, SequenceClassifier)
-        sequences = data.split("predict")
-        assert sequences is not None
-        self._write(predictions.cpu(), sequences.ids, pl_module.schema.class_names)
+        sequences = None if data is None else data.split("predict")
+        ids = None if sequences is None else sequences.ids
+        self._write(predictions.cpu(), ids, pl_module.class_names)
         print(f"{len(predictions.index)} predictions written to {self.path}")
 
     def _write(
@@ -152,9 +186,7 @@ class PredictionsFile(Callback):
 
         index = predictions.index.numpy()
         probabilities = predictions.probabilities.numpy()
-        columns: dict[str, Any] = {"id": index}
-        if ids is not None:
-            columns["id"] = ids[index].tolist()
+        columns: dict[str, Any] = {"id": index if ids is None else ids[index].tolist()}
         if probabilities.ndim == 1:
             columns["probability"] = probabilities
         else:
@@ -167,13 +199,3 @@ class PredictionsFile(Callback):
                 frame.write_csv(temporary)
             else:
                 frame.write_parquet(temporary)
-
-
-def _next_free_path(path: Path) -> Path:
-    """Return `path`, or with -2, -3 and so on in its name if it exists."""
-    free = path
-    number = 2
-    while free.exists():
-        free = path.with_stem(f"{path.stem}-{number}")
-        number += 1
-    return free

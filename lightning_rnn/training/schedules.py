@@ -18,8 +18,8 @@ ONECYCLE_END = 1 / 250_000  # last rate of onecycle, as a fraction of the highes
 def schedule_factor(schedule: Schedule, step: int, total_steps: float) -> float:
     """Return the learning rate of an optimizer step as a fraction of the highest rate.
 
-    The factor depends on nothing but the arguments, so that a resumed run with another number of
-    epochs follows the schedule of that number.
+    It depends on nothing else, so a resumed run with another number of epochs follows the schedule
+    of that number.
 
     Args:
         schedule: constant; cosine, from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983,
@@ -27,9 +27,6 @@ def schedule_factor(schedule: Schedule, step: int, total_steps: float) -> float:
             1/250,000 (Smith and Topin 2019, arXiv:1708.07120).
         step: Number of optimizer steps before this one.
         total_steps: Number of optimizer steps of the whole run; may be infinite if constant.
-
-    Returns:
-        A number from 0 to 1.
 
     Example:
         >>> [round(schedule_factor("cosine", step, 4), 3) for step in range(5)]
@@ -57,10 +54,6 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     rate that something else has set since the last call, such as a callback that unfreezes
     layers, is kept for this step and follows the schedule from there. The rates of an optimizer
     that has never been scheduled are its highest ones.
-
-    Args:
-        optimizer: The optimizer whose groups are changed.
-        factor: Result of `schedule_factor`.
     """
     is_new = all("scheduled_lr" not in group for group in optimizer.param_groups)
     for group in optimizer.param_groups:
@@ -75,8 +68,7 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
 class LearningRateSchedule(Callback):
     """Sets the learning rate of each step, and follows changed options when a run is resumed.
 
-    It works on the optimizers that the Trainer has at each step, so it also serves an optimizer or
-    parameter group that another callback adds.
+    Optimizers and parameter groups that another callback adds are scheduled, too.
     """
 
     def __init__(self) -> None:
@@ -94,11 +86,7 @@ class LearningRateSchedule(Callback):
         self._stored = checkpoint["hyper_parameters"]
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Count the steps of the run, and apply options that differ from the resumed run's.
-
-        Raises:
-            OptionError: If the schedule needs an end and the run has none.
-        """
+        """Count the steps of the run, and apply options that differ from the resumed run's."""
         self._total_steps = float(trainer.estimated_stepping_batches)
         if math.isinf(self._total_steps):
             expected = "constant for a run without a maximum number of epochs or steps"

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
-from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -47,7 +46,7 @@ class EpochLines(Callback):
             return
         padding = sampler.padding()
         if padding > 0:
-            _print_above_bar(trainer, f"padding: {padding:.1%} of the steps in training batches")
+            _print(trainer, f"padding: {padding:.1%} of the steps in training batches")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before, all of whose metrics are known now."""
@@ -63,11 +62,9 @@ class EpochLines(Callback):
             print(f"trained to step {trainer.global_step} in {seconds:.1f} s")
 
     def _print_epoch(self, trainer: Trainer) -> None:
-        if self._epoch is None or not trainer.is_global_zero:
-            return
-        fields = [self._epoch, *_format_metrics(trainer.callback_metrics)]
+        if self._epoch is not None and trainer.is_global_zero:
+            _print(trainer, f"{self._epoch}{_format_metrics(trainer.callback_metrics)}")
         self._epoch = None
-        _print_above_bar(trainer, "  ".join(fields))
 
 
 class NextCommands(Callback):
@@ -91,12 +88,11 @@ class NextCommands(Callback):
             print("nothing was trained: there is no checkpoint")
             return
         content = torch.load(best, map_location="cpu", weights_only=True)
-        metrics = "  ".join(_format_metrics(content["metrics"]))
-        print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}  {metrics}")
-        path = shlex.quote(str(best))
-        commands = []
-        for name in _available_commands(trainer):
-            commands.append(f"python -m lightning_rnn {name} --ckpt_path {path}")
+        metrics = _format_metrics(content["metrics"])
+        print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}{metrics}")
+        suffix = f"--ckpt_path {shlex.quote(str(best))}"
+        names = _available_commands(trainer)
+        commands = [f"python -m lightning_rnn {name} {suffix}" for name in names]
         if isinstance(trainer.logger, TensorBoardLogger):
             commands.append(f"tensorboard --logdir {shlex.quote(str(folder.parent))}")
         print("next: " + "\n      ".join(commands), flush=True)
@@ -105,20 +101,14 @@ class NextCommands(Callback):
 class HyperParameters(Callback):
     """Logs settings and the metrics they led to for TensorBoard's HParams tab."""
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the settings with the last metrics of training and validation."""
-        if not isinstance(pl_module, SequenceClassifier):
-            return
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log the settings with the last metrics of training and validation, or of the test."""
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
-        settings: dict[str, Any] = {}
-        for name, value in pl_module.hparams.items():
-            if not name.startswith("_"):
-                settings[name] = value
+        settings = {k: value for k, value in pl_module.hparams.items() if not k.startswith("_")}
         data = sequence_data(trainer)
         if data is not None:
-            for name, value in data.settings.items():
-                settings[f"data/{name}"] = value
+            settings |= {f"data/{name}": value for name, value in data.settings.items()}
         metrics = {}
         # nothing has been logged if there was nothing left to train
         for name, value in (trainer.callback_metrics or pl_module.checkpoint_metrics).items():
@@ -126,9 +116,7 @@ class HyperParameters(Callback):
                 metrics[f"hp/{name.replace('/', '_')}"] = float(value)
         trainer.logger.log_hyperparams(settings, metrics, step=trainer.global_step)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the settings with the test metrics."""
-        self.on_fit_end(trainer, pl_module)
+    on_test_end = on_fit_end
 
 
 def _print_data(data: SequenceDataModule) -> None:
@@ -148,14 +136,14 @@ def _print_data(data: SequenceDataModule) -> None:
         print(f"      {name}: {counts}; {missing_values(sequences)}")
 
 
-def _format_metrics(metrics: Any) -> list[str]:
-    fields = []
+def _format_metrics(metrics: Any) -> str:
+    text = ""
     for name in EPOCH_METRICS:
         if name in metrics:
             value = float(metrics[name])
             digits = ".4f" if abs(value) < READABLE_LIMIT else ".3g"
-            fields.append(f"{name} {value:{digits}}")
-    return fields
+            text += f"  {name} {value:{digits}}"
+    return text
 
 
 def _available_commands(trainer: Trainer) -> list[str]:
@@ -170,7 +158,8 @@ def _available_commands(trainer: Trainer) -> list[str]:
     return ["validate"]
 
 
-def _print_above_bar(trainer: Trainer, line: str) -> None:
+def _print(trainer: Trainer, line: str) -> None:
+    """Print a line, above the progress bar if there is one."""
     bar = trainer.progress_bar_callback
     if isinstance(bar, TQDMProgressBar):
         bar.print(line)

@@ -1,9 +1,8 @@
 """How many CPU threads a run uses.
 
-A second thread helps a large network and slows down a small one. While OpenMP's threads wait for
-each other they keep their cores busy, so on a machine whose cores are in use more threads make
-any network several times slower. The number of threads changes the order of sums and so the last
-digits.
+A second thread helps a large network and slows down a small one. OpenMP's threads wait for each
+other in busy loops, so on a machine whose cores are in use more threads make any network several
+times slower. The number of threads changes the order of sums and so the last digits.
 """
 
 import os
@@ -22,23 +21,16 @@ SAMPLE_SECONDS = 0.05  # time over which the use of the cores is measured
 
 
 def choose_num_threads(hidden_size: int, batch_size: int) -> int:
-    """Choose the number of threads for training on the CPU.
+    """Choose the number of threads for training on the CPU, unless `OMP_NUM_THREADS` is set.
 
-    The environment variable `OMP_NUM_THREADS` overrules the choice.
-
-    Args:
-        hidden_size: Width H of the recurrent state.
-        batch_size: Number of sequences B in a batch.
-
-    Returns:
-        One thread for every 2^17 multiplications of a product (B, H) x (H, H), at most as many as
-        there are free cores, at least 1.
+    It is one thread for every 2^17 multiplications of a product (B, H) x (H, H), B being the batch
+    size and H the hidden size; at most as many as there are free cores.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     useful = batch_size * hidden_size**2 // WORK_PER_THREAD
     if useful <= 1:
-        return 1
+        return 1  # without measuring the use of the cores
     return max(1, min(useful, num_free_cores()))
 
 
@@ -56,8 +48,7 @@ class ThreadChoice(Callback):
         if stage != "fit" or trainer.strategy.root_device.type != "cpu":
             return
         self._num_threads_before = torch.get_num_threads()
-        data = sequence_data(trainer)
-        batch_size = getattr(data, "batch_size", None) or 1
+        batch_size = getattr(sequence_data(trainer), "batch_size", None) or 1
         torch.set_num_threads(choose_num_threads(pl_module.hparams["hidden_size"], batch_size))
 
     def on_save_checkpoint(
@@ -83,33 +74,26 @@ class ThreadChoice(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the number of threads."""
-        self._restore()
+        if self._num_threads_before is not None:
+            torch.set_num_threads(self._num_threads_before)
+            self._num_threads_before = None
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Restore the number of threads: Lightning does not call `teardown` after an error."""
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._num_threads_before is not None:
-            torch.set_num_threads(self._num_threads_before)
-            self._num_threads_before = None
+        self.teardown(trainer, pl_module, "fit")
 
 
 def num_free_cores() -> int:
-    """Return how many of this process's cores are idle now, itself not counted as a user.
-
-    Where the operating system does not tell (it does on Linux), the load average is used.
-    """
+    """Return how many of this process's cores are idle; outside Linux by the load average."""
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if not Path("/proc/stat").exists():
         return round((num_cores or 1) - os.getloadavg()[0])
     idle_before = _idle_seconds()
     start = time.monotonic()
     time.sleep(SAMPLE_SECONDS)
-    elapsed = time.monotonic() - start
-    idle_cores = (_idle_seconds() - idle_before) / elapsed
+    idle_cores = (_idle_seconds() - idle_before) / (time.monotonic() - start)
     return min(num_cores or 1, round(idle_cores))
 
 

@@ -1,20 +1,98 @@
-"""Loss and accuracy of a training epoch, over all ranks and across a resume."""
+"""Loss, accuracy and gradients in training: logged step by step and epoch by epoch, and checked."""
 
+import math
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
+from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.distributed import gather_objects
-from lightning_rnn.training.logs import log_epoch
+from lightning_rnn.errors import NumericError
+from lightning_rnn.training.logs import log_epoch, write_to_loggers
 
 BLOCK_SIZE = 256  # batches between two readings of the numbers, each of which stalls an accelerator
 SUMS = "train_sums"  # entry of a checkpoint
 
 
+class StepMonitor(Callback):
+    """Stops a run whose gradients are not finite, and logs every `log_every_n_steps`-th step.
+
+    Logged are the loss, the norm of the gradients before clipping, and the learning rate of the
+    first parameter group. The gradients are the same on all ranks, so all ranks stop at the same
+    step, with a NumericError.
+    """
+
+    def __init__(self) -> None:
+        self._batch: SequenceBatch | None = None
+        self._norm: Tensor | None = None  # of the last optimizer step
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch; no optimizer step has been made with it."""
+        self._batch = batch
+        self._norm = None
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: Any, optimizer: Optimizer
+    ) -> None:
+        """Compute the norm of the gradients and check that it is finite.
+
+        Reading a number stalls an accelerator; there, the check waits for the next logged step.
+        """
+        gradients = []
+        for parameter in pl_module.parameters():
+            if parameter.grad is not None:
+                gradients.append(parameter.grad.flatten())
+        self._norm = torch.linalg.vector_norm(torch.cat(gradients))
+        if self._norm.is_cpu or _is_logged(trainer, trainer.global_step):
+            self._check_finite(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the step, unless gradients are still accumulating."""
+        if self._norm is None or not _is_logged(trainer, trainer.global_step - 1):
+            return
+        pl_module.log("train/loss_step", pl_module.step_loss, prog_bar=True, logger=False)
+        values = {
+            "train/loss_step": pl_module.step_loss,
+            "train/grad_norm": self._norm,
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        write_to_loggers(trainer, values)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse to save weights that are not finite."""
+        self._check_finite(trainer, pl_module)
+
+    def _check_finite(self, trainer: Trainer, pl_module: Any) -> None:
+        skips_such_steps = trainer.precision == "16-mixed"  # its gradient scaler does
+        if self._norm is None or self._batch is None or skips_such_steps:
+            return
+        norm = float(self._norm)
+        if math.isfinite(norm):
+            return
+        largest_inputs = self._batch.x.nan_to_num(0.0).abs().amax((1, 2))  # (B,)
+        position = largest_inputs.argmax()
+        own_largest = (float(largest_inputs[position]), int(self._batch.index[position]))
+        largest, row = max(gather_objects(own_largest))
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise NumericError(
+            f"training stopped at step {trainer.global_step}: "
+            f"loss {float(pl_module.step_loss):.4g}, gradient norm {norm:.4g}, "
+            f"learning rate {rate:.4g}; the largest input of the batch is {largest:.4g}, "
+            f"in training sequence {row}. Try a lower lr or gradient_clip_val."
+        )
+
+
 class TrainMetrics(Callback):
-    """Logs mean loss and accuracy of each training epoch.
+    """Logs mean loss and accuracy of each training epoch, over all ranks.
 
     The sums of all ranks are part of a checkpoint, so that an epoch that is interrupted and resumed
     reports the means over all its batches.
@@ -30,12 +108,7 @@ class TrainMetrics(Callback):
         self._pending = []
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a batch."""
         self._pending.append((pl_module.step_loss, pl_module.step_correct, len(batch)))
@@ -45,8 +118,7 @@ class TrainMetrics(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the means."""
         loss, correct, count = self._gather().sum(0).tolist()
-        values = {"train/loss": loss / count, "train/accuracy": correct / count}
-        log_epoch(pl_module, values, step=trainer.global_step - 1)
+        log_epoch(pl_module, "train", {"loss": loss / count, "accuracy": correct / count})
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -81,3 +153,8 @@ class TrainMetrics(Callback):
             self._sums[0] += loss * batch_size  # one by one, so that the block size does not matter
             self._sums[2] += batch_size
         self._pending = []
+
+
+def _is_logged(trainer: Trainer, step: int) -> bool:
+    interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # undeclared
+    return interval > 0 and (step + 1) % interval == 0

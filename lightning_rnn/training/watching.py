@@ -14,13 +14,9 @@ FIRST_FIGURES = 16  # epoch of the first figures by default; a short run spends 
 
 
 class Watcher(Callback):
-    """Base class of callbacks that observe a run and must never end it.
+    """Base class of callbacks that observe a run and must never end it."""
 
-    Attributes:
-        is_enabled: False after a failure.
-    """
-
-    is_enabled = True
+    is_enabled = True  # until a failure
 
     @contextmanager
     def contain_failure(self) -> Iterator[None]:
@@ -40,14 +36,10 @@ class Watcher(Callback):
 def is_due(
     epoch: int, every_n_epochs: int | None, *, first: int = 1, last: int | None = None
 ) -> bool:
-    """Return whether to look at an epoch.
+    """Return whether to look at an epoch, counted from 1.
 
-    Args:
-        epoch: Counted from 1.
-        every_n_epochs: Interval in epochs. If None, the epochs are the powers of two from `first`
-            on, so that the cost grows only with the logarithm of the length of the run, and `last`.
-        first: See `every_n_epochs`.
-        last: See `every_n_epochs`.
+    Without an interval, these are the powers of two from `first` on, so that the cost grows only
+    with the logarithm of the length of the run, and `last`.
     """
     if every_n_epochs is not None:
         return epoch % every_n_epochs == 0
@@ -69,8 +61,3 @@ def tensorboard_writer(trainer: Trainer) -> Any | None:
     if isinstance(trainer.logger, TensorBoardLogger):
         return trainer.logger.experiment
     return None
-
-
-def last_step(trainer: Trainer) -> int:
-    """Return the index of the last optimiser step, the step of scalars at the end of an epoch."""
-    return max(0, trainer.global_step - 1)

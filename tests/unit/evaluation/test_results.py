@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.evaluation import results
-from lightning_rnn.evaluation.results import (
-    Evaluation,
-    Predictions,
-    gather_evaluations,
-    gather_predictions,
-)
+from lightning_rnn.evaluation.results import Evaluation, Predictions
 
 
 def assert_equal(found, expected):
@@ -43,7 +38,7 @@ def test_gathering_restores_the_order_and_drops_fillers(n, size, fillers, seed):
     batches = [whole.select(rows) for rows in torch.randperm(n, generator=generator).split(size)]
     for _ in range(fillers):
         batches.insert(int(torch.randint(len(batches) + 1, (), generator=generator)), filler())
-    assert_equal(gather_evaluations(batches), whole)
+    assert_equal(Evaluation.gather(batches), whole)
 
 
 def test_gathering_from_ranks_changes_no_number(monkeypatch):
@@ -64,14 +59,14 @@ def test_gathering_from_ranks_changes_no_number(monkeypatch):
 
     monkeypatch.setattr(results, "is_distributed", lambda: True)
     monkeypatch.setattr(results, "gather_all_tensors", gather_all_tensors)
-    assert_equal(gather_evaluations([ranks[1]]), whole.select(index.argsort()))
+    assert_equal(Evaluation.gather([ranks[1]]), whole.select(index.argsort()))
 
 
 def test_predictions_are_gathered_alike():
     whole = Predictions(torch.arange(5), torch.rand(5), torch.tensor([0, 1, 0, 1, 1]))
     batches = [whole.select(torch.tensor(rows)) for rows in ([4, 0], [3], [2, 1])]
     batches.append(Predictions(torch.tensor([-1]), torch.tensor([0.5]), torch.tensor([0])))
-    assert_equal(gather_predictions(batches), whole)
+    assert_equal(Predictions.gather(batches), whole)
 
 
 @pytest.mark.parametrize("rows", [torch.tensor([2, 0]), torch.tensor([True, False, True])])

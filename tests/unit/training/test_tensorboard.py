@@ -19,14 +19,12 @@ from tensorboard.util.tensor_util import make_ndarray
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
-from lightning_rnn.evaluation.drawing import pixels
 from lightning_rnn.evaluation.gradient_flow import horizon
-from lightning_rnn.evaluation.plots import evaluation_figures
+from lightning_rnn.evaluation.plots import evaluation_figures, pixels
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import watching
-from lightning_rnn.training.gradient_flow_probe import GradientFlowProbe
-from lightning_rnn.training.tensorboard import Figures
+from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe
 from lightning_rnn.training.watching import FIRST_FIGURES, is_due
 
 EVALUATION = (

@@ -65,7 +65,7 @@ def test_training_and_testing_go_on_when_a_figure_fails(empty, run, tiny, monkey
 
 
 def test_the_accuracy_is_written_when_its_figure_fails(trained, run, monkeypatch):
-    monkeypatch.setattr("lightning_rnn.training.earliness.new_axes", fail)
+    monkeypatch.setattr("lightning_rnn.training.outputs.new_axes", fail)
     result = run("test", "--earliness", "true")
     assert result.code == 0
     assert "Earliness failed and is disabled" in result.err
@@ -74,7 +74,7 @@ def test_the_accuracy_is_written_when_its_figure_fails(trained, run, monkeypatch
 
 
 def test_throughput_is_contained(empty, run, tiny, monkeypatch):
-    monkeypatch.setattr(tensorboard, "log_scalars", fail)
+    monkeypatch.setattr(tensorboard, "write_to_loggers", fail)
     result = run("fit", *tiny, *SMALL)
     assert result.code == 0
     assert "Throughput failed and is disabled" in result.err
