@@ -219,7 +219,7 @@ def test_a_distributed_run_calls_broadcast_sigterm_tensor_before_each_step(tmp_p
             trainer.fit(SequenceClassifier(), datamodule=small_data())
     finally:
         torch.distributed.destroy_process_group()
-    assert steps == [0, 1, 2, 3]
+    assert steps == [0, 1]  # two steps of this rank
 
 
 def small_data():

@@ -17,7 +17,7 @@ from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
 from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SIZES
-from lightning_rnn.models import recurrent as cells_module
+from lightning_rnn.models import padding as padding_module
 from lightning_rnn.padding import Padding
 
 CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
@@ -64,8 +64,8 @@ def test_the_proof_leaves_the_traced_size_and_asks_enough():
     assert sum(steps != TRACED_SIZE[1] for _, steps in VERIFIED_SIZES) >= 6
 
 
-def ignores_padding(self, x, lengths):
-    return torch.cat([states.mean(1) for states in self.recurrent(x, lengths)], dim=1)
+def ignores_padding(self, x, padding):
+    return torch.cat([states.mean(1) for states in self.recurrent(x, padding)], dim=1)
 
 
 def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
@@ -85,24 +85,20 @@ def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
     def other_weights(_, *, streaming):
         return trace(network(cell="gru"), streaming=streaming)
 
-    def last_of_the_traced(x, lengths):
-        return (
-            x[:, TRACED_SIZE[1] - 1]
-            if torch.jit.is_tracing()
-            else x[torch.arange(len(x)), lengths - 1]
-        )
+    def last_of_the_width(x, padding):
+        return x[:, -1]
 
+    def last_of_the_traced(x, padding):
+        if torch.jit.is_tracing():
+            return x[:, TRACED_SIZE[1] - 1]
+        return x[torch.arange(len(x)), padding.lengths - 1]
+
+    differs = "not compute what PyTorch computes"
     for broken, found in (
-        (
-            traced_with(cells_module, "last_step", lambda x, lengths: x[:, -1]),
-            "not compute what PyTorch computes",
-        ),
-        (
-            traced_with(SequenceNetwork, "pool", ignores_padding),
-            "not compute what PyTorch computes",
-        ),
-        (traced_with(cells_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
-        (other_weights, "not compute what PyTorch computes"),
+        (traced_with(padding_module, "last_step", last_of_the_width), differs),
+        (traced_with(SequenceNetwork, "pool", ignores_padding), differs),
+        (traced_with(padding_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
+        (other_weights, differs),
     ):
         monkeypatch.setattr(export_module, "trace", broken)
         with pytest.raises(ExportError, match=found):
@@ -255,26 +251,22 @@ def test_export_of_a_named_checkpoint(trained, run_ok):
     assert {f"next_{name}" for name in state} < set(outputs)
 
 
-def test_export_refuses(trained, run):
-    run("export")
-    for args, code, message in (
-        ((), 2, "model.onnx exists; accepted is another name, or --overwrite true"),
-        (("--output", "."), 2, "--output: . exists"),
-        (("--ckpt_path", "nowhere.ckpt"), 1, "nowhere.ckpt: found nothing"),
-        (("--streaming", "perhaps"), 2, "--streaming: found perhaps"),
-        (("--opset", "3"), 2, "opset"),
-    ):
-        result = run("export", *args)
-        assert (result.code, result.err.count("\n"), result.out) == (code, 1, ""), result
-        assert message in result.err
-    assert run("export", "--overwrite", "true").code == 0
+def test_export_refuses(trained, run_ok, refused):
+    run_ok("export")
+    new_file = "--output: expected a new file, or --overwrite true, got "
+    assert refused("export", code=2) == f"{new_file}{(RUN / 'model.onnx').absolute()}, which exists"
+    assert refused("export", "--output", ".", code=2) == f"{new_file}., which exists"
+    message = refused("export", "--ckpt_path", "nowhere.ckpt", code=1)
+    assert message == "nowhere.ckpt: expected a checkpoint file, got no such file"
+    message = refused("export", "--streaming", "perhaps", code=2)
+    assert message == "--streaming: expected bool, got 'perhaps'"
+    assert "opset" in refused("export", "--opset", "3", code=2)
+    run_ok("export", "--overwrite", "true")
 
 
-def test_export_without_a_run(empty, run):
-    result = run("export")
-    assert result.code == 1
-    assert "no run with a checkpoint" in result.err
-    assert not list(empty.iterdir())
+def test_export_without_a_run(empty, refused):
+    message = refused("export", code=1)
+    assert message.startswith("expected a run with best.ckpt under lightning_logs, got none")
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
