@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import BEST, load
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.name for path in CONFIGS.iterdir())
 QUICK = ("--config", CONFIGS / "debug.yaml")
-BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -59,7 +59,7 @@ def test_config_trains(name, empty, run_ok, files):
         paths.append(f"--data.test_path={files / 'ItalyPowerDemand_TEST.ts'}")
     out = run_ok("fit", "--config", CONFIGS / name, *QUICK, *paths)
     assert "epoch 1/1  train/loss" in out
-    content = torch.load(BEST, weights_only=True)
+    content = load(BEST)
     assert content["global_step"] == 2
     model = yaml.safe_load((CONFIGS / name).read_text()).get("model", {})
     assert model.items() <= content["hyper_parameters"].items()
@@ -69,7 +69,7 @@ def test_config_trains(name, empty, run_ok, files):
 @NEEDS_GPU
 def test_gpu_config_trains(empty, run_ok):
     run_ok("fit", "--config", CONFIGS / "gpu.yaml", *QUICK)
-    assert torch.load(BEST, weights_only=True)["global_step"] == 2
+    assert load(BEST)["global_step"] == 2
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_ddp_trains_on_two_ranks(tmp_path, run_apart):
     result = run_apart("fit", *configs, "--trainer.limit_train_batches", "1.0", cwd=tmp_path)
     assert result.code == 0, result
     assert result.out.count("epoch 1/1  train/loss") == 1
-    content = torch.load(tmp_path / BEST, weights_only=True)
+    content = load(tmp_path / BEST)
     assert content["global_step"] == 16  # 1000 sequences in global batches of 64; 32 for one rank
 
 

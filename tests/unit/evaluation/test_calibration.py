@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics as sk
 import torch
 from evaluations import make_evaluation
+from helpers import BEST, LAST, RUN, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -27,8 +28,6 @@ from lightning_rnn.evaluation.calibration import (
 )
 from lightning_rnn.models.decision import Decision
 
-CHECKPOINTS = Path("lightning_logs/version_0/checkpoints")
-BEST, LAST = CHECKPOINTS / "best.ckpt", CHECKPOINTS / "last.ckpt"
 VAL = ("--data.num_train", 64, "--data.num_val", 200, "--data.num_test", 300, "--data.seed", 5)
 METRICS = {
     "accuracy": sk.accuracy_score,
@@ -174,7 +173,7 @@ def test_shortage():
 
 
 def stored(path):
-    state = torch.load(path, weights_only=True)["state_dict"]
+    state = load(path)["state_dict"]
     return float(state["network.decision.temperature"]), float(state["network.decision.threshold"])
 
 
@@ -190,7 +189,7 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
     assert [float(found[1]), float(found[2])] == pytest.approx([temperature, threshold], rel=5e-3)
     assert float(found[3]) >= 0.95
     assert run_apart("predict", cwd=empty).code == 0
-    table = pl.read_csv("lightning_logs/version_0/predictions.csv")
+    table = pl.read_csv(RUN / "predictions.csv")
     p = table["probability"].to_numpy()
     part = SyntheticDataModule(num_train=64, num_val=200, num_test=300, seed=5).split("test")
     x = part.values.view(300, 10, 1)
@@ -203,7 +202,7 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
         == np.where(p > np.float32(threshold), "positive", "negative").tolist()
     )
     out = run_ok("test")
-    found = json.loads(Path("lightning_logs/version_0/test_metrics.json").read_text())
+    found = json.loads((RUN / "test_metrics.json").read_text())
     y = part.labels.numpy()
     assert found["test/accuracy"] == pytest.approx(sk.accuracy_score(y, p > np.float32(threshold)))
     assert found["test/log_loss"] == pytest.approx(sk.log_loss(y, p.astype(float)), abs=1e-5)
@@ -257,8 +256,8 @@ def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, t
         "best",
         "last",
     ):  # the second of two epochs was the best: equal but for the decision
-        run_ok("fit", "--ckpt_path", CHECKPOINTS / f"{name}.ckpt", "--trainer.max_epochs", 3)
-        weights.append(torch.load(LAST, weights_only=True))
+        run_ok("fit", "--ckpt_path", LAST.with_name(f"{name}.ckpt"), "--trainer.max_epochs", 3)
+        weights.append(load(LAST))
     assert weights[1]["global_step"] == weights[0]["global_step"]
     assert stored(LAST) == (1, 0.5)
 
@@ -272,7 +271,7 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
     training = ("--trainer.max_epochs", 60, "--checkpoint.monitor", "val/accuracy")
     run_ok("fit", *data, *sizes, *model, *training)
     run_ok("test", "--ckpt_path", BEST)
-    found = json.loads(Path("lightning_logs/version_0/test_metrics.json").read_text())
+    found = json.loads((RUN / "test_metrics.json").read_text())
     temperature, _ = stored(BEST)
     assert temperature > 1.1
     assert found["test/log_loss"] < found["test/log_loss_uncalibrated"]

@@ -3,13 +3,13 @@
 import json
 import re
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers import BEST, RUN
 from networks import network
 
 from lightning_rnn import SequenceClassifier, SequenceNetwork, export_onnx
@@ -20,7 +20,6 @@ from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SI
 from lightning_rnn.models import recurrent as cells_module
 from lightning_rnn.padding import Padding
 
-BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
 CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
 WHOLE = list(product([False], CELLS, (1, 2), (False, True), POOLINGS, STEMS))
 STEPS = list(product([True], CELLS, (1, 2), [False], POOLINGS, STEMS))
@@ -215,7 +214,7 @@ def test_the_stem_as_the_step_knows_it(tmp_path):
 
 def test_export_writes_a_proven_file(trained, run_ok):
     out = run_ok("export")
-    path = Path("lightning_logs/version_0/model.onnx")
+    path = RUN / "model.onnx"
     assert len(
         re.findall(r"^ +\d+ +\d+ +\S+e-\d+|^ +\d+ +\d+ +0.0e\+00", out, flags=re.MULTILINE)
     ) == len(VERIFIED_SIZES)

@@ -28,15 +28,6 @@ combinations = pytest.mark.parametrize(
 GARBAGE = (math.nan, 1e30, -1e30, math.inf)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Tensors this small are ten times slower on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(seed, *, num_classes=2, hidden_size=3, **options):
     """A small float64 network with input size 2, whose buffers differ from their initial values."""
     torch.manual_seed(seed)

@@ -74,15 +74,6 @@ LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=5)
 SEEDS = st.integers(0, 2**31)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Tensors this small are ten times slower on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=CELLS)
 def cell(request):
     return request.param

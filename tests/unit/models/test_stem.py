@@ -13,15 +13,6 @@ from lightning_rnn.padding import Padding
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # in float64
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Tensors this small are ten times slower on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def norms(channels):
     """A masked normalisation and torch's, with the same random weights."""
     ours, torchs = MaskedBatchNorm(channels).double(), nn.BatchNorm1d(channels).double()

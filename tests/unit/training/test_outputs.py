@@ -2,17 +2,15 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from helpers import RUN
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.data.readers import ReadOptions, read_file
-
-RUN = Path("lightning_logs/version_0")
 
 
 def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,6 +10,7 @@ import pytest
 import sklearn.metrics as sk
 import torch
 from evaluations import random_evaluation
+from helpers import LAST, RUN, load
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
@@ -27,7 +27,6 @@ from lightning_rnn.training import watching
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe
 from lightning_rnn.training.watching import FIRST_FIGURES, is_due
 
-RUN = Path("lightning_logs/version_0")
 EVALUATION = (
     "roc",
     "precision_recall",
@@ -170,9 +169,7 @@ def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
 def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
     run_ok("fit", *tiny, *SMALL, "--gradient_flow.every_n_epochs", 1, "--trainer.max_epochs", 2)
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)
-    state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)["callbacks"][
-        "GradientFlowProbe"
-    ]
+    state = load(LAST)["callbacks"]["GradientFlowProbe"]
     assert state["epochs"] == [1, 2, 3]
     assert [len(curve) for curve in state["curves"]["layer0"]] == [10] * 3
     found = [event.value for event in events().Scalars("gradient_flow/horizon/layer0")]

@@ -1,16 +1,15 @@
 """Callbacks that only observe a run never end it."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import RUN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_rnn.training import tensorboard
 from lightning_rnn.training.watching import Watcher
 
-RUN = Path("lightning_logs/version_0")
 SMALL = ("--data.num_train", 64, "--data.num_val", 32, "--data.num_test", 32)
 
 
