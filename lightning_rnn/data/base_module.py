@@ -1,18 +1,18 @@
 """Base class of the data modules, which provide batches for a Trainer and sizes for a model."""
 
+import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lightning_rnn.data.checks import check_same_on_all_ranks
-from lightning_rnn.data.device_cache import DeviceCache
-from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler
+from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.distributed import is_distributed
+from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
 
 SPLITS_OF_STAGE = {
@@ -39,9 +39,7 @@ class Schema:
 
 
 class SequenceDataModule(LightningDataModule):
-    """Base class of data modules of labelled sequences.
-
-    A subclass implements `read_schema` and `load_split`.
+    """Data module of labelled sequences; a subclass implements `read_schema` and `load_split`.
 
     Args:
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
@@ -93,7 +91,7 @@ class SequenceDataModule(LightningDataModule):
         if batch_size is not None:
             self.batch_size = batch_size
         self._splits: dict[str, Sequences | None] = {}
-        self._device_cache = DeviceCache(on_device)
+        self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None
         self._train_loader: SequenceLoader | None = None
         self._loader_state: dict[str, Any] | None = None
@@ -105,7 +103,7 @@ class SequenceDataModule(LightningDataModule):
 
     @abstractmethod
     def load_split(self, name: str) -> Sequences | None:
-        """Return the split `train`, `val`, `test` or `predict`, or None if there is none."""
+        """Return the split `train`, `val`, `test` or `predict`, or None."""
 
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name, for the error message."""
@@ -142,7 +140,7 @@ class SequenceDataModule(LightningDataModule):
         return self.schema.feature_names
 
     def split(self, name: str) -> Sequences | None:
-        """Return the split `train`, `val`, `test` or `predict`, or None; it is loaded once."""
+        """Return a split, or None if there is none; it is loaded once."""
         if name not in self._splits:
             self._splits[name] = self.load_split(name)
         return self._splits[name]
@@ -161,8 +159,7 @@ class SequenceDataModule(LightningDataModule):
     def batch_size(self) -> int:
         """Number of sequences per training batch of one process; may be set before training.
 
-        If None was given: the largest power of two up to an eighth of the training sequences, but
-        at least 8 and at most 64.
+        By default the largest power of two from 8 to 64 up to an eighth of the training sequences.
         """
         size: int | None = self.settings["batch_size"]
         if size is not None:
@@ -176,14 +173,11 @@ class SequenceDataModule(LightningDataModule):
         self.settings["batch_size"] = size
 
     def load(self, stage: str, schema: object) -> list[Sequences]:
-        """Load the splits of a stage.
+        """Return the splits of a stage; for fit without validation data only the training split.
 
         Args:
             stage: fit, validate, test or predict.
             schema: Schema of the trained model; if it is none, that of the training data is used.
-
-        Returns:
-            The splits; for fit without validation data only the training split.
 
         Raises:
             DataError: If a split is missing or unusable, or does not fit the model.
@@ -192,29 +186,32 @@ class SequenceDataModule(LightningDataModule):
             self._schema = schema
         splits: list[Sequences] = []
         for name in SPLITS_OF_STAGE[stage]:
-            if name != "val" or stage == "validate" or self.split(name) is not None:
-                splits.append(self._required(name))
-        for sequences in splits:
+            if stage == "fit" and name == "val" and self.split(name) is None:
+                continue
+            sequences = self._required(name)
+            splits.append(sequences)
             if sequences.num_features != self.num_features:
                 got = sequences.num_features
                 raise DataError(f"data: expected {self.num_features} features, got {got}")
         return splits
 
     def setup(self, stage: str) -> None:
-        """Load the splits of a stage and check that all ranks have the same; called by Lightning.
-
-        Raises:
-            DataError: If a split is missing or unusable, or differs between ranks.
-        """
+        """Load the splits of a stage; raise a DataError if ranks have different ones."""
         schema = None
         if self.trainer is not None and stage != "fit":
             schema = getattr(self.trainer.lightning_module, "schema", None)
         splits = self.load(stage, schema)
         if self.trainer is not None and stage == "fit" and len(splits) == 1:
-            self._limit_val_batches = self.trainer.limit_val_batches  # restored by `teardown`
+            self._limit_val_batches = self.trainer.limit_val_batches
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
         if is_distributed():
-            check_same_on_all_ranks([sequences.fingerprint() for sequences in splits])
+            fingerprints = [sequences.fingerprint() for sequences in splits]
+            random_state = torch.get_rng_state().numpy().tobytes()
+            gathered = gather_objects([hashlib.blake2b(random_state).hexdigest(), *fingerprints])
+            others = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
+            if others:
+                expected = "the sequences and random state of rank 0"
+                raise DataError(f"ranks {others}: expected {expected}, got others")
 
     def teardown(self, stage: str) -> None:
         """Undo what `setup` changed in the Trainer."""
@@ -254,16 +251,12 @@ class SequenceDataModule(LightningDataModule):
         return self._eval_loader("predict")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings, fingerprints of the data, and the position of the training loader."""
+        """Return the settings, hashes of the data, and the position of the training loader."""
         loader = None if self._train_loader is None else self._train_loader.state_dict()
         return {"settings": self.settings, "fingerprints": self._fingerprints, "loader": loader}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that training continues with the same data, and restore the loader's position.
-
-        Raises:
-            DataError: If the training or validation sequences differ from the checkpoint's.
-        """
+        """Restore the loader's position; raise a DataError if the data differ from before."""
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
         for name, fingerprint in self._fingerprints.items():
@@ -275,8 +268,9 @@ class SequenceDataModule(LightningDataModule):
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
-        splits = {name: self.split(name) for name in SPLITS_OF_STAGE["fit"]}
-        return {name: split.fingerprint() for name, split in splits.items() if split is not None}
+        train = {"train": self._required("train").fingerprint()}
+        val = self.split("val")
+        return train if val is None else train | {"val": val.fingerprint()}
 
     def _required(self, name: str) -> Sequences:
         sequences = self.split(name)
@@ -295,6 +289,17 @@ class SequenceDataModule(LightningDataModule):
         return {"rank": rank, "world_size": getattr(self.trainer, "world_size", 1)}
 
     def _place(self, name: str, sequences: Sequences) -> Sequences:
-        if self.trainer is None:
+        """Return the copy of a split on the device of the model, or the split itself."""
+        on_device = self.settings["on_device"]
+        device = getattr(
+            getattr(self.trainer, "strategy", None), "root_device", torch.device("cpu")
+        )
+        if device.type == "cpu" or on_device is False:
             return sequences
-        return self._device_cache.place(name, sequences, self.trainer.strategy.root_device)
+        original, copy = self._device_copies.get(name, (None, sequences))
+        if original is not sequences:
+            copy = sequences
+            if on_device or fits_on_gpu(sequences, device):
+                copy = sequences.to(device)
+            self._device_copies[name] = (sequences, copy)
+        return copy

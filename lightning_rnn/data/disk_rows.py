@@ -2,7 +2,6 @@
 
 import os
 import weakref
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,12 @@ class DiskRows:
     def __init__(
         self,
         path: Path,
-        *,
         offset: int,
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         dtype: Any,
         columns: list[int] | None = None,
     ) -> None:
-        self._arguments = {"offset": offset, "shape": shape, "dtype": dtype, "columns": columns}
+        self._arguments = (path, offset, shape, dtype, columns)
         self.shape = (shape[0], shape[1] if columns is None else len(columns))
         self._path = path
         self._offset = offset
@@ -57,7 +55,7 @@ class DiskRows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments, since a file descriptor is valid in one process only."""
-        return partial(DiskRows, **self._arguments), (self._path,)
+        return DiskRows, self._arguments
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -70,11 +68,8 @@ class DiskRows:
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Read rows, as `Tensor.index_select` does.
 
-        1. Repeated neighbours (the padding of a batch repeats a sequence's last row) are reduced
-           to one.
-        2. The remaining rows are divided into runs of consecutive numbers, and each run is read by
-           one system call into its place in a buffer.
-        3. Columns are selected, numbers converted to float32, repetitions restored.
+        Repeated neighbours (the padding of a batch repeats a sequence's last row) are read once.
+        Each run of consecutive rows is read by one system call into its place in a buffer.
 
         Args:
             dim: 0.
@@ -94,8 +89,12 @@ class DiskRows:
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         ends = np.append(starts, len(rows))[1:]
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            run = buffer[start * row_bytes : end * row_bytes]
             place = self._offset + int(rows[start]) * row_bytes
-            self._read(buffer[start * row_bytes : end * row_bytes], place)
+            if os.preadv(self._file, (run,), place) != len(run):
+                expected = "a file that does not change while it is used"
+                got = f"its end at byte {os.fstat(self._file).st_size}"
+                raise DataError(f"{self._path}: expected {expected}, got {got}")
         if self._columns is not None:
             found = found[:, self._columns]
         with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
@@ -103,9 +102,3 @@ class DiskRows:
         if not is_new.all():
             found = found[np.cumsum(is_new) - 1]
         return torch.from_numpy(found)
-
-    def _read(self, buffer: memoryview, place: int) -> None:
-        if os.preadv(self._file, (buffer,), place) != len(buffer):
-            size = os.fstat(self._file).st_size
-            raise DataError(f"{self._path}: expected a file that does not change while it is "
-                            f"used, got its end at byte {size}")  # fmt: skip

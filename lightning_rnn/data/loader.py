@@ -20,6 +20,8 @@ MAX_EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: fast, and small enough
 MAX_EVAL_BATCH = 1024
 MAX_POOL_BATCHES = 50  # global batches that are sorted by length together
 MIN_POOLS = 4  # per epoch, so that batches mix differently in each
+BYTES_PER_VALUE = 4
+MIN_FREE_RATIO = 4  # free memory of a GPU, relative to sequences that are copied to it by default
 
 
 def seeded_generator(*key: int) -> Generator:
@@ -29,15 +31,23 @@ def seeded_generator(*key: int) -> Generator:
     return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
+def fits_on_gpu(sequences: Sequences, device: torch.device) -> bool:
+    """Return whether the device is a GPU whose free memory is four times that of the sequences."""
+    if device.type != "cuda":
+        return False
+    size = int(sequences.lengths.sum()) * sequences.num_features * BYTES_PER_VALUE
+    free, _ = torch.cuda.mem_get_info(device)
+    return size * MIN_FREE_RATIO <= free
+
+
 class TrainSampler:
     """Shuffled training batches, whose order is a function of seed and epoch.
 
     In each step the W ranks share a global batch of W * `batch_size` sequences. The last global
     batch of an epoch is smaller; it is cut to a multiple of W, or left out if it has less than W.
 
-    With `buckets`, batches contain sequences of similar length: the shuffled sequences are divided
-    into pools of up to 50 global batches (at least 4 pools), each pool is sorted by length and cut
-    into batches, and these are shuffled.
+    With `buckets`, the shuffled sequences are divided into pools of up to 50 global batches (at
+    least 4 pools), each pool is sorted by length and cut into batches, and these are shuffled.
 
     Args:
         lengths: (N,) number of steps of each sequence.
@@ -82,9 +92,7 @@ class TrainSampler:
         """Return the number of batches in an epoch, which is the same on every rank."""
         num_sequences = max(len(self.lengths), self.world_size)
         num_full, rest = divmod(num_sequences, self.batch_size * self.world_size)
-        if rest >= self.world_size:
-            return num_full + 1
-        return num_full
+        return num_full + int(rest >= self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
@@ -93,9 +101,7 @@ class TrainSampler:
     @property
     def data_epoch(self) -> int:
         """Epoch that determines the order and the data: always 0 with `same_every_epoch`."""
-        if self.same_every_epoch:
-            return 0
-        return self.epoch
+        return 0 if self.same_every_epoch else self.epoch
 
     def batches(self, skip: int) -> Iterator[Tensor]:
         """Yield this rank's share of each global batch, (B,) int64, without the first `skip`."""
@@ -120,8 +126,7 @@ class TrainSampler:
         generator = seeded_generator(self.seed, self.data_epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         if len(order) < self.world_size:  # repeat sequences, so that every rank has one
-            num_repeats = -(-self.world_size // len(order))
-            order = order.repeat(num_repeats)[: self.world_size]
+            order = order.repeat(self.world_size)[: self.world_size]
         size = self.batch_size * self.world_size
         batches = list(torch.split(order, size))[: len(self)]
         if not self.buckets:
@@ -171,10 +176,9 @@ class EvalSampler:
 
 
 class SequenceLoader:
-    """Iterates over batches, and can be saved and resumed within an epoch.
+    """Iterates over batches like a DataLoader, and can be resumed within an epoch.
 
-    Works with a Trainer like a DataLoader. It is none, so that Lightning does not replace the
-    sampler in a distributed run: the samplers of this module know their rank.
+    It is no DataLoader, so that Lightning does not replace the sampler, which knows its rank.
 
     Args:
         dataset: Sequences of the first epoch.
@@ -234,11 +238,7 @@ class SequenceLoader:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at a stored position; at the end of an epoch the next one starts.
-
-        Raises:
-            DataError: If the position is within an epoch of another number of batches.
-        """
+        """Continue at a stored position; at the end of an epoch the next one starts."""
         num_batches = int(state_dict["batches"])
         self._epoch = int(state_dict["epoch"])
         self.position = int(state_dict["position"]) % num_batches

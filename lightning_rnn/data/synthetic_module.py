@@ -1,5 +1,7 @@
 """Data module of the synthetic tasks."""
 
+from typing import Any
+
 import torch
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
@@ -24,11 +26,8 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: Number of validation sequences; 0 for none.
         num_test: Number of test sequences, at least 1.
         batch_size: Number of sequences per training batch of one process.
-        buckets: Whether training batches contain sequences of similar length, to reduce padding.
-        on_device: Whether the sequences are stored on the accelerator; None to store them there if
-            they need at most a quarter of the free memory of the GPU.
-        seed: Seed of the sequences and of their order in training.
         fresh: Whether each epoch has new training sequences.
+        **options: `buckets`, `on_device` and `seed`, see `SequenceDataModule`.
 
     Raises:
         OptionError: If an argument is out of range or does not suit the task.
@@ -57,12 +56,10 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: int = 1000,
         num_test: int = 10000,
         batch_size: int = 32,
-        buckets: bool = False,
-        on_device: bool | None = None,
-        seed: int = 0,
         fresh: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
+        super().__init__(batch_size=batch_size, **options)
         self.settings |= {
             "task": task,
             "length": length,
@@ -77,18 +74,16 @@ class SyntheticDataModule(SequenceDataModule):
         self.task = TASKS[task]
         shortest = self.task.min_length
         check(length >= shortest, "length", length, f"at least {shortest} for task {task}")
-        expected = f"at least {shortest} and at most the length, {length}"
-        is_between = min_length is None or shortest <= min_length <= length
-        check(is_between, "min_length", min_length, expected)
+        if min_length is not None:
+            expected = f"at least {shortest} and at most the length, {length}"
+            check(shortest <= min_length <= length, "min_length", min_length, expected)
         if num_features is not None:
-            expected = "an integer of at least 1"
-            if self.task.num_features is not None:
-                expected = f"{self.task.num_features} for task {task}"
             suits = num_features == (self.task.num_features or max(1, num_features))
+            expected = f"{self.task.num_features or 'an integer of at least 1'} for task {task}"
             check(suits, "num_features", num_features, expected)
-        check(num_train >= 1, "num_train", num_train, "an integer of at least 1")
-        check(num_val >= 0, "num_val", num_val, "an integer of at least 0")
-        check(num_test >= 1, "num_test", num_test, "an integer of at least 1")
+        for name, least in (("num_train", 1), ("num_val", 0), ("num_test", 1)):
+            number = self.settings[name]
+            check(number >= least, name, number, f"an integer of at least {least}")
         self._fresh: tuple[int, Sequences] | None = None  # epoch and its sequences
 
     def read_schema(self) -> Schema:

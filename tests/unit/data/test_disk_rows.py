@@ -168,7 +168,7 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
     with pytest.raises(DataError, match="a: expected the features 'w', got no feature 'w'"):
         read_file(path, ReadOptions(feature_columns=["w"]))
-    with pytest.raises(DataError, match="found also 'u'"):
+    with pytest.raises(DataError, match="got also 'u'"):
         read_file(path, ReadOptions(feature_columns=["v"], only_features=True))
 
 
