@@ -86,10 +86,14 @@ class SequenceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check(seed >= 0, "seed", seed, "an integer of at least 0")
-        self.settings: dict[str, Any] = {"buckets": buckets, "on_device": on_device, "seed": seed}
-        self.settings["batch_size"] = None
         if batch_size is not None:
-            self.batch_size = batch_size
+            check(batch_size >= 1, "batch_size", batch_size, "an integer of at least 1")
+        self.settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "buckets": buckets,
+            "on_device": on_device,
+            "seed": seed,
+        }
         self._splits: dict[str, Sequences | None] = {}
         self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None
@@ -116,12 +120,13 @@ class SequenceDataModule(LightningDataModule):
     @property
     def schema(self) -> Schema:
         """Schema of the model that is evaluated, or else of the training data."""
-        self._schema = self._schema or self.read_schema()
+        if self._schema is None:
+            self._schema = self.read_schema()
         return self._schema
 
     @property
     def num_features(self) -> int:
-        """Number of features per step, F."""
+        """Number of features F."""
         return self.schema.num_features
 
     @property
@@ -196,7 +201,7 @@ class SequenceDataModule(LightningDataModule):
         return splits
 
     def setup(self, stage: str) -> None:
-        """Load the splits of a stage; raise a DataError if ranks have different ones."""
+        """Load the splits of a stage and check that all ranks have the same."""
         schema = None
         if self.trainer is not None and stage != "fit":
             schema = getattr(self.trainer.lightning_module, "schema", None)
@@ -291,10 +296,10 @@ class SequenceDataModule(LightningDataModule):
     def _place(self, name: str, sequences: Sequences) -> Sequences:
         """Return the copy of a split on the device of the model, or the split itself."""
         on_device = self.settings["on_device"]
-        device = getattr(
-            getattr(self.trainer, "strategy", None), "root_device", torch.device("cpu")
-        )
-        if device.type == "cpu" or on_device is False:
+        if self.trainer is None or on_device is False:
+            return sequences
+        device = self.trainer.strategy.root_device
+        if device.type == "cpu":
             return sequences
         original, copy = self._device_copies.get(name, (None, sequences))
         if original is not sequences:

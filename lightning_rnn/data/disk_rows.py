@@ -15,8 +15,8 @@ from lightning_rnn.errors import DataError
 class DiskRows:
     """(rows, F) numbers in a file, with the part of a tensor's interface that `Sequences` uses.
 
-    Unlike a memory mapping, whose pages count as memory of the process, nothing is kept in memory;
-    and a file that becomes shorter raises an error instead of ending the process.
+    Unlike a memory mapping, it keeps nothing in memory, and a file that becomes shorter raises an
+    error instead of ending the process.
 
     Args:
         path: The file.
@@ -24,12 +24,6 @@ class DiskRows:
         shape: (rows, features) in the file, row by row.
         dtype: NumPy dtype of the numbers in the file; they are converted to float32.
         columns: Indices of the F features to return, in order; None for all.
-
-    Attributes:
-        shape: (rows, F).
-
-    Raises:
-        OSError: If the file cannot be opened.
     """
 
     ndim = 2
@@ -66,20 +60,10 @@ class DiskRows:
         return self.index_select(0, torch.arange(*rows.indices(len(self))))
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Read rows, as `Tensor.index_select` does.
+        """Return rows `index` (M,) int64 as (M, F) float32, like `Tensor.index_select`; `dim` is 0.
 
         Repeated neighbours (the padding of a batch repeats a sequence's last row) are read once.
         Each run of consecutive rows is read by one system call into its place in a buffer.
-
-        Args:
-            dim: 0.
-            index: (M,) int64 row numbers.
-
-        Returns:
-            (M, F) float32.
-
-        Raises:
-            DataError: If the file has become shorter.
         """
         is_new = np.diff(index.numpy(), prepend=-1) != 0
         rows = index.numpy()[is_new]

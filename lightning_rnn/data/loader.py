@@ -1,7 +1,6 @@
 """Samplers, which choose the sequences of each batch, and the loader that assembles the batches.
 
-There are no worker processes: assembling a batch from tensors in memory costs less than sending it
-from one process to another.
+Worker processes would only cost time: a batch of tensors in memory is assembled faster than sent.
 """
 
 import hashlib
@@ -57,9 +56,6 @@ class TrainSampler:
         world_size: Number of processes, W.
         same_every_epoch: Whether each epoch has the order of the first one.
         buckets: Whether batches contain sequences of similar length.
-
-    Attributes:
-        epoch: Epoch whose batches come next.
     """
 
     def __init__(
@@ -89,7 +85,7 @@ class TrainSampler:
         return self
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch, which is the same on every rank."""
+        """Return the number of batches in an epoch on each rank."""
         num_sequences = max(len(self.lengths), self.world_size)
         num_full, rest = divmod(num_sequences, self.batch_size * self.world_size)
         return num_full + int(rest >= self.world_size)
@@ -113,13 +109,9 @@ class TrainSampler:
         """Return the fraction of padding in an epoch's batches, as if one rank had them all."""
         if self.has_fixed_length:
             return 0.0
-        num_steps = 0
-        num_padded_steps = 0
-        for positions in self._global_batches():
-            lengths = self.lengths[positions]
-            num_steps += int(lengths.sum())
-            num_padded_steps += int(lengths.max()) * len(lengths)
-        return 1 - num_steps / num_padded_steps
+        batches = [self.lengths[positions] for positions in self._global_batches()]
+        num_padded_steps = sum(int(lengths.max()) * len(lengths) for lengths in batches)
+        return 1 - int(torch.cat(batches).sum()) / num_padded_steps
 
     def _global_batches(self) -> list[Tensor]:
         """Return the batches of all ranks together, in order."""
@@ -145,14 +137,8 @@ class EvalSampler:
     """Large evaluation batches of similar length that contain every sequence once.
 
     Rank r has batches r, r + W, ... A rank without a batch gets one of a single sequence, position
-    -1, whose result is discarded.
-
-    Args:
-        lengths: (N,) number of steps of each sequence.
-        batch_size: Least number of sequences per batch; it is raised to 1024 sequences or 2^18
-            steps, whichever is less.
-        rank: Rank of this process.
-        world_size: Number of processes, W.
+    -1, whose result is discarded. Batches have at least `batch_size` sequences, and up to 1024 if
+    these have at most 2^18 steps. Other arguments are those of `TrainSampler`.
     """
 
     epoch = 0
@@ -188,8 +174,7 @@ class SequenceLoader:
     Attributes:
         position: Number of batches of the epoch that were yielded so far.
         count: Number of sequences that were yielded since the epoch started or was resumed.
-        order: Hash of all positions that were yielded so far, over all epochs. Two runs with equal
-            hashes saw the same sequences in the same order.
+        order: Hash of the positions of all sequences that were yielded, over all epochs.
     """
 
     def __init__(
@@ -212,7 +197,7 @@ class SequenceLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        """Yield the batches of the epoch, or the remaining ones if it is resumed."""
+        """Yield the batches of the epoch, or the remaining ones after `load_state_dict`."""
         epoch = self.batch_sampler.epoch
         if not self._is_resumed or epoch != self._epoch:
             self.position = 0
@@ -245,7 +230,8 @@ class SequenceLoader:
         self.order = str(state_dict["order"])
         self._is_resumed = True
         if self.position > 0 and num_batches != len(self):
+            expected = "those of the checkpoint, which was saved within an epoch of"
             raise DataError(
-                "batch size and number of processes: expected those of the checkpoint, which was "
-                f"saved within an epoch of {num_batches} batches per rank, got {len(self)} batches"
+                f"batch size and number of processes: expected {expected} {num_batches} batches "
+                f"per rank, got {len(self)} batches"
             )

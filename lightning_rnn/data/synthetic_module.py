@@ -17,8 +17,8 @@ class SyntheticDataModule(SequenceDataModule):
 
     Args:
         task: What the class depends on: sum_sign (sign of the sum), adding (two marked values),
-            parity (of bits), delayed_recall (the first step), temporal_order (order of X and Y; 4
-            classes), temporal_order_6b (8 classes).
+            parity (of bits), delayed_recall (the first step), temporal_order (order of two
+            symbols), temporal_order_6b (of three symbols).
         length: Number of time steps T, at least 1; delayed_recall adds one at the start.
         min_length: Lengths are drawn uniformly from `min_length` to `length`; None for `length`.
         num_features: Number of features F per step; None for the least that the task allows.
@@ -78,9 +78,10 @@ class SyntheticDataModule(SequenceDataModule):
             expected = f"at least {shortest} and at most the length, {length}"
             check(shortest <= min_length <= length, "min_length", min_length, expected)
         if num_features is not None:
-            suits = num_features == (self.task.num_features or max(1, num_features))
-            expected = f"{self.task.num_features or 'an integer of at least 1'} for task {task}"
-            check(suits, "num_features", num_features, expected)
+            check(num_features >= 1, "num_features", num_features, "an integer of at least 1")
+            number = self.task.num_features or num_features
+            expected = f"{number} for task {task}"
+            check(num_features == number, "num_features", num_features, expected)
         for name, least in (("num_train", 1), ("num_val", 0), ("num_test", 1)):
             number = self.settings[name]
             check(number >= least, name, number, f"an integer of at least {least}")
@@ -94,7 +95,7 @@ class SyntheticDataModule(SequenceDataModule):
     def load_split(self, name: str) -> Sequences | None:
         """Generate a split; `predict` is the test split."""
         if name == "predict":
-            name = "test"
+            return self.split("test")
         if self.settings[f"num_{name}"] == 0:
             return None
         return self._generate(name, epoch=0)

@@ -39,13 +39,8 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
             format: .ts, .tsv, .npz, .npy, .csv, .csv.gz or .parquet.
         options: What to read from the file; by default `ReadOptions()`.
 
-    Returns:
-        Sequences, class names and feature names.
-
     Raises:
-        DataError: If the file cannot be read, is damaged, or violates its format. The message
-            begins with the path and names the line or row, the column, what was expected and what
-            the file has there.
+        DataError: If the file cannot be read, is damaged, or violates its format.
 
     Example:
         >>> import tempfile
@@ -59,11 +54,9 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         ([2, 1], [0.25, 0.5, 3.0])
     """
     path = Path(path)
-    if options is None:
-        options = ReadOptions()
+    options = options or ReadOptions()
     with errors_with_path(path):
-        reader = find_reader(path, options)
-        return reader(path, options)
+        return find_reader(path, options)(path, options)
 
 
 @contextmanager
@@ -85,10 +78,7 @@ def errors_with_path(path: Path) -> Iterator[None]:
 
 
 def find_reader(path: Path, options: ReadOptions) -> Reader:
-    """Return the reader of a file or folder, or raise a DataError if there is none.
-
-    An option for columns that the format does not have is also an error.
-    """
+    """Return the reader of a file or folder, whose format must have what the options name."""
     if path.is_dir():
         if not (path / "values.npy").is_file():
             expected = "a file or a folder written by pack"
@@ -114,8 +104,6 @@ def find_reader(path: Path, options: ReadOptions) -> Reader:
     for name in unsupported:
         value = getattr(options, name)
         if value is not None:
-            expected = f"None, because {extension} files have no columns"
-            if extension == ".tsv":
-                expected += " (a table with a header and tabs must be named .csv)"
+            expected = f"None, because {extension} files have no columns (tables are named .csv)"
             raise unexpected(name, expected, repr(value))
     return reader

@@ -26,8 +26,7 @@ class FileContents:
     """Contents of a sequence file.
 
     Attributes:
-        sequences: N sequences without labels. Their ids are the file's, or row numbers; they have
-            groups if these were requested.
+        sequences: N sequences without labels, with the ids of the file or row numbers.
         labels: (N,) object array of class names (see `class_name`), or None if the file has none.
         feature_names: F names, or None for a format without them (all but long CSV and Parquet).
         time_kind: Kind of the times that order the steps, as errors name it, or None without times.
@@ -47,15 +46,12 @@ class ReadOptions:
         label_column: Column of class names (CSV, Parquet).
         id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
             step. If None, each row is one sequence of a single feature.
-        time_column: Column that orders the steps of a sequence (CSV, Parquet with `id_column`):
-            numbers, ISO 8601 dates with or without time and offset to UTC, clock or elapsed times
-            H:MM[:SS[.f]], or Parquet's dates and times. If None, rows keep their order.
-        group_column: Column of groups (CSV, Parquet). For .npz and .npy any name requests the
-            array of groups.
-        feature_columns: Features in order (CSV, Parquet, packed folders). If None, every column
-            without another role is a feature.
-        only_features: Whether a column that is neither in `feature_columns` nor has another role
-            is an error.
+        time_column: Column that orders the steps of a sequence: numbers, ISO 8601 dates with or
+            without time and offset to UTC, clock or elapsed times H:MM[:SS[.f]], or Parquet's dates
+            and times. If None, rows keep their order.
+        group_column: Column of groups; for .npz and .npy any name requests the array of groups.
+        feature_columns: Features in order. If None, every column without another role.
+        only_features: Whether a further column without a role is an error.
         require_labels: Whether missing labels or groups are an error. If not, one missing label
             makes `labels` None.
         time_format: Format of other times, such as `%m/%d/%Y %H:%M:%S%.f`, with the directives of
@@ -105,12 +101,9 @@ def row_ids(count: int) -> np.ndarray:
 
 
 def check_complete(names: Any, what: str, place: Callable[[int], str]) -> None:
-    """Raise a DataError at the first name that is missing: "" in a (rows,) array or Series.
+    """Raise a DataError if a name in a (rows,) array or Series is missing, that is, "".
 
-    Args:
-        names: The names.
-        what: What is expected (`a label`, `an id`, `a group`).
-        place: Returns the description of a row for the error message.
+    `what` is expected at the `place` of the row.
     """
     missing = np.flatnonzero(names == "")
     if len(missing):

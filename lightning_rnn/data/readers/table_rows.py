@@ -40,7 +40,7 @@ class Rows:
     """Some rows of a table.
 
     Attributes:
-        frame: The rows; all columns are text if they come from a CSV file.
+        frame: The rows, only text from a CSV file.
         is_text: Whether they come from a CSV file.
         numbers: (rows,) int64, the line or row of each in the file.
     """
@@ -56,16 +56,13 @@ class Rows:
 
 
 def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
-    """Yield the rows of a CSV or Parquet file in order.
+    """Yield the rows of a CSV or Parquet file in order, at least one.
 
     Args:
         path: The file.
         options: Separator and encoding of a CSV file.
         size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
             Parquet file, and 16 MB of a CSV file.
-
-    Raises:
-        DataError: If the file is damaged or has no rows.
     """
     if path.suffix.lower() == ".parquet":
         pieces = _parquet_rows(path, size or -1)

@@ -46,19 +46,18 @@ def join_rows(pieces: Iterable[Rows]) -> Rows:
 def table_contents(
     rows: Rows, options: ReadOptions, time_kind: str | None = None
 ) -> tuple[FileContents, np.ndarray]:
-    """Form sequences from rows.
+    """Form sequences from all rows of some sequences.
 
     Args:
-        rows: All rows of some sequences.
+        rows: The rows.
         options: Roles of the columns.
         time_kind: Kind of all times of the file; if None, the first row's is used.
 
     Returns:
         The sequences in the order of their first rows, and the (N,) numbers of these rows.
-
-    Raises:
-        DataError: If a column is missing, or a cell is not as expected.
     """
+    import polars as pl
+
     frame = rows.frame
     features = feature_columns(frame.columns, options)
     values = _feature_values(rows, features, options)  # (rows, F)
@@ -79,7 +78,10 @@ def table_contents(
     else:
         row_names = text_column(frame[options.id_column])
         check_complete(row_names, "an id", rows.place)
-        owners = _first_rows_of_ids(row_names)
+        # of each row, the first row with the same id
+        owners = (
+            pl.select(pl.int_range(len(row_names)).min().over(row_names)).to_series().to_numpy()
+        )
         _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
         order = np.argsort(owners, kind="stable")
@@ -201,14 +203,6 @@ def _order_by_time(
         got += f" as in {rows.place(first)}"
         raise unexpected(rows.place(second), "one row for each id and time", got)
     return order
-
-
-def _first_rows_of_ids(ids: "pl.Series") -> np.ndarray:
-    """Return (rows,) the first row that has the same id."""
-    import polars as pl
-
-    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
-    return frame.select(pl.col("row").min().over("id"))["row"].to_numpy()
 
 
 def _check_constant(column: "pl.Series | None", what: str, owners: np.ndarray, rows: Rows) -> None:
