@@ -1,6 +1,5 @@
 """Base class of the data modules, which provide batches for a Trainer and sizes for a model."""
 
-import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +42,7 @@ class SequenceDataModule(LightningDataModule):
 
     Args:
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
-            training sequences, from 8 to 64.
+            training sequences, rounded down to a power of two from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
             they need at most a quarter of the free memory of the GPU.
@@ -52,9 +51,6 @@ class SequenceDataModule(LightningDataModule):
     Attributes:
         settings: Arguments of the constructor as JSON values. A checkpoint stores them.
         identity_settings: Names of the settings that must be the same in training and evaluation.
-
-    Raises:
-        OptionError: If `batch_size` or `seed` is out of range.
 
     Example:
         >>> import numpy as np
@@ -162,13 +158,9 @@ class SequenceDataModule(LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """Number of sequences per training batch of one process; may be set before training.
-
-        By default the largest power of two from 8 to 64 up to an eighth of the training sequences.
-        """
-        size: int | None = self.settings["batch_size"]
-        if size is not None:
-            return size
+        """Number of sequences per training batch of one process; may be set before training."""
+        if self.settings["batch_size"] is not None:
+            return int(self.settings["batch_size"])
         eighth = len(self._required("train")) // 8
         return 1 << min(max(eighth.bit_length() - 1, 3), 6)
 
@@ -211,8 +203,7 @@ class SequenceDataModule(LightningDataModule):
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
         if is_distributed():
             fingerprints = [sequences.fingerprint() for sequences in splits]
-            random_state = torch.get_rng_state().numpy().tobytes()
-            gathered = gather_objects([hashlib.blake2b(random_state).hexdigest(), *fingerprints])
+            gathered = gather_objects([torch.get_rng_state().tolist(), *fingerprints])
             others = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
             if others:
                 expected = "the sequences and random state of rank 0"
@@ -273,9 +264,8 @@ class SequenceDataModule(LightningDataModule):
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
-        train = {"train": self._required("train").fingerprint()}
-        val = self.split("val")
-        return train if val is None else train | {"val": val.fingerprint()}
+        splits = {name: self.split(name) for name in SPLITS_OF_STAGE["fit"]}
+        return {name: split.fingerprint() for name, split in splits.items() if split is not None}
 
     def _required(self, name: str) -> Sequences:
         sequences = self.split(name)

@@ -47,9 +47,10 @@ def as_lengths(data: Any, num_rows: int) -> Tensor:
     if int(lengths.min()) < 1:
         at = int(lengths.argmin())
         raise DataError(f"lengths: expected at least 1, got {int(lengths[at])} for sequence {at}")
-    if int(lengths.sum()) != num_rows:
+    total = int(lengths.double().sum())  # does not overflow
+    if total != num_rows:
         expected = f"a sum of {num_rows}, the number of rows of values"
-        raise DataError(f"lengths: expected {expected}, got a sum of {int(lengths.sum())}")
+        raise DataError(f"lengths: expected {expected}, got a sum of {total}")
     return lengths
 
 

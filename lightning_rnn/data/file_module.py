@@ -110,12 +110,14 @@ class FileDataModule(SequenceDataModule):
         check(0 <= val_fraction < 1, "val_fraction", val_fraction, expected)
         check(0 <= test_fraction < 1, "test_fraction", test_fraction, expected)
         self._time_kind: str | None = None  # of the training file, once it has been read
-        self._fractions = {"train": 1.0, "val": val_fraction, "test": test_fraction}
-        for name, path in (("val", val_path), ("test", test_path)):
-            if path is not None:
-                self._fractions[name] = 0.0
-        total = self._fractions["val"] + self._fractions["test"]
+        total = self._fraction("val") + self._fraction("test")
         check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
+
+    def _fraction(self, name: str) -> float:
+        """Return the fraction of the training file that is a split."""
+        if self.settings[f"{name}_path"] is not None:
+            return 0.0
+        return float(self.settings[f"{name}_fraction"])
 
     @cached_property
     def _train_file(self) -> FileContents:
@@ -136,8 +138,8 @@ class FileDataModule(SequenceDataModule):
         with _errors_with_path(self.settings["train_path"]):
             return split_rows(
                 self._train_sequences,
-                val_fraction=self._fractions["val"],
-                test_fraction=self._fractions["test"],
+                val_fraction=self._fraction("val"),
+                test_fraction=self._fraction("test"),
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
                 class_names=self.class_names,
@@ -163,8 +165,10 @@ class FileDataModule(SequenceDataModule):
 
     def load_split(self, name: str) -> Sequences | None:
         """Read a split from its own file or select it from the training file."""
+        if name == "train":
+            return self._train_sequences.select(self._rows[name])
         path = self.settings[f"{name}_path"]
-        if name != "train" and path is not None:
+        if path is not None:
             file = self._read(path, self.feature_names, require_labels=name != "predict")
             if self._time_kind is not None and file.time_kind not in (None, self._time_kind):
                 expected = f"{self._time_kind} as in train_path"
@@ -172,7 +176,7 @@ class FileDataModule(SequenceDataModule):
             return self._encode(file, path, has_labels=name != "predict")
         if name == "predict":
             return self.split("test")
-        if self._fractions[name] == 0:
+        if self._fraction(name) == 0:
             return None
         return self._train_sequences.select(self._rows[name])
 

@@ -16,7 +16,6 @@ from lightning_rnn.data.readers import errors_with_path, find_reader, tables
 from lightning_rnn.data.readers.arrays import CHECKED
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions
 from lightning_rnn.data.readers.table_rows import Rows, table_rows
-from lightning_rnn.data.readers.times import find_time_kind
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 
@@ -103,8 +102,7 @@ def _parts_by_id(
         tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
-            time_kind = time_kind or find_time_kind(rows.frame[options.time_column], options)
-            tables.parse_times(rows, options, time_kind)
+            _, time_kind = tables.parse_times(rows, options, time_kind)
         buckets = tables.text_column(rows.frame[id_column]).hash() % num_buckets
         frame = rows.frame.with_columns(buckets.alias(BUCKET), pl.Series(ROW_NUMBER, rows.numbers))
         for (bucket,), piece in frame.partition_by(BUCKET, as_dict=True, include_key=False).items():

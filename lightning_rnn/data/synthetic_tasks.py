@@ -89,8 +89,8 @@ def temporal_order(
 
     One-hot symbols in the order E, B, a, b, c, d, X, Y. A sequence starts with E and ends with B;
     the steps between are random among a, b, c, d, except for an X or Y at one step of each window.
-    Experiment 6a of 1997 has the windows [L/10, L/5] and [L/2, 3L/5]; experiment 6b has [L/10, L/5],
-    [33L/100, 43L/100] and [66L/100, 76L/100]. Lengths from 100 to 110 give the published tasks.
+    Windows are fractions of the length. `TWO_WINDOWS` are those of experiment 6a of 1997,
+    `THREE_WINDOWS` of 6b; lengths from 100 to 110 give the published tasks.
     """
     start = lengths.cumsum(0) - lengths
     symbols = torch.randint(2, 6, (int(lengths.sum()),), generator=generator)  # a, b, c or d

@@ -11,9 +11,8 @@ from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
     FileContents,
     ReadOptions,
-    check_complete,
     choose_features,
-    complete_labels,
+    complete,
     first_line,
     join_names,
     row_ids,
@@ -100,17 +99,16 @@ def _contents(
     labels = None
     if "labels" in arrays:
         labels = class_names(_checked_names(arrays["labels"], names["labels"], count))
-        labels = complete_labels(labels, "sequence {}".format, options)
+        labels = complete(labels, "a label", "sequence {}".format, options)
     elif options.require_labels:
         raise unexpected("", f"an array {names['labels']} of class labels", "none")
     ids = row_ids(count)
     if "ids" in arrays:
-        ids = _texts(arrays["ids"], names["ids"], count)
-        check_complete(ids, "an id", "sequence {}".format)
+        ids = complete(_texts(arrays["ids"], names["ids"], count), "an id", "sequence {}".format)
     groups = None
     if "groups" in arrays and options.group_column is not None:
         groups = _texts(arrays["groups"], names["groups"], count)
-        check_complete(groups, "a group", "sequence {}".format)
+        groups = complete(groups, "a group", "sequence {}".format)
     elif options.group_column is not None and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
@@ -125,7 +123,14 @@ def _contents(
         feature_names = choose_features(available, options)
         if feature_names != available:
             columns = [available.index(name) for name in feature_names]
-    stored = _stored(values, columns)
+    stored: np.ndarray | DiskRows = values
+    # a copy of a mapping, made if the file is in another order, has no file name
+    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
+    if is_large and isinstance(values, np.memmap) and values.filename:
+        path = Path(str(values.filename))
+        stored = DiskRows(path, values.offset, values.shape, values.dtype, columns)
+    elif columns is not None:
+        stored = values[:, columns]
     sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
     return FileContents(sequences, labels, feature_names)
 
@@ -133,26 +138,16 @@ def _contents(
 def _values_and_lengths(arrays: Arrays, names: Names) -> tuple[np.ndarray, np.ndarray]:
     """Return the values as (sum of T_i, F), and the (N,) lengths."""
     values = arrays["values"]
-    lengths = arrays.get("lengths")
     if values.dtype.kind not in "biuf":
         raise unexpected(names["values"], "real numbers", f"dtype {values.dtype}")
-    if lengths is None:
-        if values.size == 0 or values.ndim not in (2, 3):
-            expected = f"shape (N, T, F) or (N, T), or (steps, F) with {names['lengths']}"
-            raise unexpected(names["values"], expected, str(values.shape))
-        count, num_steps = values.shape[:2]
-        return values.reshape(count * num_steps, -1), np.full(count, num_steps)
-    if values.size == 0 or values.ndim not in (1, 2):
-        expected = f"shape (steps, F), because there is {names['lengths']}"
+    has_lengths = "lengths" in arrays
+    if values.size == 0 or values.ndim not in ((1, 2) if has_lengths else (2, 3)):
+        expected = f"shape (N, T, F) or (N, T), or (steps, F) with {names['lengths']}"
         raise unexpected(names["values"], expected, str(values.shape))
-    num_steps = len(values)
-    if not (lengths.ndim == 1 and lengths.dtype.kind in "iu" and 0 < len(lengths) <= num_steps):
-        got = f"{lengths.dtype} {lengths.shape}"
-        raise unexpected(names["lengths"], "integers of shape (N,)", got)
-    if lengths.max() > num_steps:  # also keeps their sum from overflowing
-        expected = f"at most {num_steps}, the number of steps"
-        raise unexpected(names["lengths"], expected, str(lengths.max()))
-    return values.reshape(num_steps, -1), lengths
+    if has_lengths:
+        return values.reshape(len(values), -1), arrays["lengths"].reshape(-1)
+    count, num_steps = values.shape[:2]
+    return values.reshape(count * num_steps, -1), np.full(count, num_steps)
 
 
 def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
@@ -175,13 +170,3 @@ def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
     texts = np.char.strip(array.astype(str)).astype(object)
     texts[[is_missing(text) for text in texts]] = ""
     return texts
-
-
-def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | DiskRows:
-    """Return the values of the given columns, or an object that reads them from disk if large."""
-    # a copy of a mapping, made if the file is in another order, has no file name
-    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
-    if is_large and isinstance(values, np.memmap) and values.filename:
-        path = Path(str(values.filename))
-        return DiskRows(path, values.offset, values.shape, values.dtype, columns)
-    return values if columns is None else values[:, columns]

@@ -100,24 +100,19 @@ def row_ids(count: int) -> np.ndarray:
     return np.arange(count).astype(str).astype(object)
 
 
-def check_complete(names: Any, what: str, place: Callable[[int], str]) -> None:
-    """Raise a DataError if a name in a (rows,) array or Series is missing, that is, "".
+def complete(
+    names: Any, expected: str, place: Callable[[int], str], options: ReadOptions | None = None
+) -> Any:
+    """Return (rows,) names, none of which may be missing, that is, "".
 
-    `what` is expected at the `place` of the row.
+    If options are given that do not require labels, return None in place of incomplete ones.
     """
     missing = np.flatnonzero(names == "")
-    if len(missing):
-        raise unexpected(place(int(missing[0])), what, MISSING_VALUE)
-
-
-def complete_labels(
-    labels: Any, place: Callable[[int], str], options: ReadOptions, expected: str = "a label"
-) -> Any:
-    """Return the labels, or None if one is missing and labels are not required."""
-    if not options.require_labels and (labels == "").any():
-        return None
-    check_complete(labels, expected, place)
-    return labels
+    if len(missing) == 0:
+        return names
+    if options is None or options.require_labels:
+        raise unexpected(place(int(missing[0])), expected, MISSING_VALUE)
+    return None
 
 
 def choose_features(available: list[str], options: ReadOptions) -> list[str]:

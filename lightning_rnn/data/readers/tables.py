@@ -13,16 +13,15 @@ from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
     FileContents,
     ReadOptions,
-    check_complete,
     choose_features,
-    complete_labels,
+    complete,
     join_names,
     quote,
     row_ids,
     unexpected,
 )
 from lightning_rnn.data.readers.table_rows import Rows, table_rows
-from lightning_rnn.data.readers.times import find_time_kind, time_keys
+from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -64,11 +63,10 @@ def table_contents(
     labels = None
     if options.label_column in frame.columns:
         names = _class_column(frame[options.label_column], options)
-        labels = complete_labels(names, rows.place, options, "a label in every row")
+        labels = complete(names, "a label in every row", rows.place, options)
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
-        groups = text_column(frame[options.group_column])
-        check_complete(groups, "a group", rows.place)
+        groups = complete(text_column(frame[options.group_column]), "a group", rows.place)
     if options.id_column is None:
         first_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
@@ -76,18 +74,16 @@ def table_contents(
         ids = row_ids(frame.height)
         feature_names = None
     else:
-        row_names = text_column(frame[options.id_column])
-        check_complete(row_names, "an id", rows.place)
+        row_names = complete(text_column(frame[options.id_column]), "an id", rows.place)
         # of each row, the first row with the same id
-        owners = (
-            pl.select(pl.int_range(len(row_names)).min().over(row_names)).to_series().to_numpy()
-        )
+        frame_of_ids = pl.DataFrame({"id": row_names, "row": np.arange(frame.height)})
+        owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
         _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
         order = np.argsort(owners, kind="stable")
         if options.time_column is not None:
-            time_kind = time_kind or find_time_kind(frame[options.time_column], options)
-            order = _order_by_time(rows, options, time_kind, owners)
+            keys, time_kind = parse_times(rows, options, time_kind)
+            order = _order_by_time(rows, options, keys, owners)
         values = values[order]
         first_rows, lengths = np.unique(owners, return_counts=True)
         ids = row_names[first_rows].to_numpy()
@@ -180,8 +176,8 @@ def _check_not_nested(column: "pl.Series") -> None:
         raise unexpected(f"column {quote(column.name)}", "text or numbers", str(column.dtype))
 
 
-def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> np.ndarray:
-    """Return (rows,) sortable keys of the times, all of which must be of the given kind."""
+def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.ndarray, str]:
+    """Return (rows,) sortable keys of the times and their kind, which must be the given one."""
     assert options.time_column is not None
     column = rows.frame[options.time_column]
     _check_not_nested(column)
@@ -190,10 +186,9 @@ def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> np.ndarra
 
 
 def _order_by_time(
-    rows: Rows, options: ReadOptions, kind: str | None, owners: np.ndarray
+    rows: Rows, options: ReadOptions, keys: np.ndarray, owners: np.ndarray
 ) -> np.ndarray:
     """Return the rows sorted by sequence, then by time."""
-    keys = parse_times(rows, options, kind)
     order = np.lexsort((keys, owners))
     is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
     if is_repeated.any():

@@ -19,14 +19,14 @@ from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
     FileContents,
     ReadOptions,
-    complete_labels,
+    complete,
     join_names,
     quote,
     row_ids,
     unexpected,
     utf8_lines,
 )
-from lightning_rnn.data.readers.times import find_time_kind, time_keys
+from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
 # a value with a time stamp: (2007-01-01 00:00:00,241.97)
@@ -59,11 +59,9 @@ def read_tsv(path: Path, options: ReadOptions) -> FileContents:
     lines: list[_Line] = []
     for number, text in _text_lines(path):
         label, *cells = text.split("\t")
-        expected = "a label, a tab and at least one value"
-        if lines:
-            width = len(lines[0].values)
-            expected = f"{width + 1} cells separated by tabs, as in line {lines[0].number}"
-        if not cells or (lines and len(cells) != width):
+        width = len(lines[0].values) if lines else max(1, len(cells))
+        if len(cells) != width:
+            expected = f"a label and {width} values separated by tabs"
             raise unexpected(f"line {number}", expected, f"{len(cells) + 1} cells")
         values = _parse_numbers(cells, f"line {number}")
         lines.append(_Line(number, label, values[:, None], stamps=[]))
@@ -194,30 +192,32 @@ def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
 
 
 def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
-    import polars as pl
-
     if not lines:
         raise unexpected("", "at least one line with values", "none")
     time_kind: str | None = None
-    if lines[0].stamps:
-        time_kind = find_time_kind(pl.Series(lines[0].stamps), options)
-    values = [_in_order(line, time_kind, options) for line in lines]
-    lengths = [len(line.values) for line in lines]
+    values: list[np.ndarray] = []
+    for line in lines:
+        steps = line.values
+        if line.stamps:
+            order, time_kind = _order_by_time(line, time_kind, options)
+            steps = steps[order]
+        values.append(steps)
+    lengths = [len(steps) for steps in values]
     sequences = Sequences(np.concatenate(values), lengths, ids=row_ids(len(lines)))
     labels = class_names(np.array([line.label for line in lines], dtype=object))
-    labels = complete_labels(labels, lambda i: f"line {lines[i].number}", options)
+    labels = complete(labels, "a label", lambda i: f"line {lines[i].number}", options)
     return FileContents(sequences, labels, None, time_kind)
 
 
-def _in_order(line: _Line, time_kind: str | None, options: ReadOptions) -> np.ndarray:
-    """Return the (T, F) values in the order of their time stamps, if there are any."""
+def _order_by_time(
+    line: _Line, time_kind: str | None, options: ReadOptions
+) -> tuple[np.ndarray, str]:
+    """Return the order of the steps and the kind of their time stamps."""
     import polars as pl
 
-    if not line.stamps:
-        return line.values
     where = f"line {line.number}"
     stamps = pl.Series(line.stamps)
-    keys = time_keys(stamps, time_kind, options, lambda i: f"{where}, time stamp {i + 1}")
+    keys, kind = time_keys(stamps, time_kind, options, lambda i: f"{where}, time stamp {i + 1}")
     if len(np.unique(keys)) < len(keys):
         raise unexpected(where, "distinct time stamps", "equal ones")
-    return line.values[np.argsort(keys)]
+    return np.argsort(keys), kind

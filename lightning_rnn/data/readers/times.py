@@ -37,40 +37,14 @@ PATTERNS = {
 ANY_TIME = "a number, an ISO 8601 date, or H:MM[:SS[.f]]; for other times set time_format"
 
 
-def find_time_kind(column: "pl.Series", options: ReadOptions) -> str | None:
-    """Return the kind of (rows,) times, which are text or stored as Parquet does.
-
-    It is None if there is no `time_format` and the first time is of no known kind.
-    """
-    import polars as pl
-
-    cells = _cells(column, options)
-    time_format = options.time_format
-    kind: str | None = NUMBERS
-    if cells.dtype in (pl.Date, pl.Datetime):
-        has_offset = getattr(cells.dtype, "time_zone", None) is not None
-        kind = INSTANTS if has_offset else DATES
-    elif cells.dtype in (pl.Time, pl.Duration):
-        kind = CLOCK_TIMES
-    elif cells.dtype == pl.String and time_format is None:
-        first = cells.drop_nulls().head(1).str.join().item()
-        matching = [kind for kind, pattern in PATTERNS.items() if re.fullmatch(pattern, first)]
-        kind = matching[0] if matching else None
-    elif cells.dtype == pl.String and not options.has_date_format:
-        kind = CLOCK_TIMES
-    elif cells.dtype == pl.String:
-        kind = INSTANTS if re.search("%[:#]*z", time_format or "") else DATES
-    return kind
-
-
 def time_keys(
     column: "pl.Series", kind: str | None, options: ReadOptions, place: Callable[[int], str]
-) -> np.ndarray:
-    """Return (rows,) numbers that have the order of the times, equal for equal times.
+) -> tuple[np.ndarray, str]:
+    """Return (rows,) numbers that have the order of the times, and the kind of the times.
 
     Args:
         column: (rows,) text, or times as Parquet stores them.
-        kind: Kind of all the times, from `find_time_kind`.
+        kind: Kind of all times of the file; None to take that of the first.
         options: May have a `time_format`.
         place: Returns the description of a row for the error message.
 
@@ -82,22 +56,26 @@ def time_keys(
     cells = _cells(column, options)
     _check_each(cells.is_not_null(), column, place, "a time")
     if cells.dtype != pl.String:
-        return cells.rank("dense").to_numpy()
-    if options.time_format is not None:
+        return cells.rank("dense").to_numpy(), _stored_kind(cells.dtype)
+    time_format = options.time_format
+    if time_format is not None:
         target = pl.Datetime("us") if options.has_date_format else pl.Time
         try:
-            times = cells.str.strptime(target, options.time_format, strict=False)
+            times = cells.str.strptime(target, time_format, strict=False)
         except pl.exceptions.ComputeError as error:
-            got = f"{options.time_format!r} ({first_line(error)})"
+            got = f"{time_format!r} ({first_line(error)})"
             raise unexpected("time_format", "a format of polars", got) from error
-        _check_each(times.is_not_null(), column, place, f"a time as {options.time_format!r}")
-        return times.to_physical().to_numpy()
+        _check_each(times.is_not_null(), column, place, f"a time as {time_format!r}")
+        return times.to_physical().to_numpy(), _stored_kind(times.dtype)
     if kind is None:
-        raise unexpected(place(0), ANY_TIME, quote(column[0]))
+        kinds = [kind for kind, pattern in PATTERNS.items() if re.fullmatch(pattern, cells[0])]
+        if not kinds:
+            raise unexpected(place(0), ANY_TIME, quote(column[0]))
+        kind = kinds[0]
     expected = f"{kind} as in the first row ({ANY_TIME})"
     _check_each(cells.str.contains(PATTERNS[kind]), column, place, expected)
     if kind == NUMBERS:
-        return _number_keys(cells)
+        return _number_keys(cells), kind
     parts = cells.str.extract_groups(PATTERNS[kind]).struct.unnest()
     if kind == CLOCK_TIMES:
         is_short = parts["second"].is_null()
@@ -108,7 +86,16 @@ def time_keys(
         days = parts["day"].str.to_date("%Y-%m-%d", strict=False)
         _check_each(days.is_not_null(), column, place, "a day of the calendar")
         parts = parts.with_columns(days)
-    return _exact_keys(parts, kind)
+    return _exact_keys(parts, kind), kind
+
+
+def _stored_kind(dtype: "pl.DataType") -> str:
+    import polars as pl
+
+    if dtype in (pl.Date, pl.Datetime):
+        has_offset = getattr(dtype, "time_zone", None) is not None
+        return INSTANTS if has_offset else DATES
+    return CLOCK_TIMES if dtype in (pl.Time, pl.Duration) else NUMBERS
 
 
 def _cells(column: "pl.Series", options: ReadOptions) -> "pl.Series":
