@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +42,12 @@ class FileDataModule(SequenceDataModule):
         decimal_comma: Whether numbers have a decimal comma (CSV).
         encoding: Encoding of the file (CSV); None for UTF-8.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
-        **options: `batch_size`, `buckets`, `on_device` and `seed`, see `SequenceDataModule`.
+        batch_size: Number of sequences per training batch of one process; None for an eighth of the
+            training sequences, from 8 to 64.
+        buckets: Whether training batches contain sequences of similar length, to reduce padding.
+        on_device: Whether the sequences are stored on the accelerator; None to store them there if
+            they need at most a quarter of the free memory of the GPU.
+        seed: Seed of the splits and of the order in training.
 
     Raises:
         OptionError: If a fraction is not in [0, 1), or nothing is left to train on.
@@ -84,9 +88,12 @@ class FileDataModule(SequenceDataModule):
         decimal_comma: bool = False,
         encoding: str | None = None,
         positive_class: str | None = None,
-        **options: Any,
+        batch_size: int | None = None,
+        buckets: bool = False,
+        on_device: bool | None = None,
+        seed: int = 0,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         self.settings |= {
             "train_path": _absolute(train_path),
             "val_path": _absolute(val_path),

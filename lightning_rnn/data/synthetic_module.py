@@ -1,7 +1,5 @@
 """Data module of the synthetic tasks."""
 
-from typing import Any
-
 import torch
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
@@ -26,8 +24,11 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: Number of validation sequences; 0 for none.
         num_test: Number of test sequences, at least 1.
         batch_size: Number of sequences per training batch of one process.
+        buckets: Whether training batches contain sequences of similar length, to reduce padding.
+        on_device: Whether the sequences are stored on the accelerator; None to store them there if
+            they need at most a quarter of the free memory of the GPU.
+        seed: Seed of the sequences and of their order in training.
         fresh: Whether each epoch has new training sequences.
-        **options: `buckets`, `on_device` and `seed`, see `SequenceDataModule`.
 
     Raises:
         OptionError: If an argument is out of range or does not suit the task.
@@ -56,10 +57,12 @@ class SyntheticDataModule(SequenceDataModule):
         num_val: int = 1000,
         num_test: int = 10000,
         batch_size: int = 32,
+        buckets: bool = False,
+        on_device: bool | None = None,
+        seed: int = 0,
         fresh: bool = False,
-        **options: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, **options)
+        super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         self.settings |= {
             "task": task,
             "length": length,

@@ -382,11 +382,11 @@ X = np.ones((2, 3, 1))
             "lengths: expected at least 1, got 0 for sequence 1",
         ),
         (
-            {"X": X[0], "lengths": [2**62] * 3},
+            {"X": X[0], "lengths": [2**62] * 3, "y": [1, 2, 3]},
             "lengths: expected a sum of 3, the number of rows of values, got a sum of 138",
         ),
         (
-            {"X": X[0], "lengths": [1.0, 2.0]},
+            {"X": X[0], "lengths": [1.0, 2.0], "y": [1, 2]},
             "lengths: expected integers, got dtype float64",
         ),
         (
