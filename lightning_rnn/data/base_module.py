@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lightning_rnn.data.checks import check_same_on_all_ranks
-from lightning_rnn.data.device_cache import DeviceCache
-from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler
+from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.distributed import is_distributed
+from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
 
 SPLITS_OF_STAGE = {
@@ -39,13 +38,11 @@ class Schema:
 
 
 class SequenceDataModule(LightningDataModule):
-    """Base class of data modules of labelled sequences.
-
-    A subclass implements `read_schema` and `load_split`.
+    """Data module of labelled sequences; a subclass implements `read_schema` and `load_split`.
 
     Args:
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
-            training sequences, from 8 to 64.
+            training sequences, rounded down to a power of two from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
             they need at most a quarter of the free memory of the GPU.
@@ -54,9 +51,6 @@ class SequenceDataModule(LightningDataModule):
     Attributes:
         settings: Arguments of the constructor as JSON values. A checkpoint stores them.
         identity_settings: Names of the settings that must be the same in training and evaluation.
-
-    Raises:
-        OptionError: If `batch_size` or `seed` is out of range.
 
     Example:
         >>> import numpy as np
@@ -88,12 +82,16 @@ class SequenceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check(seed >= 0, "seed", seed, "an integer of at least 0")
-        self.settings: dict[str, Any] = {"buckets": buckets, "on_device": on_device, "seed": seed}
-        self.settings["batch_size"] = None
         if batch_size is not None:
-            self.batch_size = batch_size
+            check(batch_size >= 1, "batch_size", batch_size, "an integer of at least 1")
+        self.settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "buckets": buckets,
+            "on_device": on_device,
+            "seed": seed,
+        }
         self._splits: dict[str, Sequences | None] = {}
-        self._device_cache = DeviceCache(on_device)
+        self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None
         self._train_loader: SequenceLoader | None = None
         self._loader_state: dict[str, Any] | None = None
@@ -105,7 +103,7 @@ class SequenceDataModule(LightningDataModule):
 
     @abstractmethod
     def load_split(self, name: str) -> Sequences | None:
-        """Return the split `train`, `val`, `test` or `predict`, or None if there is none."""
+        """Return the split `train`, `val`, `test` or `predict`, or None."""
 
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name, for the error message."""
@@ -118,12 +116,13 @@ class SequenceDataModule(LightningDataModule):
     @property
     def schema(self) -> Schema:
         """Schema of the model that is evaluated, or else of the training data."""
-        self._schema = self._schema or self.read_schema()
+        if self._schema is None:
+            self._schema = self.read_schema()
         return self._schema
 
     @property
     def num_features(self) -> int:
-        """Number of features per step, F."""
+        """Number of features F."""
         return self.schema.num_features
 
     @property
@@ -142,7 +141,7 @@ class SequenceDataModule(LightningDataModule):
         return self.schema.feature_names
 
     def split(self, name: str) -> Sequences | None:
-        """Return the split `train`, `val`, `test` or `predict`, or None; it is loaded once."""
+        """Return a split, or None if there is none; it is loaded once."""
         if name not in self._splits:
             self._splits[name] = self.load_split(name)
         return self._splits[name]
@@ -159,14 +158,9 @@ class SequenceDataModule(LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """Number of sequences per training batch of one process; may be set before training.
-
-        If None was given: the largest power of two up to an eighth of the training sequences, but
-        at least 8 and at most 64.
-        """
-        size: int | None = self.settings["batch_size"]
-        if size is not None:
-            return size
+        """Number of sequences per training batch of one process; may be set before training."""
+        if self.settings["batch_size"] is not None:
+            return int(self.settings["batch_size"])
         eighth = len(self._required("train")) // 8
         return 1 << min(max(eighth.bit_length() - 1, 3), 6)
 
@@ -176,14 +170,11 @@ class SequenceDataModule(LightningDataModule):
         self.settings["batch_size"] = size
 
     def load(self, stage: str, schema: object) -> list[Sequences]:
-        """Load the splits of a stage.
+        """Return the splits of a stage; for fit without validation data only the training split.
 
         Args:
             stage: fit, validate, test or predict.
             schema: Schema of the trained model; if it is none, that of the training data is used.
-
-        Returns:
-            The splits; for fit without validation data only the training split.
 
         Raises:
             DataError: If a split is missing or unusable, or does not fit the model.
@@ -192,29 +183,31 @@ class SequenceDataModule(LightningDataModule):
             self._schema = schema
         splits: list[Sequences] = []
         for name in SPLITS_OF_STAGE[stage]:
-            if name != "val" or stage == "validate" or self.split(name) is not None:
-                splits.append(self._required(name))
-        for sequences in splits:
+            if stage == "fit" and name == "val" and self.split(name) is None:
+                continue
+            sequences = self._required(name)
+            splits.append(sequences)
             if sequences.num_features != self.num_features:
                 got = sequences.num_features
                 raise DataError(f"data: expected {self.num_features} features, got {got}")
         return splits
 
     def setup(self, stage: str) -> None:
-        """Load the splits of a stage and check that all ranks have the same; called by Lightning.
-
-        Raises:
-            DataError: If a split is missing or unusable, or differs between ranks.
-        """
+        """Load the splits of a stage and check that all ranks have the same."""
         schema = None
         if self.trainer is not None and stage != "fit":
             schema = getattr(self.trainer.lightning_module, "schema", None)
         splits = self.load(stage, schema)
         if self.trainer is not None and stage == "fit" and len(splits) == 1:
-            self._limit_val_batches = self.trainer.limit_val_batches  # restored by `teardown`
+            self._limit_val_batches = self.trainer.limit_val_batches
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
         if is_distributed():
-            check_same_on_all_ranks([sequences.fingerprint() for sequences in splits])
+            fingerprints = [sequences.fingerprint() for sequences in splits]
+            gathered = gather_objects([torch.get_rng_state().tolist(), *fingerprints])
+            others = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
+            if others:
+                expected = "the sequences and random state of rank 0"
+                raise DataError(f"ranks {others}: expected {expected}, got others")
 
     def teardown(self, stage: str) -> None:
         """Undo what `setup` changed in the Trainer."""
@@ -254,16 +247,12 @@ class SequenceDataModule(LightningDataModule):
         return self._eval_loader("predict")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings, fingerprints of the data, and the position of the training loader."""
+        """Return the settings, hashes of the data, and the position of the training loader."""
         loader = None if self._train_loader is None else self._train_loader.state_dict()
         return {"settings": self.settings, "fingerprints": self._fingerprints, "loader": loader}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that training continues with the same data, and restore the loader's position.
-
-        Raises:
-            DataError: If the training or validation sequences differ from the checkpoint's.
-        """
+        """Restore the loader's position; raise a DataError if the data differ from before."""
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
         for name, fingerprint in self._fingerprints.items():
@@ -295,6 +284,17 @@ class SequenceDataModule(LightningDataModule):
         return {"rank": rank, "world_size": getattr(self.trainer, "world_size", 1)}
 
     def _place(self, name: str, sequences: Sequences) -> Sequences:
-        if self.trainer is None:
+        """Return the copy of a split on the device of the model, or the split itself."""
+        on_device = self.settings["on_device"]
+        if self.trainer is None or on_device is False:
             return sequences
-        return self._device_cache.place(name, sequences, self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
+        if device.type == "cpu":
+            return sequences
+        original, copy = self._device_copies.get(name, (None, sequences))
+        if original is not sequences:
+            copy = sequences
+            if on_device or fits_on_gpu(sequences, device):
+                copy = sequences.to(device)
+            self._device_copies[name] = (sequences, copy)
+        return copy

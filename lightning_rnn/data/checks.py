@@ -1,6 +1,5 @@
-"""Checks of data: of the arrays that `Sequences` stores, and of the data of several ranks."""
+"""Conversion and checks of the arrays that `Sequences` stores."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -8,31 +7,25 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.distributed import gather_objects
 from lightning_rnn.errors import DataError, as_array
 
 CHUNK_VALUES = 1 << 22  # numbers processed at once, so that data larger than memory can be read
 
 
-NUMPY_KINDS = {torch.int64: "biu", torch.float32: "biuf"}
-NUMPY_DTYPES = {torch.int64: np.int64, torch.float32: np.float32}
-EXPECTED = {torch.int64: "integers", torch.float32: "real numbers"}
-
-
 def as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
     """Convert to a CPU tensor of float32 or int64, without copying if possible."""
+    is_integer = dtype == torch.int64
+    expected = "integers" if is_integer else "real numbers"
     if isinstance(data, Tensor):
-        if data.is_complex() or (dtype == torch.int64 and data.is_floating_point()):
-            raise DataError(f"{name}: expected {EXPECTED[dtype]}, got dtype {data.dtype}")
+        if data.is_complex() or (is_integer and data.is_floating_point()):
+            raise DataError(f"{name}: expected {expected}, got dtype {data.dtype}")
         return data.detach().cpu().to(dtype)
     array = as_array(data, name)
-    if array.dtype.kind not in NUMPY_KINDS[dtype]:
-        raise DataError(f"{name}: expected {EXPECTED[dtype]}, got dtype {array.dtype}")
+    if array.dtype.kind not in ("biu" if is_integer else "biuf"):
+        raise DataError(f"{name}: expected {expected}, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
-        array = np.asarray(array, dtype=NUMPY_DTYPES[dtype])
-    if not array.flags.writeable:
-        array = array.copy()
-    return torch.from_numpy(array)
+        array = np.asarray(array, dtype=np.int64 if is_integer else np.float32)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def as_values(data: Any) -> Tensor | DiskRows:
@@ -54,9 +47,10 @@ def as_lengths(data: Any, num_rows: int) -> Tensor:
     if int(lengths.min()) < 1:
         at = int(lengths.argmin())
         raise DataError(f"lengths: expected at least 1, got {int(lengths[at])} for sequence {at}")
-    if int(lengths.sum()) != num_rows:
+    total = int(lengths.double().sum())  # does not overflow
+    if total != num_rows:
         expected = f"a sum of {num_rows}, the number of rows of values"
-        raise DataError(f"lengths: expected {expected}, got a sum of {int(lengths.sum())}")
+        raise DataError(f"lengths: expected {expected}, got a sum of {total}")
     return lengths
 
 
@@ -73,9 +67,9 @@ def check_finite(values: Tensor | DiskRows, offsets: Tensor, ids: np.ndarray | N
         sequence = int(torch.searchsorted(offsets, start + row, right=True)) - 1
         step = start + row - int(offsets[sequence])
         name = sequence if ids is None else repr(ids[sequence])
+        where = f"sequence {name}, step {step}, feature {feature}"
         expected = "a finite float32 number, or NaN for a missing value"
-        raise DataError(f"sequence {name}, step {step}, feature {feature}: expected {expected}, "
-                        f"got {float(chunk[row, feature])}")  # fmt: skip
+        raise DataError(f"{where}: expected {expected}, got {float(chunk[row, feature])}")
 
 
 def lengths_without_trailing_nan(
@@ -94,13 +88,3 @@ def lengths_without_trailing_nan(
             candidates = candidates[is_missing & (lengths[candidates] > 1)]
             lengths[candidates] -= 1
     return lengths
-
-
-def check_same_on_all_ranks(fingerprints: list[str]) -> None:
-    """Raise a DataError on all ranks if the data or the random states differ; a collective call."""
-    random_state = hashlib.blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
-    gathered = gather_objects([random_state, *fingerprints])
-    different = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
-    if different:
-        expected = "the sequences and random state of rank 0"
-        raise DataError(f"ranks {different}: expected {expected}, got others")

@@ -2,7 +2,6 @@
 
 import os
 import weakref
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from lightning_rnn.errors import DataError
 class DiskRows:
     """(rows, F) numbers in a file, with the part of a tensor's interface that `Sequences` uses.
 
-    Unlike a memory mapping, whose pages count as memory of the process, nothing is kept in memory;
-    and a file that becomes shorter raises an error instead of ending the process.
+    Unlike a memory mapping, it keeps nothing in memory, and a file that becomes shorter raises an
+    error instead of ending the process.
 
     Args:
         path: The file.
@@ -25,12 +24,6 @@ class DiskRows:
         shape: (rows, features) in the file, row by row.
         dtype: NumPy dtype of the numbers in the file; they are converted to float32.
         columns: Indices of the F features to return, in order; None for all.
-
-    Attributes:
-        shape: (rows, F).
-
-    Raises:
-        OSError: If the file cannot be opened.
     """
 
     ndim = 2
@@ -39,13 +32,12 @@ class DiskRows:
     def __init__(
         self,
         path: Path,
-        *,
         offset: int,
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         dtype: Any,
         columns: list[int] | None = None,
     ) -> None:
-        self._arguments = {"offset": offset, "shape": shape, "dtype": dtype, "columns": columns}
+        self._arguments = (path, offset, shape, dtype, columns)
         self.shape = (shape[0], shape[1] if columns is None else len(columns))
         self._path = path
         self._offset = offset
@@ -57,7 +49,7 @@ class DiskRows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments, since a file descriptor is valid in one process only."""
-        return partial(DiskRows, **self._arguments), (self._path,)
+        return DiskRows, self._arguments
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -68,23 +60,10 @@ class DiskRows:
         return self.index_select(0, torch.arange(*rows.indices(len(self))))
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Read rows, as `Tensor.index_select` does.
+        """Return rows `index` (M,) int64 as (M, F) float32, like `Tensor.index_select`; `dim` is 0.
 
-        1. Repeated neighbours (the padding of a batch repeats a sequence's last row) are reduced
-           to one.
-        2. The remaining rows are divided into runs of consecutive numbers, and each run is read by
-           one system call into its place in a buffer.
-        3. Columns are selected, numbers converted to float32, repetitions restored.
-
-        Args:
-            dim: 0.
-            index: (M,) int64 row numbers.
-
-        Returns:
-            (M, F) float32.
-
-        Raises:
-            DataError: If the file has become shorter.
+        Repeated neighbours (the padding of a batch repeats a sequence's last row) are read once.
+        Each run of consecutive rows is read by one system call into its place in a buffer.
         """
         is_new = np.diff(index.numpy(), prepend=-1) != 0
         rows = index.numpy()[is_new]
@@ -94,8 +73,12 @@ class DiskRows:
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         ends = np.append(starts, len(rows))[1:]
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            run = buffer[start * row_bytes : end * row_bytes]
             place = self._offset + int(rows[start]) * row_bytes
-            self._read(buffer[start * row_bytes : end * row_bytes], place)
+            if os.preadv(self._file, (run,), place) != len(run):
+                expected = "a file that does not change while it is used"
+                got = f"its end at byte {os.fstat(self._file).st_size}"
+                raise DataError(f"{self._path}: expected {expected}, got {got}")
         if self._columns is not None:
             found = found[:, self._columns]
         with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
@@ -103,9 +86,3 @@ class DiskRows:
         if not is_new.all():
             found = found[np.cumsum(is_new) - 1]
         return torch.from_numpy(found)
-
-    def _read(self, buffer: memoryview, place: int) -> None:
-        if os.preadv(self._file, (buffer,), place) != len(buffer):
-            size = os.fstat(self._file).st_size
-            raise DataError(f"{self._path}: expected a file that does not change while it is "
-                            f"used, got its end at byte {size}")  # fmt: skip

@@ -1,9 +1,11 @@
 """Data module of sequence files."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,29 +23,24 @@ class FileDataModule(SequenceDataModule):
     Files are opened when a stage needs them.
 
     Args:
-        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv or .parquet, or a
-            folder made by `pack`.
+        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz or
+            .parquet, or a folder made by `pack`.
         val_path: File of the validation sequences; None for `val_fraction` of `train_path`.
         test_path: File of the test sequences; None for `test_fraction` of `train_path`.
-        predict_path: File of the sequences to predict, with or without labels; None for the test
-            sequences.
-        val_fraction: Fraction of `train_path` for validation, from 0 to below 1; not used with
-            `val_path`.
-        test_fraction: Fraction of `train_path` for testing, from 0 to below 1; not used with
-            `test_path`.
+        predict_path: File of sequences to predict, labelled or not; None for the test sequences.
+        val_fraction: Fraction of `train_path` for validation, in [0, 1), without `val_path`.
+        test_fraction: Fraction of `train_path` for testing, in [0, 1), without `test_path`.
         stratify: Whether each split has the same proportions of the classes.
         group_column: Column of groups, such as persons; sequences of a group are in one split.
-        label_column: CSV and Parquet: column of the class.
-        id_column: CSV and Parquet with one row per time step: column that identifies the sequence;
-            None if each row is a sequence.
-        time_column: Column by which the rows of a sequence are sorted; None for the order in the
-            file.
+        label_column: Column of the class (CSV, Parquet).
+        id_column: Column that identifies the sequence; None if each row is a sequence.
+        time_column: Column that orders the steps of a sequence; None for the order in the file.
         feature_columns: Columns of the features; None for all other columns.
         time_format: Format of `time_column` as for polars' `strptime`, such as %m/%d/%Y; None for
             numbers, ISO 8601, and clock or elapsed times H:MM[:SS[.f]].
-        separator: CSV: character between two cells; None to recognize comma, semicolon and tab.
-        decimal_comma: CSV: whether numbers have a decimal comma.
-        encoding: CSV: encoding of the file; None for UTF-8.
+        separator: Character between two cells (CSV); None to detect comma, semicolon and tab.
+        decimal_comma: Whether numbers have a decimal comma (CSV).
+        encoding: Encoding of the file (CSV); None for UTF-8.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
             training sequences, from 8 to 64.
@@ -120,73 +117,75 @@ class FileDataModule(SequenceDataModule):
         check(0 <= val_fraction < 1, "val_fraction", val_fraction, expected)
         check(0 <= test_fraction < 1, "test_fraction", test_fraction, expected)
         self._time_kind: str | None = None  # of the training file, once it has been read
-        self._fractions = {"val": val_fraction, "test": test_fraction}
-        for name, path in (("val", val_path), ("test", test_path)):
-            if path is not None:
-                self._fractions[name] = 0.0
-        total = sum(self._fractions.values())
+        total = self._fraction("val") + self._fraction("test")
         check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
+
+    def _fraction(self, name: str) -> float:
+        """Return the fraction of the training file that is a split."""
+        if self.settings[f"{name}_path"] is not None:
+            return 0.0
+        return float(self.settings[f"{name}_fraction"])
 
     @cached_property
     def _train_file(self) -> FileContents:
-        file = self._read("train_path")
+        path = self.settings["train_path"]
+        if path is None:
+            raise OptionError("expected a file, got None", name="train_path")
+        file = self._read(path)
         self._time_kind = file.time_kind
         return file
 
     @cached_property
+    def _train_sequences(self) -> Sequences:
+        return self._encode(self._train_file, self.settings["train_path"])
+
+    @cached_property
     def _rows(self) -> dict[str, Tensor]:
         """Positions in the training file of the sequences of each split."""
-        try:
+        with _errors_with_path(self.settings["train_path"]):
             return split_rows(
-                self._encode(self._train_file, "train_path"),
-                val_fraction=self._fractions["val"],
-                test_fraction=self._fractions["test"],
+                self._train_sequences,
+                val_fraction=self._fraction("val"),
+                test_fraction=self._fraction("test"),
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
                 class_names=self.class_names,
             )
-        except DataError as error:
-            raise DataError(f"{self.settings['train_path']}: {error}") from None
 
     def read_schema(self) -> Schema:
-        """Return the schema of the training file.
-
-        Raises:
-            DataError: If there are less than two classes, or the positive class is not one of two.
-        """
-        path = self.settings["train_path"]
+        """Return the schema of the training file; its labels must be at least two classes."""
         positive = self.settings["positive_class"]
         file = self._train_file
-        labels = _labels(file)
-        try:
-            check_not_continuous(np.array(labels))
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        names = sort_classes(set(labels))
-        if len(names) < 2:
-            raise DataError(f"{path}: expected at least two classes, got only {names[0]!r}")
-        if positive is not None:
-            if positive not in names or len(names) != 2:
-                expected = f"two classes, one of them the positive_class {positive!r}"
-                raise DataError(f"{path}: expected {expected}, got {', '.join(names)}")
-            names.remove(positive)
-            names.append(positive)
+        assert file.labels is not None  # required in a training file
+        names = sort_classes(file.labels)
+        with _errors_with_path(self.settings["train_path"]):
+            check_not_continuous(file.labels)
+            if len(names) < 2:
+                raise DataError(f"expected at least two classes, got only {names[0]!r}")
+            if positive is not None:
+                if positive not in names or len(names) != 2:
+                    expected = f"two classes, one of them the positive_class {positive!r}"
+                    raise DataError(f"expected {expected}, got {', '.join(names)}")
+                names.remove(positive)
+                names.append(positive)
         return Schema(file.sequences.num_features, names, file.feature_names)
 
     def load_split(self, name: str) -> Sequences | None:
         """Read a split from its own file or select it from the training file."""
         if name == "train":
-            return self._select_rows(name)
-        if self.settings[f"{name}_path"] is not None:
-            has_labels = name != "predict"
-            file = self._read(f"{name}_path", self.feature_names, require_labels=has_labels)
-            self._check_time_kind(file, self.settings[f"{name}_path"])
-            return self._encode(file, f"{name}_path", has_labels=has_labels)
+            return self._train_sequences.select(self._rows[name])
+        path = self.settings[f"{name}_path"]
+        if path is not None:
+            file = self._read(path, self.feature_names, require_labels=name != "predict")
+            if self._time_kind is not None and file.time_kind not in (None, self._time_kind):
+                expected = f"{self._time_kind} as in train_path"
+                raise DataError(f"{path}: time_column: expected {expected}, got {file.time_kind}")
+            return self._encode(file, path, has_labels=name != "predict")
         if name == "predict":
             return self.split("test")
-        if self._fractions[name] == 0:
+        if self._fraction(name) == 0:
             return None
-        return self._select_rows(name)
+        return self._train_sequences.select(self._rows[name])
 
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name."""
@@ -194,67 +193,45 @@ class FileDataModule(SequenceDataModule):
             return "predict_path is not given and there is no test data"
         return f"{name}_path is not given and {name}_fraction is 0"
 
-    def _check_time_kind(self, file: FileContents, path: str) -> None:
-        """Refuse a file whose times are of another kind than those of the training file."""
-        expected = self._time_kind
-        if expected is not None and file.time_kind not in (None, expected):
-            expected = f"{expected} as in train_path"
-            raise DataError(f"{path}: time_column: expected {expected}, got {file.time_kind}")
-
-    def _select_rows(self, name: str) -> Sequences:
-        return self._encode(self._train_file, "train_path").select(self._rows[name])
-
     def _read(
-        self, option: str, feature_names: list[str] | None = None, *, require_labels: bool = True
+        self, path: str, feature_names: list[str] | None = None, *, require_labels: bool = True
     ) -> FileContents:
-        path = self.settings[option]
-        if path is None:
-            raise OptionError("expected a file, got None", name=option)
-        feature_columns = self.settings["feature_columns"]
-        options = ReadOptions(
-            label_column=self.settings["label_column"],
-            id_column=self.settings["id_column"],
-            time_column=self.settings["time_column"],
-            group_column=self.settings["group_column"],
-            time_format=self.settings["time_format"],
-            separator=self.settings["separator"],
-            decimal_comma=self.settings["decimal_comma"],
-            encoding=self.settings["encoding"],
-            feature_columns=feature_columns or feature_names,
-            only_features=feature_columns is None,
-            require_labels=require_labels,
+        names = [field.name for field in fields(ReadOptions)]
+        options = {name: self.settings[name] for name in names if name in self.settings}
+        options["feature_columns"] = options["feature_columns"] or feature_names
+        only_features = self.settings["feature_columns"] is None
+        return read_file(
+            path, ReadOptions(**options, only_features=only_features, require_labels=require_labels)
         )
-        return read_file(path, options)
 
-    def _encode(self, file: FileContents, option: str, *, has_labels: bool = True) -> Sequences:
+    def _encode(self, file: FileContents, path: str, *, has_labels: bool = True) -> Sequences:
         """Return the sequences, with the codes of their labels if they have any."""
-        path = self.settings[option]
         num_features = file.sequences.num_features
         if num_features != self.num_features:
             expected = f"{self.num_features} features per step, as in training"
             raise DataError(f"{path}: expected {expected}, got {num_features}")
-        if not has_labels:
+        if not has_labels or file.labels is None or file.sequences.ids is None:
             return file.sequences
         code_of = {name: code for code, name in enumerate(self.class_names)}
         codes: list[int] = []
-        for label in _labels(file):
+        for label, sequence in zip(file.labels, file.sequences.ids, strict=True):
             if label not in code_of:
-                assert file.sequences.ids is not None  # files without ids have row numbers
-                place = f"sequence {file.sequences.ids[len(codes)]!r}"
                 expected = f"a label seen in training ({', '.join(self.class_names)})"
-                raise DataError(f"{path}: {place}: expected {expected}, got {label!r}")
+                got = f"{label!r}"
+                raise DataError(f"{path}: sequence {sequence!r}: expected {expected}, got {got}")
             codes.append(code_of[label])
         return file.sequences.with_labels(torch.tensor(codes))
+
+
+@contextmanager
+def _errors_with_path(path: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _absolute(path: str | None) -> str | None:
     if path is None:
         return None
     return os.path.abspath(path)
-
-
-def _labels(file: FileContents) -> list[str]:
-    if file.labels is None:
-        raise DataError("data: expected class labels, got a file without labels")
-    labels: list[str] = file.labels.tolist()
-    return labels

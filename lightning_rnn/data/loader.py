@@ -1,7 +1,6 @@
 """Samplers, which choose the sequences of each batch, and the loader that assembles the batches.
 
-There are no worker processes: assembling a batch from tensors in memory costs less than sending it
-from one process to another.
+Worker processes would only cost time: a batch of tensors in memory is assembled faster than sent.
 """
 
 import hashlib
@@ -20,6 +19,8 @@ MAX_EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: fast, and small enough
 MAX_EVAL_BATCH = 1024
 MAX_POOL_BATCHES = 50  # global batches that are sorted by length together
 MIN_POOLS = 4  # per epoch, so that batches mix differently in each
+BYTES_PER_VALUE = 4
+MIN_FREE_RATIO = 4  # free memory of a GPU, relative to sequences that are copied to it by default
 
 
 def seeded_generator(*key: int) -> Generator:
@@ -29,15 +30,23 @@ def seeded_generator(*key: int) -> Generator:
     return torch.Generator().manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
+def fits_on_gpu(sequences: Sequences, device: torch.device) -> bool:
+    """Return whether the device is a GPU whose free memory is four times that of the sequences."""
+    if device.type != "cuda":
+        return False
+    size = int(sequences.lengths.sum()) * sequences.num_features * BYTES_PER_VALUE
+    free, _ = torch.cuda.mem_get_info(device)
+    return size * MIN_FREE_RATIO <= free
+
+
 class TrainSampler:
     """Shuffled training batches, whose order is a function of seed and epoch.
 
     In each step the W ranks share a global batch of W * `batch_size` sequences. The last global
     batch of an epoch is smaller; it is cut to a multiple of W, or left out if it has less than W.
 
-    With `buckets`, batches contain sequences of similar length: the shuffled sequences are divided
-    into pools of up to 50 global batches (at least 4 pools), each pool is sorted by length and cut
-    into batches, and these are shuffled.
+    With `buckets`, the shuffled sequences are divided into pools of up to 50 global batches (at
+    least 4 pools), each pool is sorted by length and cut into batches, and these are shuffled.
 
     Args:
         lengths: (N,) number of steps of each sequence.
@@ -47,9 +56,6 @@ class TrainSampler:
         world_size: Number of processes, W.
         same_every_epoch: Whether each epoch has the order of the first one.
         buckets: Whether batches contain sequences of similar length.
-
-    Attributes:
-        epoch: Epoch whose batches come next.
     """
 
     def __init__(
@@ -79,12 +85,10 @@ class TrainSampler:
         return self
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch, which is the same on every rank."""
+        """Return the number of batches in an epoch on each rank."""
         num_sequences = max(len(self.lengths), self.world_size)
         num_full, rest = divmod(num_sequences, self.batch_size * self.world_size)
-        if rest >= self.world_size:
-            return num_full + 1
-        return num_full
+        return num_full + int(rest >= self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
@@ -93,9 +97,7 @@ class TrainSampler:
     @property
     def data_epoch(self) -> int:
         """Epoch that determines the order and the data: always 0 with `same_every_epoch`."""
-        if self.same_every_epoch:
-            return 0
-        return self.epoch
+        return 0 if self.same_every_epoch else self.epoch
 
     def batches(self, skip: int) -> Iterator[Tensor]:
         """Yield this rank's share of each global batch, (B,) int64, without the first `skip`."""
@@ -107,21 +109,16 @@ class TrainSampler:
         """Return the fraction of padding in an epoch's batches, as if one rank had them all."""
         if self.has_fixed_length:
             return 0.0
-        num_steps = 0
-        num_padded_steps = 0
-        for positions in self._global_batches():
-            lengths = self.lengths[positions]
-            num_steps += int(lengths.sum())
-            num_padded_steps += int(lengths.max()) * len(lengths)
-        return 1 - num_steps / num_padded_steps
+        batches = [self.lengths[positions] for positions in self._global_batches()]
+        num_padded_steps = sum(int(lengths.max()) * len(lengths) for lengths in batches)
+        return 1 - int(torch.cat(batches).sum()) / num_padded_steps
 
     def _global_batches(self) -> list[Tensor]:
         """Return the batches of all ranks together, in order."""
         generator = seeded_generator(self.seed, self.data_epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
         if len(order) < self.world_size:  # repeat sequences, so that every rank has one
-            num_repeats = -(-self.world_size // len(order))
-            order = order.repeat(num_repeats)[: self.world_size]
+            order = order.repeat(self.world_size)[: self.world_size]
         size = self.batch_size * self.world_size
         batches = list(torch.split(order, size))[: len(self)]
         if not self.buckets:
@@ -140,14 +137,8 @@ class EvalSampler:
     """Large evaluation batches of similar length that contain every sequence once.
 
     Rank r has batches r, r + W, ... A rank without a batch gets one of a single sequence, position
-    -1, whose result is discarded.
-
-    Args:
-        lengths: (N,) number of steps of each sequence.
-        batch_size: Least number of sequences per batch; it is raised to 1024 sequences or 2^18
-            steps, whichever is less.
-        rank: Rank of this process.
-        world_size: Number of processes, W.
+    -1, whose result is discarded. Batches have at least `batch_size` sequences, and up to 1024 if
+    these have at most 2^18 steps. Other arguments are those of `TrainSampler`.
     """
 
     epoch = 0
@@ -171,10 +162,9 @@ class EvalSampler:
 
 
 class SequenceLoader:
-    """Iterates over batches, and can be saved and resumed within an epoch.
+    """Iterates over batches like a DataLoader, and can be resumed within an epoch.
 
-    Works with a Trainer like a DataLoader. It is none, so that Lightning does not replace the
-    sampler in a distributed run: the samplers of this module know their rank.
+    It is no DataLoader, so that Lightning does not replace the sampler, which knows its rank.
 
     Args:
         dataset: Sequences of the first epoch.
@@ -184,8 +174,7 @@ class SequenceLoader:
     Attributes:
         position: Number of batches of the epoch that were yielded so far.
         count: Number of sequences that were yielded since the epoch started or was resumed.
-        order: Hash of all positions that were yielded so far, over all epochs. Two runs with equal
-            hashes saw the same sequences in the same order.
+        order: Hash of the positions of all sequences that were yielded, over all epochs.
     """
 
     def __init__(
@@ -208,7 +197,7 @@ class SequenceLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        """Yield the batches of the epoch, or the remaining ones if it is resumed."""
+        """Yield the batches of the epoch, or the remaining ones after `load_state_dict`."""
         epoch = self.batch_sampler.epoch
         if not self._is_resumed or epoch != self._epoch:
             self.position = 0
@@ -234,18 +223,15 @@ class SequenceLoader:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at a stored position; at the end of an epoch the next one starts.
-
-        Raises:
-            DataError: If the position is within an epoch of another number of batches.
-        """
+        """Continue at a stored position; at the end of an epoch the next one starts."""
         num_batches = int(state_dict["batches"])
         self._epoch = int(state_dict["epoch"])
         self.position = int(state_dict["position"]) % num_batches
         self.order = str(state_dict["order"])
         self._is_resumed = True
         if self.position > 0 and num_batches != len(self):
+            expected = "those of the checkpoint, which was saved within an epoch of"
             raise DataError(
-                "batch size and number of processes: expected those of the checkpoint, which was "
-                f"saved within an epoch of {num_batches} batches per rank, got {len(self)} batches"
+                f"batch size and number of processes: expected {expected} {num_batches} batches "
+                f"per rank, got {len(self)} batches"
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from lightning_rnn.data.readers import errors_with_path, find_reader, tables
 from lightning_rnn.data.readers.arrays import CHECKED
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions
 from lightning_rnn.data.readers.table_rows import Rows, table_rows
-from lightning_rnn.data.readers.times import find_time_kind
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 
@@ -29,35 +28,14 @@ BUCKET = "\0bucket"
 
 @dataclass(frozen=True)
 class _Part:
-    """Some of the file's sequences.
-
-    Attributes:
-        contents: The sequences.
-        first_rows: (N,) number of the first row of each sequence.
-        ids: (N,) ids, or None if the file has none.
-    """
+    """Some of the file's sequences, and the (N,) numbers of the first row of each."""
 
     contents: FileContents
     first_rows: np.ndarray
-    ids: np.ndarray | None
+    has_ids: bool = True
 
 
-def pack(
-    *,
-    input: str,
-    output: str,
-    label_column: str = "label",
-    id_column: str | None = None,
-    time_column: str | None = None,
-    group_column: str | None = None,
-    feature_columns: list[str] | None = None,
-    require_labels: bool = True,
-    overwrite: bool = False,
-    time_format: str | None = None,
-    separator: str | None = None,
-    decimal_comma: bool = False,
-    encoding: str | None = None,
-) -> Sequences:
+def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) -> Sequences:
     """Write the sequences of a file to a folder from which training reads one batch at a time.
 
     The folder holds what `read_file` returns for the file, and is accepted wherever a file is. It
@@ -67,52 +45,25 @@ def pack(
     Args:
         input: File of sequences, of any format that training reads.
         output: Folder to write.
-        label_column: Column of the class, in CSV and Parquet.
-        id_column: Column that identifies the sequence, in CSV and Parquet with one row per time
-            step; when not given, each row is one sequence.
-        time_column: Column that orders the rows of a sequence; when not given, they keep their
-            order.
-        group_column: Column of groups, for splitting by group in training.
-        feature_columns: Columns of the features; when not given, all the others.
-        require_labels: Whether a missing label is an error; if not, the folder has no labels and
-            is for prediction only.
         overwrite: Whether to replace an existing folder written by `pack`.
-        time_format: Format of times that are neither numbers, ISO 8601 dates nor H:MM[:SS[.f]],
-            such as `%m/%d/%Y %H:%M` (directives of polars' strptime).
-        separator: Character between the cells of a CSV file; when not given, a comma, or a
-            semicolon or tab if the header has only that.
-        decimal_comma: Whether numbers in a CSV file have a decimal comma.
-        encoding: Encoding of a CSV file, such as `latin-1`; when not given, UTF-8.
+        **options: Arguments of `ReadOptions`.
 
     Returns:
         The sequences.
 
     Raises:
-        OptionError: If the output exists and may not be replaced, or the time format or the
-            separator cannot be used.
+        OptionError: If the output exists and may not be replaced, or an option cannot be used.
         DataError: If the file cannot be used, see `read_file`.
     """
-    source = Path(input)
     target = Path(os.path.abspath(output))
     may_replace = overwrite and (target / CHECKED).is_file()
     expected = "a folder that does not exist, or overwrite and a folder written by pack"
     check(may_replace or not os.path.lexists(target), "output", output, expected)
-    options = ReadOptions(
-        label_column=label_column,
-        id_column=id_column,
-        time_column=time_column,
-        group_column=group_column,
-        feature_columns=feature_columns,
-        require_labels=require_labels,
-        time_format=time_format,
-        separator=separator,
-        decimal_comma=decimal_comma,
-        encoding=encoding,
-    )
+    read_options = ReadOptions(**options)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
-        sequences = _write(_parts(source, options, work), work)
+        sequences = _write(_parts(Path(input), read_options, work), work)
         if target.exists():
             target.rename(work / "old")
         (work / "packed").rename(target)
@@ -125,12 +76,10 @@ def _parts(path: Path, options: ReadOptions, work: Path) -> Iterator[_Part]:
         reader = find_reader(path, options)
         if reader is not tables.read_table:
             contents = reader(path, options)
-            sequences = contents.sequences
-            yield _Part(contents, np.arange(len(sequences)), sequences.ids)
+            yield _Part(contents, np.arange(len(contents.sequences)))
         elif options.id_column is None:
             for rows in table_rows(path, options, CHUNK_BYTES):
-                contents, first_rows = tables.table_contents(rows, options)
-                yield _Part(contents, first_rows, ids=None)
+                yield _Part(*tables.table_contents(rows, options), has_ids=False)
         else:
             with (work / "buckets").open("w+b") as file:
                 yield from _parts_by_id(file, path, options, options.id_column)
@@ -153,8 +102,7 @@ def _parts_by_id(
         tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
-            time_kind = time_kind or find_time_kind(rows.frame[options.time_column], options)
-            tables.parse_times(rows, options, time_kind)
+            _, time_kind = tables.parse_times(rows, options, time_kind)
         buckets = tables.text_column(rows.frame[id_column]).hash() % num_buckets
         frame = rows.frame.with_columns(buckets.alias(BUCKET), pl.Series(ROW_NUMBER, rows.numbers))
         for (bucket,), piece in frame.partition_by(BUCKET, as_dict=True, include_key=False).items():
@@ -163,43 +111,34 @@ def _parts_by_id(
             file.write(data)
     file.flush()
     for places in pieces.values():
-        frames = []
+        frames: list[pl.DataFrame] = []
         for offset, size in places:
             frames.append(pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, offset))))
         frame = pl.concat(frames)
-        numbers = frame[ROW_NUMBER].to_numpy()
-        bucket_rows = Rows(frame.drop(ROW_NUMBER), rows.is_text, numbers)
-        contents, first_rows = tables.table_contents(bucket_rows, options, time_kind)
-        yield _Part(contents, first_rows, contents.sequences.ids)
+        numbers = frame.drop_in_place(ROW_NUMBER).to_numpy()
+        bucket_rows = Rows(frame, rows.is_text, numbers)
+        yield _Part(*tables.table_contents(bucket_rows, options, time_kind))
 
 
 def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     """Write the sequences to the folder `work / "packed"`, in the order of their first rows."""
-    columns: dict[str, list[np.ndarray | None]] = {
-        "first_rows": [],
-        "lengths": [],
-        "labels": [],
-        "groups": [],
-        "ids": [],
-    }
+    columns: dict[str, list[Any]] = {}
     with (work / "rows").open("wb") as file:
         for part in parts:
             sequences = part.contents.sequences
             file.writelines(values.numpy().data for values in sequences.chunks())
-            columns["first_rows"].append(part.first_rows)
-            columns["lengths"].append(sequences.lengths.numpy())
-            columns["labels"].append(part.contents.labels)
-            columns["groups"].append(sequences.groups)
-            columns["ids"].append(part.ids)
-    feature_names = part.contents.feature_names
+            columns.setdefault("first_rows", []).append(part.first_rows)
+            columns.setdefault("lengths", []).append(sequences.lengths.numpy())
+            columns.setdefault("labels", []).append(part.contents.labels)
+            columns.setdefault("groups", []).append(sequences.groups)
+            columns.setdefault("ids", []).append(sequences.ids if part.has_ids else None)
     arrays: dict[str, np.ndarray] = {}
     for name, pieces in columns.items():
-        present = [piece for piece in pieces if piece is not None]
-        if len(present) == len(pieces):
-            arrays[name] = np.concatenate(present)
+        if all(piece is not None for piece in pieces):
+            arrays[name] = np.concatenate(pieces)
     order = np.argsort(arrays.pop("first_rows"), kind="stable")
     shape = (int(arrays["lengths"].sum()), sequences.num_features)
-    values = DiskRows(work / "rows", offset=0, shape=shape, dtype=np.float32)
+    values = DiskRows(work / "rows", 0, shape, np.float32)
     unordered = Sequences(values, arrays["lengths"], checked=True)
     ordered = unordered.select(torch.from_numpy(order))
     folder = work / "packed"
@@ -211,7 +150,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     np.save(folder / "lengths.npy", arrays.pop("lengths")[order])
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array[order].astype(str))
-    if feature_names is not None:
-        np.save(folder / "features.npy", np.array(feature_names))
+    if part.contents.feature_names is not None:
+        np.save(folder / "features.npy", np.array(part.contents.feature_names))
     (folder / CHECKED).touch()
     return ordered

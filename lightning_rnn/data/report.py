@@ -1,9 +1,9 @@
 """Description of a data set and of what is suspicious about it."""
 
 import hashlib
-from collections.abc import Iterator
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,19 +18,9 @@ MIN_CLASS_SIZE = 20  # number of sequences below which the metrics of a class ar
 
 
 def describe(data: SequenceDataModule) -> str:
-    """Describe a data set: sizes, lengths, missing values, classes, and suspicious findings.
-
-    Args:
-        data: The data module; its training, validation and test splits are read.
-
-    Raises:
-        DataError: If a split cannot be read.
-    """
-    splits: dict[str, Sequences] = {}
-    for name in SPLITS:
-        sequences = data.split(name)
-        if sequences is not None:
-            splits[name] = sequences
+    """Return sizes, lengths, missing values, classes, and suspicious findings of a data set."""
+    found = {name: data.split(name) for name in SPLITS}
+    splits = {name: split for name, split in found.items() if split is not None}
     lines = [" ".join([f"features: {data.num_features}", *(data.feature_names or [])])]
     findings: list[str] = []
     for name, sequences in splits.items():
@@ -81,10 +71,8 @@ def length_histogram(lengths: Tensor) -> list[str]:
     high = int(lengths.max())
     width = -(-(high - low + 1) // HISTOGRAM_BINS)  # rounded up
     counts = ((lengths - low) // width).bincount().tolist()
-    labels: list[str] = []
-    for i in range(len(counts)):
-        first = low + i * width
-        labels.append(_range(first, min(high, first + width - 1), "-"))
+    firsts = range(low, high + 1, width)
+    labels = [_range(first, min(high, first + width - 1), "-") for first in firsts]
     label_width = max(len(label) for label in labels)
     lines: list[str] = []
     for label, count in zip(labels, counts, strict=True):
@@ -103,20 +91,14 @@ def suspicions(name: str, sequences: Sequences, schema: Schema) -> list[str]:
         if rare:
             text = ", ".join(rare)
             findings.append(f"classes of fewer than {MIN_CLASS_SIZE} sequences: {text}")
-    first_position: dict[bytes, int] = {}
-    num_repeated = 0
-    num_contradictions = 0
-    for position, digest in enumerate(_digests(sequences)):
-        first = first_position.setdefault(digest, position)
-        if first == position:
-            continue
-        num_repeated += 1
-        if sequences.labels is not None and sequences.labels[first] != sequences.labels[position]:
-            num_contradictions += 1
+    _, first, same = np.unique(_digests(sequences), return_index=True, return_inverse=True)
+    num_repeated = len(sequences) - len(first)
     if num_repeated:
         finding = f"{num_repeated} sequences repeat an earlier one"
-        if num_contradictions:
-            finding += f", {num_contradictions} of them with another label"
+        if sequences.labels is not None:
+            num_contradictions = int((sequences.labels[first[same]] != sequences.labels).sum())
+            if num_contradictions:
+                finding += f", {num_contradictions} of them with another label"
         findings.append(finding)
     return [f"{name}: {finding}" for finding in findings]
 
@@ -140,25 +122,26 @@ def _constant_features(sequences: Sequences, schema: Schema) -> list[str]:
 def overlaps(splits: dict[str, Sequences]) -> list[str]:
     """Return findings about sequences and groups that two splits have in common."""
     findings: list[str] = []
-    digests = {name: list(_digests(sequences)) for name, sequences in splits.items()}
+    digests = {name: _digests(sequences) for name, sequences in splits.items()}
     for name, other in combinations(splits, 2):
-        known = set(digests[name])
-        num_shared = sum(digest in known for digest in digests[other])
+        num_shared = int(np.isin(digests[other], digests[name]).sum())
         if num_shared:
             findings.append(f"{num_shared} sequences of {other} are also in {name}")
         groups = splits[name].groups
         other_groups = splits[other].groups
         if groups is None or other_groups is None:
             continue
-        common = sorted(set(groups.astype(str)) & set(other_groups.astype(str)))
-        if common:
+        common = np.intersect1d(groups.astype(str), other_groups.astype(str))
+        if len(common):
             examples = ", ".join(common[:5])
             findings.append(f"{len(common)} groups are in both {name} and {other} ({examples})")
     return findings
 
 
-def _digests(sequences: Sequences) -> Iterator[bytes]:
-    """Yield a hash of the values of each sequence."""
+def _digests(sequences: Sequences) -> np.ndarray:
+    """Return (N,) hashes of the values of each sequence."""
+    digests: list[str] = []
     for start, length in zip(sequences.offsets.tolist(), sequences.lengths.tolist(), strict=True):
         content = sequences.values[start : start + length].numpy().tobytes()
-        yield hashlib.blake2b(content, digest_size=16).digest()
+        digests.append(hashlib.blake2b(content, digest_size=16).hexdigest())
+    return np.array(digests)

@@ -21,8 +21,8 @@ SAMPLE_BITS = 26  # log2 of the number of values above which statistics come fro
 class SequenceBatch:
     """A padded batch, the input of a model.
 
-    Treat it as immutable. It is not frozen because Lightning converts the precision of a batch
-    (`Trainer(precision="64-true")`) by setting the fields of a copy.
+    Treat it as immutable. It is not frozen, since `Trainer(precision="64-true")` sets the fields of
+    a copy.
 
     Attributes:
         x: (B, T, F) float32; zero after the end of each sequence, NaN for missing values.
@@ -129,9 +129,6 @@ class Sequences:
             arrays: (N, T, F) array, (T, F) array for one sequence, or list of (T_i, F) arrays; a
                 list may also contain (T_i,) arrays of a single feature.
             labels: (N,) integers, or None.
-
-        Raises:
-            DataError: As for the constructor, or if arrays have different numbers of features.
         """
         if isinstance(arrays, np.ndarray | Tensor):
             block = checks.as_tensor(arrays, "x", torch.float32)
@@ -195,25 +192,16 @@ class Sequences:
         """Return the same sequences with other labels (N,) int64."""
         return self._with(labels=labels)
 
-    def with_ids(self, ids: np.ndarray | None) -> "Sequences":
-        """Return the same sequences with other names (N,)."""
-        return self._with(ids=ids)
-
     def to(self, device: torch.device) -> "Sequences":
         """Return the sequences with a copy of their values on a device."""
         values = torch.cat([chunk.to(device) for chunk in self.chunks()])
         return self._with(values=values, offsets=self.lengths.cumsum(0) - self.lengths)
 
     def batch(self, index: Tensor) -> SequenceBatch:
-        """Assemble a padded batch.
+        """Assemble a padded batch of the sequences at positions `index` (B,) int64.
 
-        The steps t >= T_i of a shorter sequence repeat its last row when gathered, then become 0.
-
-        Args:
-            index: (B,) int64, positions of the sequences.
-
-        Returns:
-            The batch on the device of the values, T steps wide as its longest sequence.
+        It is on the device of the values, and T steps wide as its longest sequence. The steps
+        t >= T_i of a shorter sequence repeat its last row when gathered, then become 0.
         """
         lengths = self.lengths[index]
         width = int(lengths.max())  # before the lengths are on an accelerator, which would wait
@@ -247,13 +235,10 @@ class Sequences:
             start = stop
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Compute mean and standard deviation of the values that are not missing.
+        """Return (F,) mean and standard deviation of the values that are not missing.
 
-        Beyond 2^26 values they are those of a random sample of the sequences.
-
-        Returns:
-            Two (F,) float32 tensors. A feature without values has mean 0 and deviation 1; one whose
-            values are constant up to float32 rounding has deviation 1.
+        Beyond 2^26 values they are those of a random sample of the sequences. A feature without
+        values has mean 0; one that is constant up to float32 rounding has deviation 1.
         """
         sample = self._sample()
         # of x - shift, with a shift close to the mean, so that the squares lose no digits
@@ -274,8 +259,8 @@ class Sequences:
 
     def fingerprint(self) -> str:
         """Return a hash of sizes, labels and values; beyond 2^26 values, of a random sample."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr((len(self), self.num_features)).encode())
+        sizes = repr((len(self), self.num_features)).encode()
+        digest = hashlib.blake2b(sizes, digest_size=16)
         digest.update(self.lengths.numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())

@@ -21,20 +21,16 @@ def split_rows(
 ) -> dict[str, Tensor]:
     """Divide the sequences of a data set.
 
-    If `sequences.groups` is not None, all sequences of a group are in the same split.
-
     Args:
-        sequences: The data set, with labels.
+        sequences: The data set, with labels. Sequences of one group are in the same split.
         val_fraction: Fraction of the validation split, 0 for none.
         test_fraction: Fraction of the test split, 0 for none.
-        stratify: Whether each split has the same proportions of the classes, and at least one
-            sequence of each.
+        stratify: Whether each split has the same proportions of the classes, and every class.
         seed: Seed of the random order.
         class_names: Names of the classes, for error messages.
 
     Returns:
-        For each of `SPLITS` the positions of its sequences, ascending int64. Each sequence is in
-        exactly one split.
+        For each of `SPLITS` the ascending positions of its sequences, int64.
 
     Raises:
         DataError: If a split with a fraction above 0 is empty, or if the training split, or with
@@ -45,22 +41,31 @@ def split_rows(
     fractions = [1.0 - val_fraction - test_fraction, val_fraction, test_fraction]
     strata = labels if stratify else torch.zeros_like(labels)
     if sequences.groups is None:
-        split_of = _assign_rows(strata, val_fraction, test_fraction, generator)
+        split_of = _assign_rows(strata, fractions, generator)
     else:
         split_of = _assign_groups(strata, sequences.groups, fractions, generator)
     rows: dict[str, Tensor] = {}
     for code, name in enumerate(SPLITS):
         rows[name] = (split_of == code).nonzero().view(-1)
-        if fractions[code] > 0:
-            _check_not_empty(name, rows[name], fractions[code], len(labels))
-        if fractions[code] > 0 and (stratify or name == "train"):
-            _check_classes(name, rows[name], labels, class_names)
+        if fractions[code] == 0:
+            continue
+        if len(rows[name]) == 0:
+            got = f"none: a fraction of {fractions[code]:.3g} of {len(labels)} sequences"
+            raise DataError(
+                f"{name} split: expected at least one sequence, got {got}, or too few groups"
+            )
+        missing = set(labels.tolist()) - set(labels[rows[name]].tolist())
+        if missing and (stratify or name == "train"):
+            label = min(missing) if class_names is None else class_names[min(missing)]
+            got = f"no sequence of class {str(label)!r}: too few sequences or groups of it"
+            raise DataError(
+                f"{name} split: expected every class, got {got}; choose other fractions, or "
+                "stratify false"
+            )
     return rows
 
 
-def _assign_rows(
-    strata: Tensor, val_fraction: float, test_fraction: float, generator: Generator
-) -> Tensor:
+def _assign_rows(strata: Tensor, fractions: list[float], generator: Generator) -> Tensor:
     """Return the split of each sequence as an index of `SPLITS`.
 
     The first round(fraction * n) of the n shuffled sequences of a stratum, but at least one, are
@@ -70,17 +75,14 @@ def _assign_rows(
     for stratum in torch.unique(strata):
         rows = (strata == stratum).nonzero().view(-1)
         rows = rows[torch.randperm(len(rows), generator=generator)]
-        num_val = _count(val_fraction, len(rows))
-        num_test = _count(test_fraction, len(rows))
-        split_of[rows[:num_val]] = SPLITS.index("val")
-        split_of[rows[num_val : num_val + num_test]] = SPLITS.index("test")
+        start = 0
+        for code, fraction in enumerate(fractions[1:], start=1):
+            count = 0
+            if fraction > 0:
+                count = max(1, int(fraction * len(rows) + 0.5))
+            split_of[rows[start : start + count]] = code
+            start += count
     return split_of
-
-
-def _count(fraction: float, total: int) -> int:
-    if fraction == 0:
-        return 0
-    return max(1, int(fraction * total + 0.5))
 
 
 def _assign_groups(
@@ -112,22 +114,3 @@ def _assign_groups(
         split_of_group[group] = split
         assigned[split] += counts[group]
     return split_of_group[group_of]
-
-
-def _check_not_empty(name: str, rows: Tensor, fraction: float, num_sequences: int) -> None:
-    if len(rows) == 0:
-        raise DataError(
-            f"{name} split: expected at least one sequence, got none: a fraction of "
-            f"{fraction:.3g} of {num_sequences} sequences, or too few groups"
-        )
-
-
-def _check_classes(name: str, rows: Tensor, labels: Tensor, class_names: list[str] | None) -> None:
-    missing = set(labels.tolist()) - set(labels[rows].tolist())
-    if missing:
-        code = min(missing)
-        label = str(code) if class_names is None else class_names[code]
-        raise DataError(
-            f"{name} split: expected every class, got no sequence of class {label!r}: too few "
-            "sequences or groups of it; choose other fractions, or stratify false"
-        )

@@ -15,8 +15,8 @@ class SyntheticDataModule(SequenceDataModule):
 
     Args:
         task: What the class depends on: sum_sign (sign of the sum), adding (two marked values),
-            parity (of bits), delayed_recall (the first step), temporal_order (order of X and Y; 4
-            classes), temporal_order_6b (8 classes).
+            parity (of bits), delayed_recall (the first step), temporal_order (order of two
+            symbols), temporal_order_6b (of three symbols).
         length: Number of time steps T, at least 1; delayed_recall adds one at the start.
         min_length: Lengths are drawn uniformly from `min_length` to `length`; None for `length`.
         num_features: Number of features F per step; None for the least that the task allows.
@@ -77,18 +77,17 @@ class SyntheticDataModule(SequenceDataModule):
         self.task = TASKS[task]
         shortest = self.task.min_length
         check(length >= shortest, "length", length, f"at least {shortest} for task {task}")
-        expected = f"at least {shortest} and at most the length, {length}"
-        is_between = min_length is None or shortest <= min_length <= length
-        check(is_between, "min_length", min_length, expected)
+        if min_length is not None:
+            expected = f"at least {shortest} and at most the length, {length}"
+            check(shortest <= min_length <= length, "min_length", min_length, expected)
         if num_features is not None:
-            expected = "an integer of at least 1"
-            if self.task.num_features is not None:
-                expected = f"{self.task.num_features} for task {task}"
-            suits = num_features == (self.task.num_features or max(1, num_features))
-            check(suits, "num_features", num_features, expected)
-        check(num_train >= 1, "num_train", num_train, "an integer of at least 1")
-        check(num_val >= 0, "num_val", num_val, "an integer of at least 0")
-        check(num_test >= 1, "num_test", num_test, "an integer of at least 1")
+            check(num_features >= 1, "num_features", num_features, "an integer of at least 1")
+            number = self.task.num_features or num_features
+            expected = f"{number} for task {task}"
+            check(num_features == number, "num_features", num_features, expected)
+        for name, least in (("num_train", 1), ("num_val", 0), ("num_test", 1)):
+            number = self.settings[name]
+            check(number >= least, name, number, f"an integer of at least {least}")
         self._fresh: tuple[int, Sequences] | None = None  # epoch and its sequences
 
     def read_schema(self) -> Schema:
@@ -99,7 +98,7 @@ class SyntheticDataModule(SequenceDataModule):
     def load_split(self, name: str) -> Sequences | None:
         """Generate a split; `predict` is the test split."""
         if name == "predict":
-            name = "test"
+            return self.split("test")
         if self.settings[f"num_{name}"] == 0:
             return None
         return self._generate(name, epoch=0)

@@ -1,11 +1,13 @@
 """Synthetic tasks: functions from lengths and a random generator to sequences and labels.
 
 Each function takes `lengths` (N,) int64, the number of features F and a generator, and returns
-`values` (sum of T_i, F) float32 and `labels` (N,) int64.
+`values` (sum of T_i, F) float32 and `labels` (N,) int64. Sources: Hochreiter and Schmidhuber 1997
+(LSTM); Bengio, Simard and Frasconi 1994; Le, Jaitly and Hinton 2015 (arXiv:1504.00941).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -46,9 +48,8 @@ def sum_sign(lengths: Tensor, num_features: int, generator: Generator) -> tuple[
 def adding(lengths: Tensor, num_features: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Feature 0 from U(0, 1); label 1 if the two values that feature 1 marks add up to above 1.
 
-    One step of each half is marked. This is the adding problem (Hochreiter and Schmidhuber 1997,
-    experiment 4) in the form of Le, Jaitly and Hinton 2015 (arXiv:1504.00941), with the target cut
-    at its mean into two classes.
+    One step of each half is marked: the adding problem (1997, experiment 4) in the form of 2015,
+    with the target cut at its mean into two classes.
     """
     values = torch.zeros(int(lengths.sum()), num_features)
     values[:, 0] = torch.rand(len(values), generator=generator)
@@ -62,7 +63,7 @@ def adding(lengths: Tensor, num_features: int, generator: Generator) -> tuple[Te
 
 
 def parity(lengths: Tensor, num_features: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Random bits; label 1 if the number of ones is odd (H. and S. 1997, section 5)."""
+    """Random bits; label 1 if the number of ones is odd (1997, section 5)."""
     bits = torch.randint(0, 2, (int(lengths.sum()),), generator=generator)
     return bits[:, None].float(), _sum_per_sequence(bits, lengths) % 2
 
@@ -72,8 +73,7 @@ def delayed_recall(
 ) -> tuple[Tensor, Tensor]:
     """First step +1 (label 1) or -1 (label 0) in all features, then noise from N(0, 0.2).
 
-    The two-sequence problem of Bengio, Simard and Frasconi 1994, as in Hochreiter and Schmidhuber
-    1997 (experiment 3a), with one informative step.
+    The two-sequence problem of 1994, as in 1997 (experiment 3a), with one informative step.
     """
     labels = torch.randint(0, 2, (len(lengths),), generator=generator)
     values = torch.randn(int(lengths.sum()), num_features, generator=generator) * 0.2**0.5
@@ -83,31 +83,15 @@ def delayed_recall(
 
 
 def temporal_order(
-    lengths: Tensor, num_features: int, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Four classes: which of X and Y came first, and which second (H. and S. 1997, experiment 6a).
-
-    One-hot symbols in the order E, B, a, b, c, d, X, Y. A sequence starts with E and ends with B;
-    the steps between are random among a, b, c, d, except for an X or Y at one step of [L/10, L/5]
-    and at one of [L/2, 3L/5]. Lengths from 100 to 110 give the published task.
-    """
-    return _temporal_order(lengths, num_features, generator, [(0.1, 0.2), (0.5, 0.6)])
-
-
-def temporal_order_6b(
-    lengths: Tensor, num_features: int, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Eight classes: as `temporal_order`, with three decisive symbols (experiment 6b).
-
-    They are at one step each of [L/10, L/5], [33L/100, 43L/100] and [66L/100, 76L/100].
-    """
-    windows = [(0.1, 0.2), (0.33, 0.43), (0.66, 0.76)]
-    return _temporal_order(lengths, num_features, generator, windows)
-
-
-def _temporal_order(
     lengths: Tensor, num_features: int, generator: Generator, windows: list[tuple[float, float]]
 ) -> tuple[Tensor, Tensor]:
+    """Classes: which of X and Y came in the first window, which in the second, and so on.
+
+    One-hot symbols in the order E, B, a, b, c, d, X, Y. A sequence starts with E and ends with B;
+    the steps between are random among a, b, c, d, except for an X or Y at one step of each window.
+    Windows are fractions of the length. `TWO_WINDOWS` are those of experiment 6a of 1997,
+    `THREE_WINDOWS` of 6b; lengths from 100 to 110 give the published tasks.
+    """
     start = lengths.cumsum(0) - lengths
     symbols = torch.randint(2, 6, (int(lengths.sum()),), generator=generator)  # a, b, c or d
     symbols[start] = 0  # E
@@ -134,6 +118,8 @@ def _sum_per_sequence(values: Tensor, lengths: Tensor) -> Tensor:
     return torch.zeros(len(lengths), dtype=values.dtype).index_add_(0, owner, values)
 
 
+TWO_WINDOWS = [(0.1, 0.2), (0.5, 0.6)]
+THREE_WINDOWS = [(0.1, 0.2), (0.33, 0.43), (0.66, 0.76)]
 TWO_SYMBOLS = ("XX", "XY", "YX", "YY")
 THREE_SYMBOLS = ("XXX", "XXY", "XYX", "XYY", "YXX", "YXY", "YYX", "YYY")
 TASKS: dict[str, Task] = {
@@ -141,6 +127,10 @@ TASKS: dict[str, Task] = {
     "adding": Task(adding, ("at most 1", "above 1"), 2, min_length=2),
     "parity": Task(parity, ("even", "odd"), 1),
     "delayed_recall": Task(delayed_recall, ("minus", "plus"), None, extra_steps=1),
-    "temporal_order": Task(temporal_order, TWO_SYMBOLS, 8, min_length=10),
-    "temporal_order_6b": Task(temporal_order_6b, THREE_SYMBOLS, 8, min_length=10),
+    "temporal_order": Task(
+        partial(temporal_order, windows=TWO_WINDOWS), TWO_SYMBOLS, 8, min_length=10
+    ),
+    "temporal_order_6b": Task(
+        partial(temporal_order, windows=THREE_WINDOWS), THREE_SYMBOLS, 8, min_length=10
+    ),
 }

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from lightning_rnn.data.readers.arrays import read_npy, read_npz
-from lightning_rnn.data.readers.contents import FileContents, ReadOptions
-from lightning_rnn.data.readers.messages import first_line, unexpected
+from lightning_rnn.data.readers.contents import (
+    FileContents,
+    ReadOptions,
+    first_line,
+    unexpected,
+)
 from lightning_rnn.data.readers.tables import read_table
 from lightning_rnn.data.readers.text import read_ts, read_tsv
 from lightning_rnn.errors import DataError
@@ -35,13 +39,8 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
             format: .ts, .tsv, .npz, .npy, .csv, .csv.gz or .parquet.
         options: What to read from the file; by default `ReadOptions()`.
 
-    Returns:
-        Sequences, class names and feature names.
-
     Raises:
-        DataError: If the file cannot be read, is damaged, or violates its format. The message
-            begins with the path and names the line or row, the column, what was expected and what
-            the file has there.
+        DataError: If the file cannot be read, is damaged, or violates its format.
 
     Example:
         >>> import tempfile
@@ -55,11 +54,9 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         ([2, 1], [0.25, 0.5, 3.0])
     """
     path = Path(path)
-    if options is None:
-        options = ReadOptions()
+    options = options or ReadOptions()
     with errors_with_path(path):
-        reader = find_reader(path, options)
-        return reader(path, options)
+        return find_reader(path, options)(path, options)
 
 
 @contextmanager
@@ -81,17 +78,11 @@ def errors_with_path(path: Path) -> Iterator[None]:
 
 
 def find_reader(path: Path, options: ReadOptions) -> Reader:
-    """Return the reader of a file or folder.
-
-    Raises:
-        DataError: If no reader exists for the file, or its format does not have the columns that
-            the options name.
-    """
+    """Return the reader of a file or folder, whose format must have what the options name."""
     if path.is_dir():
         if not (path / "values.npy").is_file():
-            raise unexpected(
-                "", "a file or a folder written by pack", "a folder without values.npy"
-            )
+            expected = "a file or a folder written by pack"
+            raise unexpected("", expected, "a folder without values.npy")
         return read_npy
     if not path.is_file():
         raise DataError("no such file")
@@ -103,21 +94,16 @@ def find_reader(path: Path, options: ReadOptions) -> Reader:
     if path.stat().st_size == 0:
         raise DataError("the file is empty")
     reader = READERS[extension]
-    if reader is not read_table:
-        _check_no_columns(extension, options)
-    elif options.time_column is not None and options.id_column is None:
-        raise unexpected("time_column", "also an id_column", repr(options.time_column))
-    return reader
-
-
-def _check_no_columns(extension: str, options: ReadOptions) -> None:
+    if reader is read_table:
+        if options.time_column is not None and options.id_column is None:
+            raise unexpected("time_column", "also an id_column", repr(options.time_column))
+        return reader
     unsupported = ["feature_columns", "id_column", "time_column"]
     if extension in (".ts", ".tsv"):
         unsupported.append("group_column")
-    for name in sorted(unsupported):
+    for name in unsupported:
         value = getattr(options, name)
         if value is not None:
-            expected = f"None, because {extension} files have no columns"
-            if extension == ".tsv":
-                expected += " (a table with a header and tabs must be named .csv)"
+            expected = f"None, because {extension} files have no columns (tables are named .csv)"
             raise unexpected(name, expected, repr(value))
+    return reader

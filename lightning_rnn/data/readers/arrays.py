@@ -11,12 +11,13 @@ from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
     FileContents,
     ReadOptions,
-    check_complete,
     choose_features,
-    complete_labels,
+    complete,
+    first_line,
+    join_names,
     row_ids,
+    unexpected,
 )
-from lightning_rnn.data.readers.messages import first_line, join_names, unexpected
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
@@ -24,6 +25,7 @@ MAX_BYTES_IN_MEMORY = 1 << 27  # larger .npy files stay on disk; batches are fas
 CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
 NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
+PLAIN_ARRAY = "an array of plain numbers or text"
 
 Arrays = dict[str, np.ndarray]  # arrays of one file by role: values, lengths, labels, ...
 Names = dict[str, str]  # names of these arrays in error messages
@@ -39,17 +41,14 @@ def read_npz(path: Path, options: ReadOptions) -> FileContents:
         if "X" not in archive.files:
             raise unexpected("", "an array 'X'", f"the arrays {join_names(archive.files)}")
         for role, name in NPZ_NAMES.items():
-            if name in archive.files:
-                arrays[role] = _load(archive, name)
+            if name not in archive.files:
+                continue
+            try:
+                arrays[role] = np.asarray(archive[name])
+            except (ValueError, MemoryError) as error:  # Python objects, or a wrong size
+                got = f"one that cannot be loaded ({first_line(error)})"
+                raise unexpected(name, PLAIN_ARRAY, got) from error
     return _contents(arrays, NPZ_NAMES, options)
-
-
-def _load(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    try:
-        return np.asarray(archive[name])
-    except (ValueError, MemoryError) as error:  # Python objects, or a size that is not true
-        got = f"one that cannot be loaded ({first_line(error)})"
-        raise unexpected(name, "an array of plain numbers or text", got) from error
 
 
 def read_npy(path: Path, options: ReadOptions) -> FileContents:
@@ -66,21 +65,18 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
         files["values"] = path
     arrays: Arrays = {}
     for role, file in files.items():
-        if role == "values" or file.is_file():
-            arrays[role] = _map(file)
+        if role != "values" and not file.is_file():
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as above
+                # never unpickles, and checks that the file has as many bytes as its header says
+                arrays[role] = np.lib.format.open_memmap(file, mode="c")
+        except Exception as error:
+            got = f"a file that cannot be mapped ({first_line(error)})"
+            raise unexpected(file.name, PLAIN_ARRAY, got) from error
     names = {role: file.name for role, file in files.items()}
     return _contents(arrays, names, options, checked=is_checked(path))
-
-
-def _map(file: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as above
-            # never unpickles, and checks that the file has as many bytes as its header says
-            return np.lib.format.open_memmap(file, mode="c")
-    except Exception as error:
-        got = f"a file that cannot be mapped ({first_line(error)})"
-        raise unexpected(file.name, "an array of plain numbers or text", got) from error
 
 
 def is_checked(folder: Path) -> bool:
@@ -103,28 +99,38 @@ def _contents(
     labels = None
     if "labels" in arrays:
         labels = class_names(_checked_names(arrays["labels"], names["labels"], count))
-        labels = complete_labels(labels, "sequence {}".format, options)
+        labels = complete(labels, "a label", "sequence {}".format, options)
     elif options.require_labels:
         raise unexpected("", f"an array {names['labels']} of class labels", "none")
     ids = row_ids(count)
     if "ids" in arrays:
-        ids = _texts(_checked_names(arrays["ids"], names["ids"], count))
-        check_complete(ids, "an id", "sequence {}".format)
+        ids = complete(_texts(arrays["ids"], names["ids"], count), "an id", "sequence {}".format)
     groups = None
     if "groups" in arrays and options.group_column is not None:
-        groups = _texts(_checked_names(arrays["groups"], names["groups"], count))
-        check_complete(groups, "a group", "sequence {}".format)
+        groups = _texts(arrays["groups"], names["groups"], count)
+        groups = complete(groups, "a group", "sequence {}".format)
     elif options.group_column is not None and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
     feature_names = None
     columns = None
     if "features" in arrays:
-        available = _feature_names(arrays["features"], values.shape[1])
+        array = arrays["features"]
+        if array.shape != (values.shape[1],) or array.dtype.kind != "U":
+            expected = f"text of shape ({values.shape[1]},)"
+            raise unexpected("features.npy", expected, f"{array.dtype} {array.shape}")
+        available = array.tolist()
         feature_names = choose_features(available, options)
         if feature_names != available:
             columns = [available.index(name) for name in feature_names]
-    stored = _stored(values, columns)
+    stored: np.ndarray | DiskRows = values
+    # a copy of a mapping, made if the file is in another order, has no file name
+    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
+    if is_large and isinstance(values, np.memmap) and values.filename:
+        path = Path(str(values.filename))
+        stored = DiskRows(path, values.offset, values.shape, values.dtype, columns)
+    elif columns is not None:
+        stored = values[:, columns]
     sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
     return FileContents(sequences, labels, feature_names)
 
@@ -132,32 +138,20 @@ def _contents(
 def _values_and_lengths(arrays: Arrays, names: Names) -> tuple[np.ndarray, np.ndarray]:
     """Return the values as (sum of T_i, F), and the (N,) lengths."""
     values = arrays["values"]
-    lengths = arrays.get("lengths")
     if values.dtype.kind not in "biuf":
         raise unexpected(names["values"], "real numbers", f"dtype {values.dtype}")
-    if lengths is None:
-        if values.size == 0 or values.ndim not in (2, 3):
-            expected = f"shape (N, T, F) or (N, T), or (steps, F) with {names['lengths']}"
-            raise unexpected(names["values"], expected, str(values.shape))
-        count, num_steps = values.shape[:2]
-        return values.reshape(count * num_steps, -1), np.full(count, num_steps)
-    if values.size == 0 or values.ndim not in (1, 2):
-        expected = f"shape (steps, F), because there is {names['lengths']}"
+    has_lengths = "lengths" in arrays
+    if values.size == 0 or values.ndim not in ((1, 2) if has_lengths else (2, 3)):
+        expected = f"shape (N, T, F) or (N, T), or (steps, F) with {names['lengths']}"
         raise unexpected(names["values"], expected, str(values.shape))
-    _check_lengths(lengths, names["lengths"], len(values))
-    return values.reshape(len(values), -1), lengths
-
-
-def _check_lengths(lengths: np.ndarray, name: str, num_steps: int) -> None:
-    is_valid = lengths.ndim == 1 and lengths.dtype.kind in "iu" and 0 < len(lengths) <= num_steps
-    if not is_valid:
-        raise unexpected(name, "integers of shape (N,)", f"{lengths.dtype} {lengths.shape}")
-    if lengths.max() > num_steps:  # also keeps their sum from overflowing
-        raise unexpected(name, f"at most {num_steps}, the number of steps", str(lengths.max()))
+    if has_lengths:
+        return values.reshape(len(values), -1), arrays["lengths"].reshape(-1)
+    count, num_steps = values.shape[:2]
+    return values.reshape(count * num_steps, -1), np.full(count, num_steps)
 
 
 def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
-    """Return (N,) labels, ids or groups after checking their shape and dtype."""
+    """Return (count,) names after checking their shape and dtype."""
     if array.shape != (count,) or array.dtype.kind not in "biufSU":
         expected = f"numbers or text of shape ({count},)"
         raise unexpected(name, expected, f"{array.dtype} {array.shape}")
@@ -166,8 +160,9 @@ def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
     return array
 
 
-def _texts(array: np.ndarray) -> np.ndarray:
+def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
     """Return stripped text, "" where it is missing; floats and booleans as class names."""
+    array = _checked_names(array, name, count)
     if array.dtype.kind in "bf":
         return class_names(array)
     if array.dtype.kind == "S":
@@ -175,26 +170,3 @@ def _texts(array: np.ndarray) -> np.ndarray:
     texts = np.char.strip(array.astype(str)).astype(object)
     texts[[is_missing(text) for text in texts]] = ""
     return texts
-
-
-def _feature_names(array: np.ndarray, num_features: int) -> list[str]:
-    if array.shape != (num_features,) or array.dtype.kind != "U":
-        expected = f"text of shape ({num_features},)"
-        raise unexpected("features.npy", expected, f"{array.dtype} {array.shape}")
-    names: list[str] = array.tolist()
-    return names
-
-
-def _stored(values: np.ndarray, columns: list[int] | None) -> np.ndarray | DiskRows:
-    """Return the values of the given columns, or an object that reads them from disk if large."""
-    # a copy of a mapping, made if the file is in another order, has no file name
-    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
-    if is_large and isinstance(values, np.memmap) and values.filename:
-        return DiskRows(
-            Path(str(values.filename)),
-            offset=values.offset,
-            shape=values.shape,
-            dtype=values.dtype,
-            columns=columns,
-        )
-    return values if columns is None else values[:, columns]

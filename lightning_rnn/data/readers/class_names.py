@@ -1,12 +1,16 @@
-"""Class names: one spelling for each class, whatever the format of the file."""
+"""Class names and missing values: one spelling for each, whatever the format of the file."""
 
 import math
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_rnn.data.readers.messages import unexpected
+from lightning_rnn.data.readers.contents import unexpected
+
+if TYPE_CHECKING:
+    import polars as pl
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # in lower case; "-" is not one of them, because "+" and "-" are common classes
@@ -16,6 +20,12 @@ MISSING_WORDS = ("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none")
 def is_missing(text: str) -> bool:
     """Return whether text stands for a missing label, id, group, time or value."""
     return text.strip().lower() in MISSING_WORDS
+
+
+def known_text(column: "pl.Series") -> "pl.Series":
+    """Return stripped text, null where it stands for a missing value."""
+    text = column.str.strip_chars()
+    return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
 
 
 def class_name(raw: object) -> str:
@@ -32,7 +42,7 @@ def class_name(raw: object) -> str:
     """
     if isinstance(raw, bytes):
         raw = raw.decode()
-    text = "" if raw is None else str(raw).strip()
+    text = str(raw).strip()
     if is_missing(text):
         return ""
     if text.lower() in ("true", "false"):
@@ -71,14 +81,11 @@ def sort_classes(names: Iterable[str]) -> list[str]:
 
 
 def check_not_continuous(labels: np.ndarray) -> None:
-    """Raise a DataError if training labels look like numbers to predict, not like classes.
+    """Raise a DataError if (N,) class names look like numbers to predict, not like classes.
 
     They do if all are numbers, and at least ten of them differ, and there are fewer than two
     sequences per class on average, or fewer than ten if some numbers are not whole; also if all
     differ and some are not whole.
-
-    Args:
-        labels: (N,) canonical class names.
     """
     distinct = set(labels.tolist())
     if not all(NUMBER.fullmatch(name) for name in distinct):

@@ -1,18 +1,24 @@
-"""The contents of a sequence file, whatever its format, and the options for reading it."""
+"""What the readers have in common: contents of a file, options, checks and wording of errors.
+
+Lines are counted from 1, as in editors; rows, sequences and steps from 0, as in NumPy.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lightning_rnn.data.readers.messages import MISSING_VALUE, join_names, unexpected
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import check
+from lightning_rnn.errors import DataError, check
 
-BOM = b"\xef\xbb\xbf"
+MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
+FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
+UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
+MAX_NAMES = 20  # names that a message lists
+MAX_CHARACTERS = 60  # of a quoted value
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,7 @@ class FileContents:
     """Contents of a sequence file.
 
     Attributes:
-        sequences: N sequences without labels. Their ids are the file's, or row numbers; they have
-            groups if these were requested.
+        sequences: N sequences without labels, with the ids of the file or row numbers.
         labels: (N,) object array of class names (see `class_name`), or None if the file has none.
         feature_names: F names, or None for a format without them (all but long CSV and Parquet).
         time_kind: Kind of the times that order the steps, as errors name it, or None without times.
@@ -41,15 +46,12 @@ class ReadOptions:
         label_column: Column of class names (CSV, Parquet).
         id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
             step. If None, each row is one sequence of a single feature.
-        time_column: Column that orders the steps of a sequence (CSV, Parquet with `id_column`):
-            numbers, ISO 8601 dates with or without time and offset to UTC, clock or elapsed times
-            H:MM[:SS[.f]], or Parquet's dates and times. If None, rows keep their order.
-        group_column: Column of groups (CSV, Parquet). For .npz and .npy any name requests the
-            array of groups.
-        feature_columns: Features in order (CSV, Parquet, packed folders). If None, every column
-            without another role is a feature.
-        only_features: Whether a column that is neither in `feature_columns` nor has another role
-            is an error.
+        time_column: Column that orders the steps of a sequence: numbers, ISO 8601 dates with or
+            without time and offset to UTC, clock or elapsed times H:MM[:SS[.f]], or Parquet's dates
+            and times. If None, rows keep their order.
+        group_column: Column of groups; for .npz and .npy any name requests the array of groups.
+        feature_columns: Features in order. If None, every column without another role.
+        only_features: Whether a further column without a role is an error.
         require_labels: Whether missing labels or groups are an error. If not, one missing label
             makes `labels` None.
         time_format: Format of other times, such as `%m/%d/%Y %H:%M:%S%.f`, with the directives of
@@ -78,12 +80,11 @@ class ReadOptions:
     def __post_init__(self) -> None:
         """Check the options of the format."""
         if self.separator is not None:
-            is_usable = self.separator.isascii() and self.separator not in ('"', "\n", "\r")
-            is_character = len(self.separator) == 1 or self.separator == "\\t"
-            check(is_usable and is_character, "separator", self.separator, "one ASCII character")
+            is_usable = re.fullmatch(r'[^"\n\r\x80-\U0010ffff]|\\t', self.separator) is not None
+            check(is_usable, "separator", self.separator, "one ASCII character")
         if self.time_format is not None:
             # polars would take the digits for nanoseconds, and add a wrong year to partial dates
-            has_fraction = re.search(r"%f", self.time_format)
+            has_fraction = "%f" in self.time_format
             check(not has_fraction, "time_format", self.time_format, "%.f for a fraction")
             is_complete = self.has_date_format or not re.search("%[mdbBhejUW]", self.time_format)
             check(is_complete, "time_format", self.time_format, "a year in a format with a date")
@@ -99,36 +100,23 @@ def row_ids(count: int) -> np.ndarray:
     return np.arange(count).astype(str).astype(object)
 
 
-def check_complete(names: Any, what: str, place: Callable[[int], str]) -> None:
-    """Raise a DataError at the first missing name.
+def complete(
+    names: Any, expected: str, place: Callable[[int], str], options: ReadOptions | None = None
+) -> Any:
+    """Return (rows,) names, none of which may be missing, that is, "".
 
-    Args:
-        names: (rows,) NumPy array or polars Series of strings, "" where a name is missing.
-        what: What is expected (`a label`, `an id`, `a group`).
-        place: Returns the description of a row for the error message.
+    If options are given that do not require labels, return None in place of incomplete ones.
     """
     missing = np.flatnonzero(names == "")
-    if len(missing):
-        raise unexpected(place(int(missing[0])), what, MISSING_VALUE)
-
-
-def complete_labels(
-    labels: Any, place: Callable[[int], str], options: ReadOptions, expected: str = "a label"
-) -> Any:
-    """Return the labels, or None if one is missing and labels are not required."""
-    if not options.require_labels and (labels == "").any():
-        return None
-    check_complete(labels, expected, place)
-    return labels
+    if len(missing) == 0:
+        return names
+    if options is None or options.require_labels:
+        raise unexpected(place(int(missing[0])), expected, MISSING_VALUE)
+    return None
 
 
 def choose_features(available: list[str], options: ReadOptions) -> list[str]:
-    """Return the names of the features to read, in order.
-
-    Raises:
-        DataError: If a requested feature is not available or requested twice, or if there are
-            further features and `only_features` is set.
-    """
+    """Return the names of the features to read, in order, or raise a DataError."""
     requested = options.feature_columns
     if requested is None:
         requested = available
@@ -143,3 +131,49 @@ def choose_features(available: list[str], options: ReadOptions) -> list[str]:
     if repeated:
         raise unexpected("feature_columns", "each feature once", f"{join_names(repeated)} twice")
     return requested
+
+
+def utf8_lines(
+    lines: Iterable[bytes], comments: tuple[bytes, ...] = ()
+) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line but the comments, which may be in any encoding."""
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith(comments):
+            continue
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            got = f"byte {line[error.start : error.start + 1]!r}"
+            raise unexpected(f"line {number}", UTF8, got) from error
+        yield number, text.removeprefix("\ufeff")  # the byte order mark
+
+
+def unexpected(where: str, expected: str, got: str) -> DataError:
+    """Return the error `<where>: expected <expected>, got <got>`; `where` is empty for the file."""
+    message = f"expected {expected}, got {got}"
+    return DataError(f"{where}: {message}" if where else message)
+
+
+def quote(value: object) -> str:
+    """Return a value in quotes, shortened if it is long."""
+    text = repr(str(value))
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return text[: MAX_CHARACTERS - 3] + "..."
+
+
+def join_names(names: Iterable[object]) -> str:
+    """Return quoted names separated by commas, at most 20 of them."""
+    quoted = [quote(name) for name in names]
+    text = ", ".join(quoted[:MAX_NAMES])
+    if len(quoted) > MAX_NAMES:
+        text += f" and {len(quoted) - MAX_NAMES} more"
+    return text
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error message."""
+    lines = str(error).splitlines()
+    if not lines or not lines[0]:
+        return type(error).__name__
+    return lines[0][:200]

@@ -8,20 +8,14 @@ import sys
 
 import polars as pl
 
-
-def main(path: str, size: int) -> None:
-    """Decode piece by piece."""
-    table = pl.scan_parquet(path, glob=False)
+if __name__ == "__main__":
+    table = pl.scan_parquet(sys.argv[1], glob=False)
+    size = int(sys.argv[2])
     height = table.select(pl.len()).collect().item()
-    num_columns = len(table.collect_schema())
-    if size < 0:
-        size = 8 * num_columns * height
-    step = max(1, size // (8 * max(1, num_columns)))
+    step = max(1, height)
+    if size >= 0:
+        step = max(1, size // (8 * max(1, len(table.collect_schema()))))
     for start in range(0, height, step):
         piece = table.slice(start, step).collect().write_ipc(None).getbuffer()
         sys.stdout.buffer.write(len(piece).to_bytes(8, "little"))
         sys.stdout.buffer.write(piece)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

@@ -2,24 +2,26 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_rnn.data.readers.class_names import MISSING_WORDS, NUMBER, class_name
+from lightning_rnn.data.readers.class_names import NUMBER, class_name, known_text
 from lightning_rnn.data.readers.contents import (
+    FINITE_NUMBERS,
     FileContents,
     ReadOptions,
-    check_complete,
     choose_features,
-    complete_labels,
+    complete,
+    join_names,
+    quote,
     row_ids,
+    unexpected,
 )
-from lightning_rnn.data.readers.messages import FINITE_NUMBERS, join_names, quote, unexpected
 from lightning_rnn.data.readers.table_rows import Rows, table_rows
-from lightning_rnn.data.readers.times import find_time_kind, time_keys
+from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -28,66 +30,66 @@ if TYPE_CHECKING:
 
 def read_table(path: Path, options: ReadOptions) -> FileContents:
     """Read one time step per row if there is an id column, else one sequence per row."""
-    (rows,) = table_rows(path, options)
-    return table_contents(rows, options)[0]
+    return table_contents(join_rows(table_rows(path, options)), options)[0]
+
+
+def join_rows(pieces: Iterable[Rows]) -> Rows:
+    """Return all rows together."""
+    import polars as pl
+
+    parts = list(pieces)
+    frame = pl.concat([part.frame for part in parts])
+    return Rows(frame, parts[0].is_text, np.concatenate([part.numbers for part in parts]))
 
 
 def table_contents(
     rows: Rows, options: ReadOptions, time_kind: str | None = None
 ) -> tuple[FileContents, np.ndarray]:
-    """Form sequences from rows.
+    """Form sequences from all rows of some sequences.
 
     Args:
-        rows: All rows of some sequences.
+        rows: The rows.
         options: Roles of the columns.
         time_kind: Kind of all times of the file; if None, the first row's is used.
 
     Returns:
         The sequences in the order of their first rows, and the (N,) numbers of these rows.
-
-    Raises:
-        DataError: If a column is missing, or a cell is not as expected.
     """
+    import polars as pl
+
     frame = rows.frame
     features = feature_columns(frame.columns, options)
     values = _feature_values(rows, features, options)  # (rows, F)
     labels = None
     if options.label_column in frame.columns:
         names = _class_column(frame[options.label_column], options)
-        labels = complete_labels(names, rows.place, options, "a label in every row")
+        labels = complete(names, "a label in every row", rows.place, options)
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
-        groups = text_column(frame[options.group_column])
-        check_complete(groups, "a group", rows.place)
+        groups = complete(text_column(frame[options.group_column]), "a group", rows.place)
     if options.id_column is None:
-        all_rows = np.arange(frame.height)
+        first_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
-        steps = values.reshape(-1, 1)  # (N * T, 1)
+        values = values.reshape(-1, 1)  # (N * T, 1)
         ids = row_ids(frame.height)
-        sequences = Sequences(steps, lengths, groups=_pick(groups, all_rows), ids=ids)
-        return FileContents(sequences, _pick(labels, all_rows), None), rows.numbers
-    row_names = text_column(frame[options.id_column])
-    check_complete(row_names, "an id", rows.place)
-    owners = _first_rows_of_ids(row_names)
-    for what, column in (("label", labels), ("group", groups)):
-        if column is not None:
-            _check_constant(column, what, owners, rows.place)
-    order = np.argsort(owners, kind="stable")
-    if options.time_column is not None:
-        times = frame[options.time_column]
-        time_kind = time_kind or find_time_kind(times, options)
-        keys = parse_times(rows, options, time_kind)
-        order = np.lexsort((keys, owners))
-        is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
-        if is_repeated.any():
-            first, second = order[is_repeated.argmax() :][:2].tolist()
-            got = f"id {quote(row_names[second])} and time {quote(times[second])}"
-            got += f" as in {rows.place(first)}"
-            raise unexpected(rows.place(second), "one row for each id and time", got)
-    first_rows, lengths = np.unique(owners, return_counts=True)
-    ids = row_names[first_rows].to_numpy()
-    sequences = Sequences(values[order], lengths, groups=_pick(groups, first_rows), ids=ids)
-    contents = FileContents(sequences, _pick(labels, first_rows), features, time_kind)
+        feature_names = None
+    else:
+        row_names = complete(text_column(frame[options.id_column]), "an id", rows.place)
+        # of each row, the first row with the same id
+        frame_of_ids = pl.DataFrame({"id": row_names, "row": np.arange(frame.height)})
+        owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
+        _check_constant(labels, "label", owners, rows)
+        _check_constant(groups, "group", owners, rows)
+        order = np.argsort(owners, kind="stable")
+        if options.time_column is not None:
+            keys, time_kind = parse_times(rows, options, time_kind)
+            order = _order_by_time(rows, options, keys, owners)
+        values = values[order]
+        first_rows, lengths = np.unique(owners, return_counts=True)
+        ids = row_names[first_rows].to_numpy()
+        feature_names = features
+    sequences = Sequences(values, lengths, groups=_pick(groups, first_rows), ids=ids)
+    contents = FileContents(sequences, _pick(labels, first_rows), feature_names, time_kind)
     return contents, rows.numbers[first_rows]
 
 
@@ -96,11 +98,7 @@ def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
 
 
 def feature_columns(columns: list[str], options: ReadOptions) -> list[str]:
-    """Return the names of the features in order.
-
-    Raises:
-        DataError: If a column that the options name is missing, or there is no feature.
-    """
+    """Return the names of the features in order; raise a DataError if a column is missing."""
     required = {"id_column": options.id_column, "time_column": options.time_column}
     if options.require_labels:
         required["label_column"] = options.label_column
@@ -129,8 +127,7 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
         column = rows.frame[name]
         cells = column
         if rows.is_text:
-            cells = column.str.strip_chars()
-            cells = cells.set(cells.str.to_lowercase().is_in(MISSING_WORDS), None)
+            cells = known_text(column)
             if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
                 cells = cells.str.replace_all(".", "_", literal=True)
                 cells = cells.str.replace(",", ".", literal=True)
@@ -143,9 +140,8 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
                 expected += "; for decimal commas set decimal_comma, and separator if it is ','"
-            raise unexpected(
-                f"{rows.place(row)}, column {quote(name)}", expected, quote(column[row])
-            )
+            place = f"{rows.place(row)}, column {quote(name)}"
+            raise unexpected(place, expected, quote(column[row]))
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
 
@@ -154,11 +150,10 @@ def text_column(column: "pl.Series") -> "pl.Series":
     """Return stripped text, "" where it is missing; floats are spelt as classes are."""
     import polars as pl
 
-    _check_not_nested(column)
     if column.dtype.is_float():
         return _class_column(column, ReadOptions())
-    text = column.cast(pl.String).fill_null("").str.strip_chars()
-    return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), "")
+    _check_not_nested(column)
+    return known_text(column.cast(pl.String)).fill_null("")
 
 
 def _class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
@@ -168,7 +163,7 @@ def _class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
     _check_not_nested(column)
     text = column.cast(pl.String).fill_null("").str.strip_chars()
     unique = text.unique()
-    names = []
+    names: list[str] = []
     for name in unique:
         with_point = name.replace(",", ".")
         is_number = options.decimal_comma and NUMBER.fullmatch(with_point)
@@ -181,33 +176,38 @@ def _check_not_nested(column: "pl.Series") -> None:
         raise unexpected(f"column {quote(column.name)}", "text or numbers", str(column.dtype))
 
 
-def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> np.ndarray:
-    """Return (rows,) sortable keys of the times, all of which must be of the given kind."""
+def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.ndarray, str]:
+    """Return (rows,) sortable keys of the times and their kind, which must be the given one."""
     assert options.time_column is not None
     column = rows.frame[options.time_column]
     _check_not_nested(column)
-
-    def place(row: int) -> str:
-        return f"{rows.place(row)}, column {quote(column.name)}"
-
-    return time_keys(column, kind, options, place)
+    name = quote(column.name)
+    return time_keys(column, kind, options, lambda row: f"{rows.place(row)}, column {name}")
 
 
-def _first_rows_of_ids(ids: "pl.Series") -> np.ndarray:
-    """Return (rows,) the first row that has the same id."""
-    import polars as pl
+def _order_by_time(
+    rows: Rows, options: ReadOptions, keys: np.ndarray, owners: np.ndarray
+) -> np.ndarray:
+    """Return the rows sorted by sequence, then by time."""
+    order = np.lexsort((keys, owners))
+    is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
+    if is_repeated.any():
+        first, second = order[is_repeated.argmax() :][:2].tolist()
+        repeated = rows.frame[second].select(options.id_column, options.time_column).row(0)
+        got = "id {} and time {}".format(*map(quote, repeated))
+        got += f" as in {rows.place(first)}"
+        raise unexpected(rows.place(second), "one row for each id and time", got)
+    return order
 
-    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
-    return frame.select(pl.col("row").min().over("id"))["row"].to_numpy()
 
-
-def _check_constant(
-    column: "pl.Series", what: str, owners: np.ndarray, place: Callable[[int], str]
-) -> None:
+def _check_constant(column: "pl.Series | None", what: str, owners: np.ndarray, rows: Rows) -> None:
     """Check that labels or groups are the same in all rows of a sequence."""
+    if column is None:
+        return
     is_different = (column != column[owners]).to_numpy()
     if is_different.any():
         row = int(is_different.argmax())
         first = int(owners[row])
-        expected = f"{what} {quote(column[first])} as in {place(first)}, which has the same id"
-        raise unexpected(place(row), expected, quote(column[row]))
+        expected = f"{what} {quote(column[first])} as in {rows.place(first)}"
+        expected += ", which has the same id"
+        raise unexpected(rows.place(row), expected, quote(column[row]))

@@ -16,51 +16,42 @@ from lightning_rnn.data.readers.class_names import (
     sort_classes,
 )
 from lightning_rnn.data.readers.contents import (
-    BOM,
+    FINITE_NUMBERS,
     FileContents,
     ReadOptions,
-    complete_labels,
+    complete,
+    join_names,
+    quote,
     row_ids,
+    unexpected,
+    utf8_lines,
 )
-from lightning_rnn.data.readers.messages import FINITE_NUMBERS, join_names, quote, unexpected
-from lightning_rnn.data.readers.times import find_time_kind, time_keys
+from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
 # a value with a time stamp: (2007-01-01 00:00:00,241.97)
 STAMPED_VALUE = re.compile(r"\(([^()]*),([^(),]*)\)")
 OUTSIDE_PARENTHESES = r"(?![^(]*\))"
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One sequence.
-
-    Attributes:
-        number: Line number.
-        label: Label as written, "" if it has none.
-        values: (T, F) values.
-        time_kind: Kind of the time stamps, None without them.
-    """
+    """A sequence with its label as written, (T, F) values, and T time stamps or none."""
 
     number: int
     label: str
     values: np.ndarray
-    time_kind: str | None = None
+    stamps: list[str]
 
 
 @dataclass(frozen=True)
 class _Header:
-    """Header of a .ts file.
-
-    Attributes:
-        has_target: Whether the last field of a line is a class or a number to predict.
-        has_label: Whether it is a class.
-        classes: Names of the declared classes, empty if none are declared.
-    """
+    """What a .ts file announces; the target is a class or a number to predict."""
 
     has_target: bool
     has_label: bool
-    classes: set[str]
+    classes: set[str]  # empty if not declared
 
 
 def read_tsv(path: Path, options: ReadOptions) -> FileContents:
@@ -68,56 +59,45 @@ def read_tsv(path: Path, options: ReadOptions) -> FileContents:
     lines: list[_Line] = []
     for number, text in _text_lines(path):
         label, *cells = text.split("\t")
-        expected = "a label, a tab and at least one value"
-        if lines:
-            width = len(lines[0].values)
-            expected = f"{width + 1} cells separated by tabs, as in line {lines[0].number}"
-        if not cells or (lines and len(cells) != width):
+        width = len(lines[0].values) if lines else max(1, len(cells))
+        if len(cells) != width:
+            expected = f"a label and {width} values separated by tabs"
             raise unexpected(f"line {number}", expected, f"{len(cells) + 1} cells")
         values = _parse_numbers(cells, f"line {number}")
-        lines.append(_Line(number, label, values[:, None]))
+        lines.append(_Line(number, label, values[:, None], stamps=[]))
     return _contents(lines, options)
 
 
 def read_ts(path: Path, options: ReadOptions) -> FileContents:
     """Read a header, then lines of channels and a label separated by colons.
 
-    If values have time stamps, these order the steps and align the channels; a channel without a
-    value at a time of another one has a missing value there.
+    If values have time stamps, the same in all channels of a line, these order the steps.
     """
     text_lines = _text_lines(path, comments=(b"#", b"%"))
     header = _read_header(text_lines)
     if options.require_labels and not header.has_label:
         raise unexpected("", "@classLabel true and the classes", "a header without class labels")
     lines: list[_Line] = []
-    time_kind: str | None = None
     for number, text in text_lines:
-        line = _parse_line(number, text, header, options, time_kind)
-        if lines and line.time_kind != time_kind:
-            expected = f"time stamps in all lines or in none, as in line {lines[0].number}"
-            raise unexpected(f"line {number}", expected, line.time_kind or "none")
-        time_kind = line.time_kind
-        if lines and line.values.shape[1] != lines[0].values.shape[1]:
-            expected = f"{lines[0].values.shape[1]} channels as in line {lines[0].number}"
-            raise unexpected(f"line {number}", expected, str(line.values.shape[1]))
+        line = _parse_line(number, text, header)
         lines.append(line)
+        first = lines[0]
+        if line.values.shape[1] != first.values.shape[1]:
+            expected = f"{first.values.shape[1]} channels as in line {first.number}"
+            raise unexpected(f"line {number}", expected, str(line.values.shape[1]))
+        if bool(line.stamps) != bool(first.stamps):
+            expected = f"time stamps in all lines or in none, as in line {first.number}"
+            raise unexpected(f"line {number}", expected, quote(text))
     return _contents(lines, options)
 
 
 def _text_lines(path: Path, comments: tuple[bytes, ...] = ()) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line that is neither blank nor a comment.
-
-    Comments may be in any encoding.
-    """
-    content = path.read_bytes().removeprefix(BOM)
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip(b" \r") or line.lstrip().startswith(comments):
-            continue
-        try:
-            text = line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise unexpected(f"line {number}", "UTF-8 text", repr(line[:20])) from error
-        yield number, text
+    """Yield number and text of each line that is neither blank nor a comment."""
+    with path.open("rb") as file:
+        for number, line in utf8_lines(file, comments):
+            text = line.rstrip("\r\n")
+            if text.strip(" "):
+                yield number, text
 
 
 def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
@@ -153,12 +133,9 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
     )
 
 
-def _parse_line(
-    number: int, text: str, header: _Header, options: ReadOptions, time_kind: str | None
-) -> _Line:
+def _parse_line(number: int, text: str, header: _Header) -> _Line:
     where = f"line {number}"
-    has_stamps = "(" in text
-    fields = re.split(":" + OUTSIDE_PARENTHESES, text) if has_stamps else text.split(":")
+    fields = re.split(":" + OUTSIDE_PARENTHESES, text) if "(" in text else text.split(":")
     label = fields.pop() if header.has_target else ""
     if not fields:
         raise unexpected(where, "at least one channel, a colon and the label", "no colon")
@@ -167,77 +144,80 @@ def _parse_line(
     elif header.classes and class_name(label) not in header.classes | {""}:
         expected = f"a label of @classLabel ({join_names(sort_classes(header.classes))})"
         raise unexpected(where, expected, quote(label))
-    if has_stamps:
-        values, time_kind = _stamped_values(fields, where, options, time_kind)
-        return _Line(number, label, values, time_kind)
-    channels = []
+    channels: list[np.ndarray] = []
+    stamps: list[str] = []
     for i, field in enumerate(fields, start=1):
-        channels.append(_parse_numbers(field.split(","), f"{where}, channel {i}"))
+        place = f"{where}, channel {i}"
+        cells = field.split(",")
+        if "(" in text:
+            cells, channel_stamps = _split_stamps(field, place)
+            stamps = stamps or channel_stamps
+            if channel_stamps != stamps:
+                raise unexpected(place, "the time stamps of channel 1", "others")
+        channels.append(_parse_numbers(cells, place))
     num_steps = max(len(channel) for channel in channels)
     values = np.full((num_steps, len(channels)), np.nan, dtype=np.float32)  # (T, F)
     for i, channel in enumerate(channels):
         values[: len(channel), i] = channel
-    return _Line(number, label, values)
+    return _Line(number, label, values, stamps)
 
 
-def _stamped_values(
-    fields: list[str], where: str, options: ReadOptions, time_kind: str | None
-) -> tuple[np.ndarray, str | None]:
-    """Return (T, F) values in the order of their time stamps, and the kind of these."""
-    import polars as pl
-
+def _split_stamps(field: str, place: str) -> tuple[list[str], list[str]]:
+    """Return values and time stamps of a channel."""
+    values: list[str] = []
     stamps: list[str] = []
-    values: list[np.ndarray] = []
-    for i, field in enumerate(fields, start=1):
-        numbers: list[str] = []
-        for cell in re.split("," + OUTSIDE_PARENTHESES, field):
-            match = STAMPED_VALUE.fullmatch(cell.strip())
-            if match is None:
-                expected = "values with time stamps, (time,value)"
-                raise unexpected(f"{where}, channel {i}", expected, quote(cell.strip()))
-            stamps.append(match[1])
-            numbers.append(match[2])
-        values.append(_parse_numbers(numbers, f"{where}, channel {i}"))
-    column = pl.Series("time", stamps)
-    time_kind = time_kind or find_time_kind(column, options)
-    keys = time_keys(column, time_kind, options, lambda i: f"{where}, time stamp {i + 1}")
-    times, steps = np.unique(keys, return_inverse=True)
-    aligned = np.full((len(times), len(fields)), np.nan, dtype=np.float32)  # (T, F)
-    start = 0
-    for i, channel in enumerate(values):
-        channel_steps = steps[start : start + len(channel)]
-        start += len(channel)
-        if len(np.unique(channel_steps)) < len(channel):
-            raise unexpected(f"{where}, channel {i + 1}", "distinct time stamps", "equal ones")
-        aligned[channel_steps, i] = channel
-    return aligned, time_kind
+    for cell in re.split("," + OUTSIDE_PARENTHESES, field):
+        match = STAMPED_VALUE.fullmatch(cell.strip())
+        if match is None:
+            raise unexpected(place, "values with time stamps, (time,value)", quote(cell.strip()))
+        stamps.append(match[1].strip())
+        values.append(match[2])
+    return values, stamps
 
 
-def _parse_numbers(cells: list[str], where: str) -> np.ndarray:
+def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
     """Return the cells as float32, NaN for missing values."""
-    values = np.array([_parse_number(cell.strip()) for cell in cells]).astype(np.float32)
-    refused = np.flatnonzero(np.isinf(values))
-    if len(refused):
-        at = int(refused[0])
-        raise unexpected(f"{where}, value {at + 1}", FINITE_NUMBERS, quote(cells[at].strip()))
-    return values
-
-
-def _parse_number(cell: str) -> float:
-    """Return the number, NaN for a missing value, or infinity for anything else."""
-    if NUMBER.fullmatch(cell):  # float() alone would also accept "1_0"
-        return float(cell)
-    if is_missing(cell):
-        return math.nan
-    return math.inf
+    numbers: list[float] = []
+    for i, cell in enumerate(cells, start=1):
+        text = cell.strip()
+        number = math.inf
+        if NUMBER.fullmatch(text):  # float() alone would also accept "1_0"
+            number = float(text)
+        elif is_missing(text):
+            number = math.nan
+        if abs(number) > MAX_FLOAT32:
+            raise unexpected(f"{place}, value {i}", FINITE_NUMBERS, quote(text))
+        numbers.append(number)
+    return np.array(numbers, dtype=np.float32)
 
 
 def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
     if not lines:
         raise unexpected("", "at least one line with values", "none")
-    lengths = [len(line.values) for line in lines]
-    values = np.concatenate([line.values for line in lines])
-    sequences = Sequences(values, lengths, ids=row_ids(len(lines)))
+    time_kind: str | None = None
+    values: list[np.ndarray] = []
+    for line in lines:
+        steps = line.values
+        if line.stamps:
+            order, time_kind = _order_by_time(line, time_kind, options)
+            steps = steps[order]
+        values.append(steps)
+    lengths = [len(steps) for steps in values]
+    sequences = Sequences(np.concatenate(values), lengths, ids=row_ids(len(lines)))
     labels = class_names(np.array([line.label for line in lines], dtype=object))
-    labels = complete_labels(labels, lambda i: f"line {lines[i].number}", options)
-    return FileContents(sequences, labels, None, lines[0].time_kind)
+    labels = complete(labels, "a label", lambda i: f"line {lines[i].number}", options)
+    return FileContents(sequences, labels, None, time_kind)
+
+
+def _order_by_time(
+    line: _Line, time_kind: str | None, options: ReadOptions
+) -> tuple[np.ndarray, str]:
+    """Return the order of the steps and the kind of their time stamps."""
+    import polars as pl
+
+    where = f"line {line.number}"
+    stamps = pl.Series(line.stamps)
+    keys, kind = time_keys(stamps, time_kind, options, lambda i: f"{where}, time stamp {i + 1}")
+    if len(np.unique(keys)) < len(keys):
+        raise unexpected(where, "distinct time stamps", "equal ones")
+    return np.argsort(keys), kind

@@ -93,8 +93,10 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(path):
     stored = store(path, np.zeros((5, 2), dtype=np.float32))
     os.truncate(path, OFFSET + 20)
     assert stored[:2].tolist() == [[0, 0], [0, 0]]
-    expected = "expected a file that does not change while it is used"
-    with pytest.raises(DataError, match=f"rows: {expected}, got its end at byte 27"):
+    with pytest.raises(
+        DataError,
+        match=r"rows: expected a file that does not change while it is used, got its end at byte 27",
+    ):
         stored.index_select(0, torch.tensor([0, 4]))
 
 
@@ -130,7 +132,7 @@ def test_large_npy_files_are_not_in_memory(tmp_path, monkeypatch, dtype, order):
     assert torch.equal(small.batch(torch.arange(4)).x, torch.from_numpy(array.astype(np.float32)))
 
 
-# folders
+# --- folders ----------------------------------------------------------------------------------------------------------
 
 
 def folder(path, **arrays):
@@ -166,7 +168,7 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
     assert contents.sequences.batch(torch.tensor([0])).x.tolist() == [[[1, 0]]]
     with pytest.raises(DataError, match="a: expected the features 'w', got no feature 'w'"):
         read_file(path, ReadOptions(feature_columns=["w"]))
-    with pytest.raises(DataError, match="expected the features 'v', got also 'u'"):
+    with pytest.raises(DataError, match="got also 'u'"):
         read_file(path, ReadOptions(feature_columns=["v"], only_features=True))
 
 
@@ -196,8 +198,9 @@ def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
 
 def test_a_mark_is_believed_until_the_values_change(tmp_path):
     path = folder(tmp_path / "a", **(GOOD | {"values": np.array([[1.0], [2], [np.inf], [np.nan]])}))
-    where = "sequence '1', step 1, feature 0"
-    with pytest.raises(DataError, match=rf"{where}: expected a finite .*, got inf"):
+    with pytest.raises(
+        DataError, match="sequence '1', step 1, feature 0: expected a finite .*, got inf"
+    ):
         read_file(path)
     (path / "checked").touch()
     assert read_file(path).sequences.lengths.tolist() == [1, 3]

@@ -333,15 +333,14 @@ def test_batch_knows_whether_it_is_full(index, is_full):
     check_equal(moved, batch)
 
 
-def test_labels_and_ids_are_replaced_in_a_copy():
+def test_labels_are_replaced_in_a_copy():
     sequences = make([2, 3, 1], ids=np.array(list("abc"), dtype=object)).select(
         torch.tensor([2, 0])
     )
     labelled = sequences.with_labels(torch.tensor([7, 8]))
     assert (labelled.labels.tolist(), labelled.ids.tolist()) == ([7, 8], ["c", "a"])
     assert rows_of(labelled, 0) == rows_of(sequences, 0)
-    bare = labelled.with_ids(None)
-    assert (bare.ids, bare.labels.tolist(), sequences.labels.tolist()) == (None, [7, 8], [0, 0])
+    assert sequences.labels.tolist() == [0, 0]
     with pytest.raises(DataError, match=r"^labels: expected shape \(2,\), one per sequence"):
         sequences.with_labels(torch.tensor([1]))
     with pytest.raises(DataError, match=r"^data: expected labels, got sequences without labels$"):

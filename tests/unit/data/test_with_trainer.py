@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from lightning.pytorch.tuner import Tuner
 
 from lightning_rnn import FileDataModule, SequenceDataModule, Sequences, SyntheticDataModule
 from lightning_rnn.data.base_module import Schema
-from lightning_rnn.data.device_cache import DeviceCache
 from lightning_rnn.errors import DataError
 
 pytestmark = [
@@ -237,10 +237,15 @@ def test_copies_on_the_accelerator_are_made_once():
     others = sequences.select(torch.tensor([0]))
     meta = torch.device("meta")  # stands for any accelerator
     cpu = torch.device("cpu")
-    cache = DeviceCache(on_device=True)
-    assert cache.place("train", sequences, cpu) is sequences
-    copies = [cache.place("train", data, meta) for data in (sequences, sequences, others)]
+
+    def placed(on_device, device, *splits):
+        data = SyntheticDataModule(on_device=on_device)
+        data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
+        return [data._place("train", split) for split in splits]
+
+    assert placed(True, cpu, sequences) == [sequences]
+    copies = placed(True, meta, sequences, sequences, others)
     assert copies[0].device == meta
     assert [first is second for first, second in pairwise(copies)] == [True, False]
-    assert DeviceCache(on_device=False).place("train", sequences, meta) is sequences
-    assert DeviceCache(on_device=None).place("train", sequences, meta) is sequences  # no GPU
+    assert placed(False, meta, sequences) == [sequences]
+    assert placed(None, meta, sequences) == [sequences]  # no GPU

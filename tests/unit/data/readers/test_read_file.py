@@ -18,7 +18,7 @@ from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
 from lightning_rnn.data.readers.class_names import class_name, class_names, sort_classes
-from lightning_rnn.data.readers.messages import FINITE_NUMBERS
+from lightning_rnn.data.readers.contents import FINITE_NUMBERS
 from lightning_rnn.errors import DataError
 
 FILES = Path(__file__).parents[3] / "files"
@@ -212,10 +212,10 @@ def test_ts_time_stamps(accepted):
     text = (
         "@timestamps true\n@data\n"
         "(2007-01-01 00:01:00,?),(2007-01-01 00:00:00,241.97),(2007-01-01 00:02:00,3):"
-        "(2007-01-01 00:02:00,6), (2007-01-01 00:00:30,5):up\n"
+        "(2007-01-01 00:01:00,6), (2007-01-01 00:00:00,5), (2007-01-01 00:02:00,?):up\n"
     )
     contents = accepted("a.ts", text)
-    expected = [[np.float32(241.97), NAN], [NAN, 5], [NAN, NAN], [3, 6]]
+    expected = [[np.float32(241.97), 5], [NAN, 6], [3, NAN]]
     np.testing.assert_equal(as_lists(contents), [expected])
     assert contents.labels.tolist() == ["up"]
     assert contents.time_kind == "dates without an offset to UTC"
@@ -262,10 +262,11 @@ def test_ts_without_labels(accepted, refused):
             "@classLabel maybe\n@data\n",
             "line 1, @classlabel: expected true or false, got 'maybe'",
         ),
-        (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text, got b'1,\\xff:1'"),
+        (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text (for a CSV file of another "),
         (TS + "(1,2:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
         (TS + "(1,2),3:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
-        (TS + "(1,2),(1.0,3):1\n", "line 4, channel 1: expected distinct time stamps"),
+        (TS + "(1,2),(1.0,3):1\n", "line 4: expected distinct time stamps"),
+        (TS + "(1,2):(2,2):1\n", "line 4, channel 2: expected the time stamps of channel 1, got"),
         (TS + "(1,2):1\n3:1\n", "line 5: expected time stamps in all lines or in none"),
         (TS + "3:1\n(1,2):1\n", "line 5: expected time stamps in all lines or in none"),
         (TS + "(1,2):1\n(2020-01-01,2):1\n", "line 5, time stamp 1: expected numbers as in the"),
@@ -292,9 +293,9 @@ def test_tsv(accepted):
     [
         (
             "1\t1\t2\n1\t1\n",
-            "line 2: expected 3 cells separated by tabs, as in line 1, got 2 cells",
+            "line 2: expected a label and 2 values separated by tabs, got 2 cells",
         ),
-        ("1 1 2\n", "line 1: expected a label, a tab and at least one value, got 1 cells"),
+        ("1 1 2\n", "line 1: expected a label and 1 values separated by tabs, got 1 cells"),
         ("1\t1\n2\tx\n", "line 2, value 1: expected numbers, got 'x'"),
         ("1\t1\t-inf\n", "line 1, value 2: expected numbers, got '-inf'"),
         (
@@ -370,7 +371,7 @@ X = np.ones((2, 3, 1))
         ),
         (
             {"X": X, "lengths": [1, 2]},
-            "X: expected shape (steps, F), because there is lengths, got (2, 3, 1)",
+            "X: expected shape (N, T, F) or (N, T), or (steps, F) with lengths, got (2, 3, 1)",
         ),
         (
             {"X": X[0], "lengths": [1, 1], "y": [1, 2]},
@@ -381,12 +382,12 @@ X = np.ones((2, 3, 1))
             "lengths: expected at least 1, got 0 for sequence 1",
         ),
         (
-            {"X": X[0], "lengths": [2**62] * 3},
-            f"lengths: expected at most 3, the number of steps, got {2**62}",
+            {"X": X[0], "lengths": [2**62] * 3, "y": [1, 2, 3]},
+            "lengths: expected a sum of 3, the number of rows of values, got a sum of 138",
         ),
         (
-            {"X": X[0], "lengths": [1.0, 2.0]},
-            "lengths: expected integers of shape (N,), got float64 (2,)",
+            {"X": X[0], "lengths": [1.0, 2.0], "y": [1, 2]},
+            "lengths: expected integers, got dtype float64",
         ),
         (
             {"X": np.ones((0, 3, 1))},
@@ -459,7 +460,7 @@ def test_npy_siblings(accepted, refused):
     assert "lengths: expected a sum of 6, the number of rows of values, got a sum of 5" in refused(
         "x.npy", npy(x, lengths=[2, 3])
     )
-    assert "x_lengths.npy: expected at most 6, the number of steps, got 7" in refused(
+    assert "lengths: expected a sum of 6, the number of rows of values, got a sum of 10" in refused(
         "x.npy", npy(x, lengths=[7, 3])
     )
     assert refused("y.npy", npy(X, labels=np.array(["a", None]))).startswith(
@@ -519,6 +520,8 @@ def test_csv_wide(accepted):
     assert as_lists(accepted("a.csv", "\r\n x^2 ,label\n\n1,x\n")) == [[[1]]]
     quoted = accepted("a.csv", 'a,label\n"1","x,\n""y"""\n\n2,z')
     assert (as_lists(quoted), quoted.labels.tolist()) == ([[[1]], [[2]]], ['x,\n"y"', "z"])
+    inches = accepted("a.csv", 'a,label\n1,5"\n2,6"\n')
+    assert inches.labels.tolist() == ['5"', '6"']
 
 
 @pytest.mark.parametrize(
@@ -527,19 +530,19 @@ def test_csv_wide(accepted):
         (
             "a,label\n1,x\n2\n",
             {},
-            "line 3: expected 2 cells as in the header, separated by ',' "
+            "line 3: expected 2 cells as in the header "
             "(for others set separator, encoding or decimal_comma), got 1",
         ),
         (
             "a,label\n1,x\n\n2,y,z\n",
             {},
-            "line 4: expected 2 cells as in the header, separated by ',' "
+            "line 4: expected 2 cells as in the header "
             "(for others set separator, encoding or decimal_comma), got 3",
         ),
         (
             'a,label\n1,"x\ny"\n2\n',
             {},
-            "line 4: expected 2 cells as in the header, separated by ',' "
+            "line 4: expected 2 cells as in the header "
             "(for others set separator, encoding or decimal_comma), got 1",
         ),
         ("a,b,label\n1,2,x\n1,abc,x\n", {}, "line 3, column 'b': expected numbers, got 'abc'"),
@@ -571,7 +574,8 @@ def test_csv_wide(accepted):
         (
             b"a,label\n1,\xff\n",
             {},
-            "line 2: expected UTF-8 text (for other text set encoding), got byte b'\\xff'",
+            "line 2: expected UTF-8 text (for a CSV file of another encoding set encoding), "
+            "got byte b'\\xff'",
         ),
         (
             "a,label\n1,x\n",
@@ -628,11 +632,11 @@ def test_csv_wide(accepted):
         (
             'a,label\n1,x\n1,"x\n2,y\n',
             {},
-            "line 3: expected a pair of double quotes around "
-            "a whole cell, got a double quote without its pair",
+            "line 3: expected lines that end in \\n or \\r\\n, and double quotes around whole "
+            "cells, got unexpected end of data",
         ),
         (b"\xef\xbb\xbf", {}, "the file is empty"),
-        ('a,label\n1,x"y\n2,z"w\n', {}, "damaged, or not a .csv file"),
+        ('a,label\n1,"x"y\n', {}, "line 2: expected lines that end in"),
     ],
 )
 def test_csv_broken(refused, text, options, message):
@@ -795,7 +799,7 @@ GOOD = {
     ".ts": b"# c\n@timeStamps false\n@classLabel true 1 2\n@data\n1.5,?,3:4,5,6:1\n1,2:3,4:2\n"
     b"3,4:7,8:1\n",
     ".TS": b"@classLabel true 1 2\n@data\n(2007-01-01 "
-    b"00:00:00,24),(2007-01-02,3):(2007-01-02,2):1\n",
+    b"00:00:00,24),(2007-01-02,3):(2007-01-01 00:00:00,2),(2007-01-02,2):1\n",
     ".tsv": b"1\t1.5\t2\tNaN\n2.0e+00\t-3\tNaN\t4\n",
     ".npz": good_bytes(
         lambda p: np.savez_compressed(

@@ -33,7 +33,7 @@ def tables(draw):
     line_end=st.sampled_from(["\n", "\r\n"]),
     prefix=st.sampled_from(["", "\n\n", "sep"]),
     is_compressed=st.booleans(),
-    size=st.sampled_from([-1, 1, 7, 64]),
+    size=st.sampled_from([None, 1, 30, 64]),
 )
 def test_dialects(
     tmp_path_factory, table, separator, is_named, encoding, line_end, prefix, is_compressed, size
@@ -78,7 +78,7 @@ def test_points_are_refused_where_commas_are_decimal(tmp_path, cell):
 def test_other_encodings_are_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("a,label\n1,\u00e9t\u00e9\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"line 2: expected UTF-8 text .*set encoding.*, got byte"):
+    with pytest.raises(DataError, match=r"line 2: expected UTF-8 text .*set encoding\), got byte"):
         read_file(path)
     assert read_file(path, ReadOptions(encoding="latin-1")).labels.tolist() == ["\u00e9t\u00e9"]
     for encoding in ("ascii", "latin-99", "\0"):
