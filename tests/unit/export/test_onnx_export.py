@@ -17,7 +17,7 @@ from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
 from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SIZES
-from lightning_rnn.models import recurrent as cells_module
+from lightning_rnn.models import network as network_module
 from lightning_rnn.padding import Padding
 
 BEST = Path("lightning_logs/version_0/checkpoints/best.ckpt")
@@ -86,23 +86,19 @@ def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
     def other_weights(_, *, streaming):
         return trace(network(cell="gru"), streaming=streaming)
 
-    def last_of_the_traced(x, lengths):
-        return (
-            x[:, TRACED_SIZE[1] - 1]
-            if torch.jit.is_tracing()
-            else x[torch.arange(len(x)), lengths - 1]
-        )
+    def last_of_the_traced(x, padding):
+        return x[:, TRACED_SIZE[1] - 1]
 
     for broken, found in (
         (
-            traced_with(cells_module, "last_step", lambda x, lengths: x[:, -1]),
+            traced_with(network_module, "last_step", lambda x, padding: x[:, -1]),
             "not compute what PyTorch computes",
         ),
         (
             traced_with(SequenceNetwork, "pool", ignores_padding),
             "not compute what PyTorch computes",
         ),
-        (traced_with(cells_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
+        (traced_with(network_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
         (other_weights, "not compute what PyTorch computes"),
     ):
         monkeypatch.setattr(export_module, "trace", broken)
