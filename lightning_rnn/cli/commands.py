@@ -10,7 +10,7 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
-from lightning_rnn.export.onnx_export import TOLERANCE, comparison_table, export_onnx
+from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.run_folder import newest_checkpoint
@@ -71,15 +71,15 @@ def export(
         raise OptionError(message, name="output")
     model = SequenceClassifier(**run.hyper_parameters)
     run.restore(model)
-    print(f"exporting {run.path}; largest differences from PyTorch, allowed are {TOLERANCE:g}:")
-    comparisons = export_onnx(
+    print(f"exporting {run.path}")
+    difference = export_onnx(
         model.network,
         path,
         class_names=model.schema.class_names,
         feature_names=model.schema.feature_names,
         streaming=streaming,
     )
-    print(comparison_table(comparisons))
+    print(f"largest difference from PyTorch: {difference:.1e} (allowed: {TOLERANCE:g})")
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -23,7 +23,7 @@ def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, dict[str, A
         streaming: Whether it must be a file for single steps, or else for whole sequences.
 
     Raises:
-        DataError: If the file is missing, damaged, or not one of `export_onnx` of the right kind.
+        DataError: If the file is missing, damaged, or not of this kind.
         OptionError: If onnxruntime is not installed.
     """
     onnxruntime = import_extra("onnxruntime", "export")
@@ -152,8 +152,7 @@ def check_sequence(x: Any, name: str, num_features: int) -> np.ndarray:
     """Convert one sequence, (T, F) or for one feature (T,), to a (T, F) float32 array.
 
     Raises:
-        DataError: If the sequence has a wrong shape, dtype or number of features, no step, or an
-            infinite value. The message calls it `name`.
+        DataError: If it has a wrong shape or dtype, no step, or an infinite value; names `name`.
     """
     array = as_array(x, name)
     if array.ndim == 1 and num_features == 1:

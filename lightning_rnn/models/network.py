@@ -97,6 +97,7 @@ class SequenceNetwork(nn.Module):
         check(input_size >= 1, "input_size", input_size, "an integer of at least 1")
         check(num_classes >= 2, "num_classes", num_classes, "an integer of at least 2")
         options = options or NetworkOptions()
+        self.input_size = input_size
         self.num_classes = num_classes
         self.options = options
         self.preprocess = Preprocess(input_size)

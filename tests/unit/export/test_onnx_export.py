@@ -39,9 +39,8 @@ def check(path, streaming, cell, num_layers, bidirectional, pooling, stem, num_c
         "stem": stem,
     }
     net = network(num_classes=num_classes, dropout=0.3, **options)
-    rows = export_onnx(net, path, class_names=["a", "b", "c"][:num_classes], streaming=streaming)
-    assert [(row.batch_size, row.num_steps) for row in rows] == list(VERIFIED_SIZES)
-    assert all(max(row.logits, row.probability) <= 1e-5 and row.labels == 0 for row in rows)
+    names = ["a", "b", "c"][:num_classes]
+    assert 0 < export_onnx(net, path, class_names=names, streaming=streaming) <= 1e-5
     assert net.training  # as it was given
 
 
@@ -212,9 +211,9 @@ def test_the_stem_as_the_step_knows_it(tmp_path):
 def test_export_writes_a_proven_file(trained, run_ok):
     out = run_ok("export")
     path = Path("lightning_logs/version_0/model.onnx")
-    assert len(
-        re.findall(r"^ +\d+ +\d+ +\S+e-\d+|^ +\d+ +\d+ +0.0e\+00", out, flags=re.MULTILINE)
-    ) == len(VERIFIED_SIZES)
+    assert re.search(
+        r"^largest difference from PyTorch: \d\.\de-\d+ \(allowed: 1e-05\)$", out, re.M
+    )
     assert str(path) in out
     assert str(BEST) in out
     onnx.checker.check_model(onnx.load(path), full_check=True)
@@ -255,10 +254,10 @@ def test_export_of_a_named_checkpoint(trained, run_ok):
 def test_export_refuses(trained, run):
     run("export")
     for args, code, message in (
-        ((), 2, "model.onnx exists; accepted is another name, or --overwrite true"),
-        (("--output", "."), 2, "--output: . exists"),
-        (("--ckpt_path", "nowhere.ckpt"), 1, "nowhere.ckpt: found nothing"),
-        (("--streaming", "perhaps"), 2, "--streaming: found perhaps"),
+        ((), 2, "--output: expected a new file, or --overwrite true, got "),
+        (("--output", "."), 2, "--output: expected a new file, or --overwrite true, got ., which"),
+        (("--ckpt_path", "nowhere.ckpt"), 1, "nowhere.ckpt: expected a checkpoint file, got no"),
+        (("--streaming", "perhaps"), 2, "--streaming: expected bool, got 'perhaps'"),
         (("--opset", "3"), 2, "opset"),
     ):
         result = run("export", *args)
@@ -270,7 +269,7 @@ def test_export_refuses(trained, run):
 def test_export_without_a_run(empty, run):
     result = run("export")
     assert result.code == 1
-    assert "no run with a checkpoint" in result.err
+    assert "expected a run with best.ckpt under lightning_logs, got none" in result.err
     assert not list(empty.iterdir())
 
 
