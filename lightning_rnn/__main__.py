@@ -12,7 +12,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        args: Command-line arguments; those of the process if None.
+        args: Command-line arguments; by default those of the process.
 
     Returns:
         Exit code: 0 on success, 1 for data or files that cannot be used, 2 for invalid options, 130

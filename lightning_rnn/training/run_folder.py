@@ -28,7 +28,7 @@ class NoRunError(CheckpointError):
 
 
 def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
-    """Read a checkpoint of the newest run.
+    """Read a checkpoint of the newest run, that with the highest version.
 
     Args:
         root: Folder that contains `lightning_logs`.
@@ -40,9 +40,15 @@ def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
         CheckpointError: If all of them are damaged.
     """
     logs = root / "lightning_logs"
-    newest = _newest_folder(logs, names)
-    if newest is None:
+    folders: dict[int, Path] = {}
+    for name in names:
+        for path in logs.glob(f"version_*/checkpoints/{name}"):
+            version = path.parent.parent.name.removeprefix("version_")
+            if version.isdigit():
+                folders[int(version)] = path.parent
+    if not folders:
         raise NoRunError(f"expected a run with {names[0]} under {logs}, got none; give ckpt_path")
+    newest = folders[max(folders)]
     paths = [newest / name for name in names if (newest / name).exists()]
     for path, following in pairwise(paths):
         try:
@@ -52,29 +58,14 @@ def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
     return CheckpointFile.read(paths[-1])
 
 
-def _newest_folder(logs: Path, names: tuple[str, ...]) -> Path | None:
-    """Return the `checkpoints` folder of the highest version that has one of the files."""
-    folders: dict[int, Path] = {}
-    for name in names:
-        for path in logs.glob(f"version_*/checkpoints/{name}"):
-            version = path.parent.parent.name.removeprefix("version_")
-            if version.isdigit():
-                folders[int(version)] = path.parent
-    return folders[max(folders)] if folders else None
-
-
 def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:
     """Find the `config.yaml` of a run, which continues the run without its options being repeated.
 
     The file may come from anywhere, as the checkpoint beside it may. It is used only if it names no
     class but a few harmless ones and contains no text that could be the path of a class.
 
-    Args:
-        run_folder: Folder of the run.
-        trusted: Configuration files that the user has given; one of them need not be found again.
-
     Returns:
-        The file; None if there is none or the user has given it.
+        The file; None if there is none, or if it is one of the `trusted` files of the user.
 
     Raises:
         CheckpointError: If the file is damaged or names code.

@@ -22,7 +22,9 @@ VOWELS = ROOT / "tests/files/JapaneseVowels_slice_TEST.ts"
 def exported(folder, **options):
     """A classifier and its file."""
     torch.manual_seed(0)
-    model = SequenceClassifier(**{"input_size": 2, "hidden_size": 6} | options).eval()
+    model = SequenceClassifier(
+        **{"input_size": 2, "num_classes": 2, "hidden_size": 6} | options
+    ).eval()
     with torch.no_grad():
         model.network.preprocess.set_moments(
             torch.full((model.schema.num_features,), 0.3),
