@@ -5,7 +5,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from lightning_rnn.cli.parser import PROGRAM, Parser, own_error_behind, with_flags
+from lightning_rnn.cli.parser import PROGRAM, Parser, own_errors_with_flags
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
@@ -101,10 +101,5 @@ def run_extra_command(name: str, args: list[str]) -> None:
     parser = Parser(prog=f"{PROGRAM} {name}", description=summary(command))
     parser.add_function_arguments(command, as_group=False)
     config = parser.parse_args(args)
-    try:
+    with own_errors_with_flags(config.as_dict()):
         command(**vars(parser.instantiate_classes(config)))
-    except Exception as error:
-        own_error = own_error_behind(error)
-        if own_error is None:
-            raise
-        raise with_flags(own_error, config.as_dict()) from error

@@ -1,6 +1,8 @@
 """Messages of the command line: parse errors in one line, and names of arguments as flags."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -119,6 +121,18 @@ def _got(message: str) -> str:
     if value is None or value[1].startswith(("NestedArg(", "Namespace(")):
         return ""
     return f", got {value[1].removesuffix(chr(39))!r}"
+
+
+@contextmanager
+def own_errors_with_flags(options: dict[str, Any]) -> Iterator[None]:
+    """Raise errors of this package as themselves, with flags in place of names of arguments."""
+    try:
+        yield
+    except Exception as error:
+        own_error = own_error_behind(error)
+        if own_error is None:
+            raise
+        raise with_flags(own_error, options) from error
 
 
 def own_error_behind(error: BaseException) -> LightningRNNError | None:
