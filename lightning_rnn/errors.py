@@ -17,10 +17,7 @@ class LightningRNNError(Exception):
 
 
 class DataError(LightningRNNError, ValueError):
-    """Raised for a data file or array that cannot be used.
-
-    The message names the file, row or column, what was expected and what was found.
-    """
+    """Raised for a data file or array that cannot be used."""
 
 
 class CheckpointError(LightningRNNError, ValueError):

@@ -135,7 +135,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: If `X` cannot be used, or `y` has one class.
             OptionError: If a setting is out of range, or `class_weight` has an unknown label.
-            NumericError: If the loss or the gradients are no longer finite.
+            NumericError: If the loss or the gradients are not finite.
         """
         if y is None:
             raise ValueError("fit requires y to be passed, but the target y is None")

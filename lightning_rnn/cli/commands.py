@@ -54,18 +54,14 @@ def export(
         overwrite: Whether to replace an existing file.
 
     Raises:
-        CheckpointError: If there is no checkpoint or it is damaged.
-        ExportError: If the file does not reproduce the output of the network.
-        OptionError: If the output exists, the model is bidirectional and streaming is set, or a
-            package is missing.
+        LightningRNNError: If the checkpoint cannot be used, or the file exists or is not written.
     """
     if ckpt_path is None:
         run = newest_checkpoint(Path("."), ("best.ckpt",))
     else:
         run = CheckpointFile.read(Path(ckpt_path))
-    path = run.run_folder / ("step.onnx" if streaming else "model.onnx")
-    if output is not None:
-        path = Path(output)
+    file_name = "step.onnx" if streaming else "model.onnx"
+    path = Path(output or run.run_folder / file_name)
     if path.is_dir() or (path.exists() and not overwrite):
         message = f"expected a new file, or overwrite=True, got {path}, which exists"
         raise OptionError(message, name="output")

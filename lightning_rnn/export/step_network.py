@@ -140,8 +140,8 @@ class StepNetwork(nn.Module):
         """Take one step, number `steps` (B,), with standardised values `x` (B, F).
 
         Returns:
-            The layers' states after the last position so far, for the logits; and the parts of the
-            next state: latest inputs, and layers' states after the last completed position.
+            The layers' states after the last position so far, for the logits; and the next state's
+            latest inputs and layers' states after the last completed position.
         """
         first_open = completed_positions(steps - 1)  # first position not completed before this step
         window_start = STRIDE * first_open - REACH  # first input that this position sees
@@ -171,10 +171,9 @@ class StepNetwork(nn.Module):
 def _convolve(
     stem: ConvStem, window: Tensor, first_open: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute the four positions of the stem's output that see a window of inputs (B, 37, F).
+    """Return the four positions of the stem's output that see a window of inputs (B, 37, F).
 
-    Returns:
-        Outputs (B, C, 4), and (B, 4) bool, whether the position exists after so many steps.
+    Outputs are (B, C, 4), and whether the positions exist after so many steps, (B, 4) bool.
     """
     x = window.transpose(1, 2)
     length = steps

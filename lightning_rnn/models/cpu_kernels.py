@@ -30,9 +30,8 @@ _kernels_enabled = ContextVar("kernels_enabled", default=True)
 def use_kernels(enabled: bool) -> Iterator[None]:
     """Enable or disable all hand-written backward passes of recurrent layers within a context.
 
-    They are enabled by default. If disabled, rnn and gru layers run as `torch.nn.RNN` and
-    `torch.nn.GRU`, and mingru layers run a loop over the steps: slower, but every kind of
-    differentiation works.
+    They are enabled by default. If disabled, layers are slower, but every kind of differentiation
+    works: rnn and gru run as layers of torch, and mingru as a loop over the steps.
 
     Example:
         >>> layer = FastGRU(2, 4)

@@ -23,17 +23,7 @@ STEMS = get_args(Stem)
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Architecture of a `SequenceNetwork`, apart from the sizes that the data decide.
-
-    Attributes:
-        cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast for long sequences.
-        hidden_size: Size H of the state, per layer and direction.
-        num_layers: Number of recurrent layers.
-        bidirectional: Whether to read each sequence backwards as well.
-        dropout: Probability of dropping an input of a higher recurrent layer or of the head.
-        pooling: Input of the head: the last output of the top layer in each direction, or the mean
-            or maximum of its outputs over time.
-        stem: conv puts two strided convolutions in front of the recurrent layers.
+    """Architecture of a `SequenceNetwork`; the arguments of `SequenceClassifier` with these names.
 
     Raises:
         OptionError: If a value is out of range.
@@ -133,8 +123,7 @@ class SequenceNetwork(nn.Module):
         if self.stem is not None:
             x, padding = self.stem(x, padding)
         pooled = self._pool_sorted(x, padding)  # (B, D H)
-        if self.training and self.options.dropout > 0:
-            pooled = dropout(pooled, self.options.dropout)
+        pooled = dropout(pooled, self.options.dropout, self.training)
         logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
         if self.num_classes == 2:
             return logits.squeeze(1)

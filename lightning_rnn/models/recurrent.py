@@ -96,22 +96,15 @@ def _lstm_step(gates: Tensor, c: Tensor) -> State:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-class LockedDropout(nn.Module):
+class LockedDropout(nn.Dropout1d):
     """Dropout with one mask for all steps (Gal and Ghahramani 2016, arXiv:1512.05287).
 
     The mask does not depend on the width of a padded batch, so neither do the results of training.
     """
 
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Drop channels of sequences (B, T, H) in training mode."""
-        if not self.training or self.p == 0:
-            return x
-        keep = torch.empty_like(x[:, :1]).bernoulli_(1 - self.p)  # (B, 1, H)
-        return x * (keep / (1 - self.p))
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
 class RecurrentStack(nn.Module):

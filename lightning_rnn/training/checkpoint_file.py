@@ -19,16 +19,11 @@ REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step":
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint that has been read and checked.
-
-    Attributes:
-        content: Its entries; see `load_checkpoint`.
-        data_class: `SyntheticDataModule` or `FileDataModule`; None for a class of the user's own.
-    """
+    """A checkpoint that has been read and checked."""
 
     path: Path
-    content: dict[str, Any]
-    data_class: str | None
+    content: dict[str, Any]  # see `load_checkpoint`
+    data_class: str | None  # a name in `DATA_MODULES`; None for a class of the user's own
 
     @classmethod
     def read(cls, path: Path) -> "CheckpointFile":
@@ -65,11 +60,7 @@ class CheckpointFile:
         return self.path.parent.parent if self.is_in_run_folder else self.path.parent
 
     def restore(self, model: SequenceClassifier) -> None:
-        """Load the weights into a model.
-
-        Raises:
-            CheckpointError: If the model has other weights.
-        """
+        """Load the weights into a model; a CheckpointError if they do not fit."""
         try:
             model.load_state_dict(self.content["state_dict"])
         except Exception as error:  # depends on what is in the file
@@ -78,25 +69,15 @@ class CheckpointFile:
             raise CheckpointError(message) from None
 
     def check_model(self, settings: dict[str, Any]) -> None:
-        """Check that arguments for `SequenceClassifier` describe the network of the checkpoint.
-
-        Raises:
-            OptionError: If sizes, names or the architecture differ.
-        """
+        """Raise an OptionError if arguments for `SequenceClassifier` describe another network."""
         names = {*SIZES_AND_NAMES, *(field.name for field in fields(NetworkOptions))}
         self._compare(names, settings, self.hyper_parameters)
 
     def check_data(self, class_name: str, settings: dict[str, Any], *, resumes: bool) -> None:
-        """Check that a data module has the data of the checkpoint; files are compared when read.
+        """Raise an OptionError if a data module with these settings has other data.
 
-        Args:
-            class_name: Class of the data module, without its module.
-            settings: Its arguments.
-            resumes: Whether training continues, which needs the same data. An evaluation needs only
-                the same split, and may use another class.
-
-        Raises:
-            OptionError: If the data differ.
+        To continue training (`resumes`), the data must be the same; an evaluation needs only the
+        same split, and may use another class. The content of files is compared when they are read.
         """
         if resumes:
             if class_name not in self.content:

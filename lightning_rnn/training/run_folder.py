@@ -28,12 +28,10 @@ class NoRunError(CheckpointError):
 
 
 def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
-    """Read a checkpoint of the newest run, that with the highest version.
+    """Read a checkpoint of the newest run, that with the highest version, below `root`.
 
-    Args:
-        root: Folder that contains `lightning_logs`.
-        names: Names of checkpoint files, the preferred one first. A damaged file is reported on
-            stderr, and the next one is read.
+    Of several `names` of files, the first is preferred. A damaged file is reported on stderr, and
+    the next one is read.
 
     Raises:
         NoRunError: If no run has one of the files.
@@ -79,13 +77,13 @@ def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:
         content = None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected settings as written by fit, got something else")
-    data = {"class_path": class_path_of(content.get("data"))}
+    data = {"class_path": class_of(content.get("data"))}
     for name in (*sorted(_code_names(content.get("trainer"))), *_code_names(data)):
         raise CheckpointError(f"{path}: {name!r} names code; config={path} trusts it")
     return path
 
 
-def class_path_of(settings: Any) -> Any:
+def class_of(settings: Any) -> Any:
     """Return the class of settings such as `Name` or `{class_path: Name, init_args: ...}`."""
     return settings.get("class_path") if isinstance(settings, dict) else settings
 
@@ -95,13 +93,10 @@ def _code_names(value: Any, key: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _code_names(inner, str(name))
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list):
         for inner in value:
             yield from _code_names(inner, key)
     elif isinstance(value, str) and key != "default_root_dir":
-        if key == "class_path":
-            is_harmless = value in HARMLESS_CLASSES
-        else:
-            is_harmless = re.fullmatch(r"[\w/=-]*", value) is not None
-        if not is_harmless:
+        is_word = re.fullmatch(r"[\w/=-]*", value) is not None and key != "class_path"
+        if not is_word and value not in HARMLESS_CLASSES:
             yield value
