@@ -17,9 +17,6 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         path: The file to write.
         durable: Whether to flush the file to disk, so that it survives a crash of the machine.
 
-    Yields:
-        The temporary path to write to.
-
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())

@@ -11,14 +11,7 @@ def is_distributed() -> bool:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Gather a picklable value from every rank; a collective call.
-
-    Args:
-        value: The value of this rank.
-
-    Returns:
-        The values of all ranks, in rank order; only `[value]` in a single-process run.
-    """
+    """Return the picklable values of all ranks, in rank order; a collective call."""
     if not is_distributed():
         return [value]
     gathered = [None] * torch.distributed.get_world_size()

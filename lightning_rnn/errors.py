@@ -1,6 +1,7 @@
 """Errors that a user can cause, and the checks that raise them.
 
-The command line prints the message of a `LightningRNNError` without a traceback and exits with its code.
+The command line prints the message of a `LightningRNNError`, without a traceback, and exits with
+its code.
 """
 
 from importlib import import_module
@@ -16,10 +17,7 @@ class LightningRNNError(Exception):
 
 
 class DataError(LightningRNNError, ValueError):
-    """Raised for a data file or array that cannot be used.
-
-    The message names the file, row or column, what was expected and what was found.
-    """
+    """Raised for a data file or array that cannot be used."""
 
 
 class CheckpointError(LightningRNNError, ValueError):
@@ -38,9 +36,9 @@ class OptionError(LightningRNNError, ValueError):
     """Raised for an argument that is out of range or conflicts with another argument.
 
     Attributes:
-        name: Name of the argument as in the signature (`cell`), qualified by its class where several
-            classes have one of that name (`Figures.every_n_epochs`); None if the error concerns no
-            single argument. The command line turns the name into a flag.
+        name: Name of the argument as in the signature (`cell`), qualified by its class where
+            several have one of that name (`Figures.every_n_epochs`); None if the error concerns no
+            single argument.
         message: What was expected and what was given, without the name.
     """
 
@@ -53,16 +51,7 @@ class OptionError(LightningRNNError, ValueError):
 
 
 def check(condition: bool, name: str, got: object, expected: str) -> None:
-    """Check the value of one argument.
-
-    Args:
-        condition: Whether the value is acceptable.
-        name: Name of the argument; see `OptionError.name`.
-        got: The value.
-        expected: Description of the acceptable values.
-
-    Raises:
-        OptionError: If the condition is false.
+    """Raise an `OptionError` for the argument `name` with the value `got` if a condition is false.
 
     Example:
         >>> check(0.5 > 0, "lr", 0.5, "a number above 0")
@@ -75,14 +64,7 @@ def check(condition: bool, name: str, got: object, expected: str) -> None:
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """Import a module of an optional dependency.
-
-    Args:
-        module: Name of the module.
-        extra: Extra of this package that installs the dependency.
-
-    Returns:
-        The imported module.
+    """Import a module of an optional dependency, which an extra of this package installs.
 
     Raises:
         OptionError: If the dependency is not installed.
@@ -96,14 +78,10 @@ def import_extra(module: str, extra: str) -> Any:
 
 
 def as_array(x: Any, name: str) -> np.ndarray:
-    """Convert to an array, without copying if `x` is one already.
-
-    Args:
-        x: Anything that NumPy converts.
-        name: Name of the argument, for the error message.
+    """Convert `x` to an array, without copying if it is one already.
 
     Raises:
-        DataError: If `x` contains nested lists of different lengths.
+        DataError: If `x`, called `name`, contains nested lists of different lengths.
     """
     try:
         return np.asarray(x)

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
@@ -30,10 +31,8 @@ except ModuleNotFoundError:
 class _ArraysDataModule(SequenceDataModule):
     """Training sequences that are in memory already."""
 
-    def __init__(
-        self, sequences: Sequences, class_names: list[str], *, batch_size: int | None, seed: int
-    ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+    def __init__(self, sequences: Sequences, class_names: list[str], **options: Any) -> None:
+        super().__init__(**options)
         self._sequences = sequences
         self._class_names = class_names
 
@@ -136,7 +135,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: If `X` cannot be used, or `y` has one class.
             OptionError: If a setting is out of range, or `class_weight` has an unknown label.
-            NumericError: If the loss or the gradients are no longer finite.
+            NumericError: If the loss or the gradients are not finite.
         """
         if y is None:
             raise ValueError("fit requires y to be passed, but the target y is None")
@@ -153,9 +152,27 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = list(map(str, labels))
         seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
         data = _ArraysDataModule(sequences, names, batch_size=self.batch_size, seed=seed)
-        with _quiet_lightning(), _raise_interrupts(), _seeded(seed, self.accelerator):
-            model = self._new_model(sequences.num_features, names)
-            self._new_trainer().fit(model, datamodule=data)
+        accepted = signature(SequenceClassifier).parameters
+        options = {k: v for k, v in self.get_params(deep=False).items() if k in accepted}
+        with _isolated(seed):
+            model = SequenceClassifier(
+                input_size=sequences.num_features,
+                num_classes=len(names),
+                class_names=names,
+                class_weights=self._class_weights(),
+                **options,
+            )
+            trainer = Trainer(
+                max_epochs=self.max_epochs,
+                gradient_clip_val=self.gradient_clip_val,
+                accelerator=self.accelerator,
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=self.verbose,
+            )
+            trainer.fit(model, datamodule=data)
         model.trainer = None
         self.model_ = model.cpu().eval()
         self.n_features_in_ = sequences.num_features
@@ -202,25 +219,6 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return x[:, :, None]
         return x.transpose(0, 2, 1) if features_first else x
 
-    def _new_model(self, num_features: int, class_names: list[str]) -> SequenceClassifier:
-        return SequenceClassifier(
-            input_size=num_features,
-            num_classes=len(class_names),
-            class_names=class_names,
-            cell=self.cell,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            dropout=self.dropout,
-            pooling=self.pooling,
-            stem=self.stem,
-            class_weights=self._class_weights(),
-            optimizer=self.optimizer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-        )
-
     def _class_weights(self) -> Any:
         """Return the weights in the order of `classes_`, "balanced" or None."""
         if not isinstance(self.class_weight, dict):
@@ -232,50 +230,23 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check(all_known or not unknown, "class_weight", unknown, f"any of {labels}")
         return [float(self.class_weight.get(label, 1.0)) for label in labels]
 
-    def _new_trainer(self) -> Trainer:
-        return Trainer(
-            max_epochs=self.max_epochs,
-            gradient_clip_val=self.gradient_clip_val,
-            accelerator=self.accelerator,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=self.verbose,
-        )
-
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's log messages and a warning about its own code."""
+def _isolated(seed: int) -> Iterator[None]:
+    """Seed torch and restore its random state; silence Lightning; let Ctrl-C raise."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    message = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=message)
+        with (
+            warnings.catch_warnings(),
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+        ):
+            torch.manual_seed(seed)
+            # Lightning calls a function that torch has deprecated
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
             yield
+    except SystemExit as exit_:  # Lightning exits after KeyboardInterrupt
+        raise exit_.__context__ or exit_ from None
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _raise_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt on Ctrl-C, where Lightning would end the process."""
-    try:
-        yield
-    except SystemExit as exit_:
-        raise exit_.__context__ or exit_ from None
-
-
-@contextmanager
-def _seeded(seed: int, accelerator: str) -> Iterator[None]:
-    """Seed torch, and restore its random state at the end."""
-    devices = [] if accelerator == "cpu" else list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices):
-        # torch.manual_seed would also seed devices that are not restored
-        torch.default_generator.manual_seed(seed)
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(seed)
-        yield

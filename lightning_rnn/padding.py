@@ -26,11 +26,7 @@ class Padding:
 
     @classmethod
     def of(cls, lengths: Tensor, width: int) -> "Padding":
-        """Describe a batch of which only the lengths are known.
-
-        Args:
-            lengths: (B,) int64.
-            width: T.
+        """Describe a batch of width T, from its lengths (B,).
 
         Example:
             >>> Padding.of(torch.tensor([3, 3]), width=3).is_full
@@ -45,11 +41,7 @@ class Padding:
 
     @property
     def is_readable(self) -> bool:
-        """Whether Python may read the lengths.
-
-        Reading them would stall an accelerator, and would be recorded as a constant in a traced
-        graph.
-        """
+        """Whether Python may read the lengths, which stalls an accelerator and freezes a graph."""
         return self.lengths.is_cpu and not is_tracing()
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Padding":

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +17,8 @@ from lightning_rnn.cli.parser import (
     PROGRAM,
     Parser,
     add_own_options,
-    own_error_behind,
+    own_errors_with_flags,
     plain_values,
-    with_flags,
 )
 from lightning_rnn.cli.request import COMMANDS, Request
 from lightning_rnn.data.base_module import SequenceDataModule
@@ -98,11 +96,8 @@ class CommandLine(LightningCLI):
         self.run = run
         self.interrupts = interrupts
         self.options: dict[str, Any] = {}  # all options of the command, once they are parsed
-        self.loading: dict[str, Any] = {"weights_only": True, "ckpt_path": None}
-        if run is not None:
-            self.loading["ckpt_path"] = str(run.path)
-        command_kwargs = {"description": COMMANDS[self.command]}
-        try:
+        description = COMMANDS[self.command]
+        with own_errors_with_flags(self.options):
             super().__init__(
                 SequenceClassifier,
                 SequenceDataModule,
@@ -110,21 +105,13 @@ class CommandLine(LightningCLI):
                 save_config_callback=SaveConfig,
                 seed_everything_default=0,
                 parser_class=Parser,
-                parser_kwargs={"prog": PROGRAM, self.command: command_kwargs},
+                parser_kwargs={"prog": f"{PROGRAM} {self.command}", "description": description},
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # it would add names of code to checkpoints
-                args=request.args,
+                args=request.args[1:],
+                run=False,
             )
-        except Exception as error:
-            own_error = own_error_behind(error)
-            if own_error is None:
-                raise
-            raise with_flags(own_error, self.options) from error
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # of this request
-        """Return the command; no argument of the Trainer's method is an option."""
-        method = getattr(Trainer, self.command)
-        return {self.command: set(signature(method).parameters) - {"self"}}
+            self.execute()
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of this package in place of Lightning's seed option."""
@@ -166,10 +153,8 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except OverflowError as error:
             raise OptionError(f"got a number that is too large ({error})") from None
-        config = self.config[self.command]
-        config["ckpt_path"] = None  # else Lightning puts its settings over what the user typed
-        config["trainer"] = plain_values(config["trainer"])
-        self.options = config.as_dict()
+        self.config["trainer"] = plain_values(self.config["trainer"])
+        self.options.update(self.config.as_dict())
         seed = self.options["seed_everything"]
         check(0 <= seed < 2**32, "seed_everything", seed, f"an integer from 0 to {2**32 - 1}")
         for group in ("model", "data", "trainer", *CALLBACKS.get(self.command, ())):
@@ -178,7 +163,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Check the options in combination, and against the checkpoint and the launcher."""
-        config = self.config[self.command]
+        config = self.config
         trainer = config["trainer"]
         apply_launched_world(trainer)
         for name, refused in (("barebones", True), ("enable_checkpointing", False)):
@@ -193,18 +178,16 @@ class CommandLine(LightningCLI):
             if name.endswith("_path") and isinstance(value, str):  # for config.yaml in any folder
                 data["init_args"][name] = os.path.abspath(value)
         if self.run is not None:
-            config["ckpt_path"] = self.loading["ckpt_path"]
+            config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)
 
     def _check_against(self, run: CheckpointFile) -> None:
-        config = self.config[self.command].as_dict()
+        config = self.config.as_dict()
         run.check_model(config["model"])
-        class_name = config["data"]["class_path"].rpartition(".")[2]
-        settings = config["data"].get("init_args", {})
-        if self.command == "fit":
-            run.check_data(class_name, settings, resumes=True)
-        elif not config["allow_data_change"]:
-            run.check_data(class_name, settings, resumes=False)
+        resumes = self.command == "fit"
+        if resumes or not config["allow_data_change"]:
+            class_name = config["data"]["class_path"].rpartition(".")[2]
+            run.check_data(class_name, config["data"].get("init_args", {}), resumes=resumes)
 
     def instantiate_classes(self) -> None:
         """Create model, data module and Trainer, and open the data before anything is written."""
@@ -217,7 +200,7 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""
-        chosen = self.config_init[self.command]["trainer"]
+        chosen = self.config_init["trainer"]
         callbacks = _as_list(chosen["callbacks"])
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shows_bar = chosen["enable_progress_bar"]
@@ -247,19 +230,14 @@ class CommandLine(LightningCLI):
             return TensorBoardLogger(root, default_hp_metric=False)
         folder = self.run.run_folder
         purge_step = self.run.step if self.command == "fit" else None  # hides later events
-        settings: dict[str, Any] = {"default_hp_metric": False, "purge_step": purge_step}
-        return TensorBoardLogger(folder.parent, "", folder.name, **settings)
+        return TensorBoardLogger(
+            folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step
+        )
 
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
-            return [
-                RandomStates(),
-                self.interrupts,
-                EpochLines(),
-                Throughput(),
-                HyperParameters(),
-                NextCommands(),
-            ]
+            lines = [EpochLines(), Throughput(), HyperParameters(), NextCommands()]
+            return [RandomStates(), self.interrupts, *lines]
         folder = self.run.run_folder
         if self.command == "predict":
             return [PredictionsFile(folder, self.options["output"], self.options["overwrite"])]
@@ -272,23 +250,17 @@ class CommandLine(LightningCLI):
             callbacks.append(Earliness(folder))
         return [*callbacks, HyperParameters()]
 
-    # LightningCLI calls these in place of the Trainer's methods
-
-    def fit(self, **objects: Any) -> None:
-        """Train."""
-        self.trainer.fit(**objects, **self.loading)
-
-    def validate(self, **objects: Any) -> None:
-        """Evaluate on the validation split."""
-        self.trainer.validate(**objects, **self.loading)
-
-    def test(self, **objects: Any) -> None:
-        """Evaluate on the test split; `MetricsFile` prints the metrics."""
-        self.trainer.test(**objects, verbose=False, **self.loading)
-
-    def predict(self, **objects: Any) -> None:
-        """Predict; `PredictionsFile` writes the predictions."""
-        self.trainer.predict(**objects, return_predictions=False, **self.loading)
+    def execute(self) -> None:
+        """Run the method of the Trainer that has the name of the command."""
+        arguments: dict[str, Any] = {"weights_only": True}
+        if self.run is not None:
+            arguments["ckpt_path"] = str(self.run.path)
+        if self.command == "test":
+            arguments["verbose"] = False  # MetricsFile prints the metrics
+        if self.command == "predict":
+            arguments["return_predictions"] = False  # PredictionsFile writes them
+        method = getattr(self.trainer, self.command)
+        method(model=self.model, datamodule=self.datamodule, **arguments)
 
 
 def _as_list(chosen: Any) -> list[Any]:

@@ -5,12 +5,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from lightning_rnn.cli.parser import PROGRAM, Parser, own_error_behind, with_flags
+from lightning_rnn.cli.parser import PROGRAM, Parser, own_errors_with_flags
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
-from lightning_rnn.export.onnx_export import TOLERANCE, comparison_table, export_onnx
+from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.run_folder import newest_checkpoint
@@ -54,32 +54,28 @@ def export(
         overwrite: Whether to replace an existing file.
 
     Raises:
-        CheckpointError: If there is no checkpoint or it is damaged.
-        ExportError: If the file does not reproduce the output of the network.
-        OptionError: If the output exists, the model is bidirectional and streaming is set, or a
-            package is missing.
+        LightningRNNError: If the checkpoint cannot be used, or the file exists or is not written.
     """
     if ckpt_path is None:
         run = newest_checkpoint(Path("."), ("best.ckpt",))
     else:
         run = CheckpointFile.read(Path(ckpt_path))
-    path = run.run_folder / ("step.onnx" if streaming else "model.onnx")
-    if output is not None:
-        path = Path(output)
+    file_name = "step.onnx" if streaming else "model.onnx"
+    path = Path(output or run.run_folder / file_name)
     if path.is_dir() or (path.exists() and not overwrite):
         message = f"expected a new file, or overwrite=True, got {path}, which exists"
         raise OptionError(message, name="output")
     model = SequenceClassifier(**run.hyper_parameters)
     run.restore(model)
-    print(f"exporting {run.path}; largest differences from PyTorch, allowed are {TOLERANCE:g}:")
-    comparisons = export_onnx(
+    print(f"exporting {run.path}")
+    difference = export_onnx(
         model.network,
         path,
         class_names=model.schema.class_names,
         feature_names=model.schema.feature_names,
         streaming=streaming,
     )
-    print(comparison_table(comparisons))
+    print(f"largest difference from PyTorch: {difference:.1e} (allowed: {TOLERANCE:g})")
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -101,10 +97,5 @@ def run_extra_command(name: str, args: list[str]) -> None:
     parser = Parser(prog=f"{PROGRAM} {name}", description=summary(command))
     parser.add_function_arguments(command, as_group=False)
     config = parser.parse_args(args)
-    try:
+    with own_errors_with_flags(config.as_dict()):
         command(**vars(parser.instantiate_classes(config)))
-    except Exception as error:
-        own_error = own_error_behind(error)
-        if own_error is None:
-            raise
-        raise with_flags(own_error, config.as_dict()) from error

@@ -28,11 +28,7 @@ def print_once(text: str) -> None:
 
 
 def launched_world() -> tuple[int, int] | None:
-    """Return (processes per node, nodes) if torchrun or SLURM started the processes, else None.
-
-    Raises:
-        OptionError: If the nodes have different numbers of processes.
-    """
+    """Return (processes per node, nodes) if torchrun or SLURM started the processes, else None."""
     if TorchElasticEnvironment.detect():
         total = int(os.environ["WORLD_SIZE"])
         per_node = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -50,12 +46,9 @@ def launched_world() -> tuple[int, int] | None:
 
 
 def apply_launched_world(trainer: dict[str, Any]) -> None:
-    """Set the Trainer's numbers of devices and nodes to those of the launcher, if there is one.
+    """Set the numbers of devices and nodes in settings of the Trainer to those of the launcher.
 
     Without them, each process would train a model of its own.
-
-    Args:
-        trainer: Settings of the Trainer, changed in place.
 
     Raises:
         OptionError: If the settings contradict the launcher.

@@ -39,7 +39,10 @@ SILENCED_MESSAGES = re.compile(  # the lines that this package prints say the sa
 
 def run(args: list[str]) -> int:
     """Run the program; see `lightning_rnn.__main__.main`."""
-    _silence()
+    for message in SILENCED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in SILENCED_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
     interrupts = Interrupts()
     try:
         with interrupts.outside_training():
@@ -66,18 +69,9 @@ def run(args: list[str]) -> int:
 
 def _print_error(error: Exception) -> None:
     rank = process_rank()
-    prefix = f"{PROGRAM}: error"
-    if rank > 0:
-        prefix += f" (rank {rank})"
+    source = f" (rank {rank})" if rank > 0 else ""
     text = " ".join(str(error).split())
-    print(f"{prefix}: {text}", file=sys.stderr)
-
-
-def _silence() -> None:
-    for message in SILENCED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-    for name in SILENCED_LOGGERS:
-        logging.getLogger(name).addFilter(_is_news)
+    print(f"{PROGRAM}: error{source}: {text}", file=sys.stderr)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -117,10 +111,7 @@ commands:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Return whether an error needs no traceback.
-
-    These are errors of the system, missing packages, and values that Lightning itself refuses.
-    """
+    """Return whether an error is of the system, a missing package, or a refusal of Lightning."""
     if isinstance(error, MisconfigurationException | ModuleNotFoundError | OSError):
         return True
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)

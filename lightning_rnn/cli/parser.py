@@ -1,6 +1,8 @@
 """Messages of the command line: parse errors in one line, and names of arguments as flags."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Literal, NoReturn
 
@@ -32,8 +34,6 @@ PARSE_ERRORS = (
 # a name in a message, or a name and a value as in overwrite=True; not within a path or quotes
 NAME_IN_TEXT = re.compile(r"(?<![\w/.'-])([a-z]\w*)(?:=(\S*[^\s.,;)]))?(?![\w/'-]|\.\w)")
 
-SEED_HELP = "Random seed of weights and dropout; that of the data is --data.seed."
-PRECISION_HELP = "Precision of float32 matrix products on a GPU; high and medium allow TF32."
 RESUME_HELP = (
     "Run to continue: a checkpoint file, last (the newest run), or auto (the newest run, or a new "
     "run if there is none)."
@@ -42,10 +42,6 @@ EVALUATE_HELP = (
     "Checkpoint to evaluate; its settings are the defaults of the other options. If not given, the "
     "best checkpoint of the newest run."
 )
-OUTPUT_HELP = "File to write, .csv or .parquet. If not given, predictions.csv in the run folder."
-OVERWRITE_HELP = "Whether to replace an existing file."
-EARLINESS_HELP = "Whether to evaluate beginnings of sequences, too, in earliness.csv and .png."
-DATA_CHANGE_HELP = "Whether to accept data settings other than those of the training."
 
 
 class Parser(LightningArgumentParser):
@@ -73,17 +69,22 @@ def plain_values(settings: Any) -> Any:
 def add_own_options(parser: LightningArgumentParser, command: str) -> None:
     """Add the options of a command that belong to neither model nor data nor Trainer."""
     add = parser.add_argument
-    add("--seed_everything", type=int, default=0, help=SEED_HELP)
+    text = "Random seed of weights and dropout; that of the data is --data.seed."
+    add("--seed_everything", type=int, default=0, help=text)
+    text = "Precision of float32 matrix products on a GPU; high and medium allow TF32."
     precision = Literal["highest", "high", "medium"]
-    add("--matmul_precision", type=precision, default="highest", help=PRECISION_HELP)
+    add("--matmul_precision", type=precision, default="highest", help=text)
     add("--ckpt_path", type=str | None, help=RESUME_HELP if command == "fit" else EVALUATE_HELP)
     if command == "predict":
-        add("--output", type=str | None, help=OUTPUT_HELP)
-        add("--overwrite", type=bool, default=False, help=OVERWRITE_HELP)
+        text = "File to write, .csv or .parquet. If not given, predictions.csv in the run folder."
+        add("--output", type=str | None, help=text)
+        add("--overwrite", type=bool, default=False, help="Whether to replace an existing file.")
     if command == "test":
-        add("--earliness", type=bool, default=False, help=EARLINESS_HELP)
+        text = "Whether to evaluate beginnings of sequences, too, in earliness.csv and .png."
+        add("--earliness", type=bool, default=False, help=text)
     if command != "fit":
-        add("--allow_data_change", type=bool, default=False, help=DATA_CHANGE_HELP)
+        text = "Whether to accept data settings other than those of the training."
+        add("--allow_data_change", type=bool, default=False, help=text)
 
 
 def parse_error(message: str) -> OptionError:
@@ -97,20 +98,16 @@ def parse_error(message: str) -> OptionError:
         return OptionError(message)
     flag = f"--{key[1]}"
     nested = re.search(r"^ *- --([\w.]+): (.*)$", message, re.MULTILINE)
-    if nested:
-        return _nested_error(flag, nested[1], nested[2])
+    if nested:  # an error of the parser of a class that is the value of the flag
+        text = nested[2]
+        if flag == "--data" and text == "unknown option":
+            text = f"unknown for this data module; give --data {DATA_CLASSES} before its options"
+        return OptionError(text, name=f"{flag}.{nested[1]}")
     expected = _expected_types(message, flag)
     if not expected:
         reasons = re.findall(r"^ *- (?!Expected|Does not)(.*)$", message, re.MULTILINE)
         return OptionError("; ".join(reasons) or message[key.end() :], name=flag)
     return OptionError(f"expected {' or '.join(expected)}{_got(message)}", name=flag)
-
-
-def _nested_error(flag: str, name: str, text: str) -> OptionError:
-    """Describe an error of the parser of a class that is the value of the flag."""
-    if flag == "--data" and text == "unknown option":
-        text = f"unknown for this data module; give --data {DATA_CLASSES} before its options"
-    return OptionError(text, name=f"{flag}.{name}")
 
 
 def _expected_types(message: str, flag: str) -> list[str]:
@@ -138,6 +135,18 @@ def _got(message: str) -> str:
     return f", got {value[1].removesuffix(chr(39))!r}"
 
 
+@contextmanager
+def own_errors_with_flags(options: dict[str, Any]) -> Iterator[None]:
+    """Raise errors of this package as themselves, with flags in place of names of arguments."""
+    try:
+        yield
+    except Exception as error:
+        own_error = own_error_behind(error)
+        if own_error is None:
+            raise
+        raise with_flags(own_error, options) from error
+
+
 def own_error_behind(error: BaseException) -> LightningRNNError | None:
     """Return the error of this package that a library has wrapped in its own."""
     link: BaseException | None = error
@@ -150,13 +159,15 @@ def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRN
     """Replace names of arguments in an error by the flags of the command line.
 
     `overwrite=True` becomes `--overwrite true` and `train_path` becomes `--data.train_path`. Names
-    without an underscore are replaced only if a value follows: they may be plain words.
-
-    Args:
-        error: The error, which stays as it is.
-        options: The parsed options of the command, as far as they are known.
+    without an underscore are replaced only if a value follows: they may be plain words. `options`
+    are those of the command, as far as they are parsed.
     """
-    flags = _flags_by_name(options)
+    flags = {name: f"--{name}" for name in (*OWN_OPTIONS, *options)}
+    for group in ("trainer", "data", "model"):
+        settings = options.get(group)
+        if isinstance(settings, dict):
+            settings = settings.get("init_args", settings)
+            flags |= {name: f"--{group}.{name}" for name in settings}
     if not isinstance(error, OptionError):
         return type(error)(_replace_names(str(error), flags))
     message = _replace_names(error.message, flags)
@@ -167,16 +178,6 @@ def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRN
         return OptionError(message, name=f"--{GROUP_OF_CLASS[class_name]}.{argument}")
     name = flags.get(error.name) or _replace_names(error.name, flags)
     return OptionError(message, name=name)
-
-
-def _flags_by_name(options: dict[str, Any]) -> dict[str, str]:
-    flags = {name: f"--{name}" for name in (*OWN_OPTIONS, *options)}
-    for group in ("trainer", "data", "model"):
-        settings = options.get(group)
-        if isinstance(settings, dict):
-            settings = settings.get("init_args", settings)
-            flags |= {name: f"--{group}.{name}" for name in settings}
-    return flags
 
 
 def _replace_names(text: str, flags: dict[str, str]) -> str:

@@ -13,12 +13,7 @@ import yaml
 from lightning_rnn.cli.launchers import print_once
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
-from lightning_rnn.training.run_folder import (
-    NoRunError,
-    class_path_of,
-    newest_checkpoint,
-    own_config,
-)
+from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint, own_config
 
 COMMANDS = {
     "fit": "Train, with validation after each epoch.",
@@ -30,21 +25,13 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What has to be known of the arguments before they are parsed.
+    """What has to be known of the arguments before they are parsed."""
 
-    Attributes:
-        args: All arguments of the program; the first one is the command.
-        config_files: Configuration files, in the order in which they are applied.
-        ckpt_path: Checkpoint file; for fit also `last` or `auto`; None if not given.
-        root_dir: Folder that contains `lightning_logs`.
-        data_class: Class of the data module without its module; None if not given.
-    """
-
-    args: list[str]
-    config_files: list[Path]
-    ckpt_path: str | None
-    root_dir: Path
-    data_class: str | None
+    args: list[str]  # all arguments of the program; the first one is the command
+    config_files: list[Path]  # in the order in which they are applied
+    ckpt_path: str | None  # a file, or for fit also last or auto
+    root_dir: Path  # contains lightning_logs
+    data_class: str | None  # name of the data module's class
 
     @classmethod
     def from_args(cls, args: list[str]) -> "Request":
@@ -55,7 +42,7 @@ class Request:
             _update_nested(config, _read_config(file))
         trainer = config.get("trainer")
         root_dir = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-        data = options["data.class_path"] or options["data"] or class_path_of(config.get("data"))
+        data = options["data.class_path"] or options["data"] or class_of(config.get("data"))
         return cls(
             args=args,
             config_files=[Path(file) for file in options["config"]],
@@ -84,34 +71,24 @@ class Request:
 
 
 def find_run(request: Request) -> CheckpointFile | None:
-    """Find and read the checkpoint that a command evaluates or continues.
-
-    Returns:
-        The checkpoint; None for a new run, or if only help is needed.
-
-    Raises:
-        CheckpointError: If there is no such checkpoint or it is damaged.
-    """
-    if request.command == "fit" and request.ckpt_path in ("last", "auto"):
-        return _run_to_continue(request)
-    if request.ckpt_path is not None:
-        return CheckpointFile.read(Path(request.ckpt_path))
-    if request.command == "fit" or request.wants_help:
-        return None
-    run = newest_checkpoint(request.root_dir, ("best.ckpt",))
-    print_once(f"no --ckpt_path given: using {run.path}")
-    return run
-
-
-def _run_to_continue(request: Request) -> CheckpointFile | None:
+    """Read the checkpoint that a command evaluates or continues; None for a new run or for help."""
+    is_fit = request.command == "fit"
     try:
-        run = newest_checkpoint(request.root_dir, ("last.ckpt", "previous.ckpt"))
+        if is_fit and request.ckpt_path in ("last", "auto"):
+            run = newest_checkpoint(request.root_dir, ("last.ckpt", "previous.ckpt"))
+            print_once(f"continuing from {run.path}, step {run.step}")
+            return run
     except NoRunError:
         if request.ckpt_path == "last":
             raise
         print_once("nothing to continue: starting a new run")
         return None
-    print_once(f"continuing from {run.path}, step {run.step}")
+    if request.ckpt_path is not None:
+        return CheckpointFile.read(Path(request.ckpt_path))
+    if is_fit or request.wants_help:
+        return None
+    run = newest_checkpoint(request.root_dir, ("best.ckpt",))
+    print_once(f"no --ckpt_path given: using {run.path}")
     return run
 
 

@@ -16,21 +16,16 @@ MAX_BATCH_STEPS = 1 << 16  # limit of B * T, padding included
 def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, dict[str, Any]]:
     """Return the onnxruntime session and the metadata of an exported file.
 
-    The session uses one thread, because a second one slows small recurrent networks down.
-
-    Args:
-        path: The file.
-        streaming: Whether it must be a file for single steps, or else for whole sequences.
-
     Raises:
-        DataError: If the file is missing, damaged, or not one of `export_onnx` of the right kind.
+        DataError: If the file is missing, damaged, or not for single steps (`streaming`) or for
+            whole sequences.
         OptionError: If onnxruntime is not installed.
     """
     onnxruntime = import_extra("onnxruntime", "export")
     if not Path(path).is_file():
         raise DataError(f"{path}: expected a file written by export_onnx, got no such file")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = 1  # a second one slows small recurrent networks down
     options.log_severity_level = 3  # errors only
     try:
         session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
@@ -52,7 +47,6 @@ class OnnxClassifier:
         path: File written by `export_onnx` or by the command `export`.
 
     Attributes:
-        path: The file.
         class_names: K names in the order of the columns of `predict_proba`.
         feature_names: F names, or None.
         num_features: Number of features F.
@@ -106,8 +100,7 @@ class OnnxClassifier:
             (N,) float32 probabilities of the second class for two classes, (N, K) for more.
 
         Raises:
-            DataError: If a sequence has a wrong shape, dtype or number of features, no step, or an
-                infinite value.
+            DataError: If a sequence has a wrong shape or dtype, no step, or an infinite value.
         """
         return self._run("probability", x)
 
@@ -152,8 +145,7 @@ def check_sequence(x: Any, name: str, num_features: int) -> np.ndarray:
     """Convert one sequence, (T, F) or for one feature (T,), to a (T, F) float32 array.
 
     Raises:
-        DataError: If the sequence has a wrong shape, dtype or number of features, no step, or an
-            infinite value. The message calls it `name`.
+        DataError: If it has a wrong shape or dtype, no step, or an infinite value; names `name`.
     """
     array = as_array(x, name)
     if array.ndim == 1 and num_features == 1:

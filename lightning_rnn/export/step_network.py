@@ -46,13 +46,6 @@ class StepNetwork(nn.Module):
     sequence ends: each step computes them anew, advances the layers over them for its logits, and
     discards the result.
 
-    Args:
-        network: The network whose weights are used.
-
-    Attributes:
-        num_features: Number of features F.
-        state_names: Names of the parts of the state.
-
     Raises:
         OptionError: If the network is bidirectional, which would require the end of the sequence.
     """
@@ -62,13 +55,12 @@ class StepNetwork(nn.Module):
         bidirectional = network.options.bidirectional
         check(not bidirectional, "bidirectional", bidirectional, "False for streaming")
         self.network = network
-        self.num_features = len(network.preprocess.mean)
         cell = network.options.cell
         # names of the parts of each layer's state, of which the first is its output
         self._layer_names: list[tuple[str, ...]] = []
         for i in range(network.options.num_layers):
             self._layer_names.append((f"h{i}", f"c{i}") if cell == "lstm" else (f"h{i}",))
-        self.state_names = list(self.initial_state(0))
+        self._part_names = list(self.initial_state(0))
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state of B sequences before their first step, all zero.
@@ -79,10 +71,10 @@ class StepNetwork(nn.Module):
         width = self.network.options.hidden_size
         state = {
             "steps": torch.zeros(batch_size, dtype=torch.int64),
-            "last_values": torch.zeros(batch_size, self.num_features),
+            "last_values": torch.zeros(batch_size, self.network.input_size),
         }
         if self.network.stem is not None:
-            state["inputs"] = torch.zeros(batch_size, KEPT_INPUTS, self.num_features)
+            state["inputs"] = torch.zeros(batch_size, KEPT_INPUTS, self.network.input_size)
         for names in self._layer_names:
             for name in names:
                 state[name] = torch.zeros(batch_size, width)
@@ -96,12 +88,12 @@ class StepNetwork(nn.Module):
 
         Args:
             x: (B, F) raw values, NaN where missing.
-            parts: The state after the previous step, in the order of `state_names`.
+            parts: The state after the previous step, in the order of `initial_state`.
 
         Returns:
             Logits, as the network computes them for the sequence so far, and the new state.
         """
-        state = dict(zip(self.state_names, parts, strict=True))
+        state = dict(zip(self._part_names, parts, strict=True))
         preprocess = self.network.preprocess
         x = (x - preprocess.mean) / preprocess.std
         x = torch.where(x.isnan(), state["last_values"], x)
@@ -114,7 +106,7 @@ class StepNetwork(nn.Module):
             current, next_state = self._through_stem(self.network.stem, x, state, steps)
             num_positions = (steps + 3) // 4
         next_state = next_state | {"steps": steps, "last_values": x}
-        return self._logits(current, num_positions), *[next_state[n] for n in self.state_names]
+        return self._logits(current, num_positions), *[next_state[name] for name in state]
 
     def _logits(self, state: State, num_positions: Tensor) -> Tensor:
         """Return logits from a state after a number of positions (B,)."""
@@ -148,15 +140,15 @@ class StepNetwork(nn.Module):
         """Take one step, number `steps` (B,), with standardised values `x` (B, F).
 
         Returns:
-            The layers' states after the last position so far, for the logits; and the parts of the
-            next state: latest inputs, and layers' states after the last completed position.
+            The layers' states after the last position so far, for the logits; and the next state's
+            latest inputs and layers' states after the last completed position.
         """
         first_open = completed_positions(steps - 1)  # first position not completed before this step
         window_start = STRIDE * first_open - REACH  # first input that this position sees
         is_completed = completed_positions(steps) > first_open
 
         # tracing would freeze len(x), but not x.shape[0]
-        not_arrived = x.new_zeros(x.shape[0], WINDOW - KEPT_INPUTS, self.num_features)
+        not_arrived = x.new_zeros(x.shape[0], WINDOW - KEPT_INPUTS, x.shape[1])
         window = torch.cat([state["inputs"], not_arrived], dim=1)  # (B, 37, F)
         is_new = torch.arange(WINDOW) == (steps - 1 - window_start)[:, None]
         window = torch.where(is_new[..., None], x[:, None], window)
@@ -179,10 +171,9 @@ class StepNetwork(nn.Module):
 def _convolve(
     stem: ConvStem, window: Tensor, first_open: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute the four positions of the stem's output that see a window of inputs (B, 37, F).
+    """Return the four positions of the stem's output that see a window of inputs (B, 37, F).
 
-    Returns:
-        Outputs (B, C, 4), and (B, 4) bool, whether the position exists after so many steps.
+    Outputs are (B, C, 4), and whether the positions exist after so many steps, (B, 4) bool.
     """
     x = window.transpose(1, 2)
     length = steps

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightning_rnn.models.network import SequenceNetwork
 
 Ids = Sequence[Hashable] | np.ndarray
-State = dict[str, np.ndarray]  # parts of the state of B sequences, (B, ...) each, by name
+State = list[np.ndarray]  # parts of the state of B sequences, (B, ...) each
 DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 
 
@@ -58,8 +58,7 @@ class StreamingClassifier:
             self._model = _TorchSteps(model)
         self.num_features = self._model.num_features
         self.class_names = self._model.class_names
-        self._state = self._model.initial_state(0)
-        self._capacity = 0  # rows of each part of the state
+        self._state = self._model.empty_state
         self._row_of: dict[Hashable, int] = {}
         self._free_rows: list[int] = []
 
@@ -81,19 +80,24 @@ class StreamingClassifier:
                 missing.
 
         Returns:
-            Probabilities after the last step of each sequence: (n,) float32 of the second class for
-            two classes, (n, K) for more.
+            Probabilities after the last step of each sequence: (n,) float32 of the second of two
+            classes, or (n, K).
 
         Raises:
-            DataError: If the ids are not as many as the sequences and all different, or `x` has a
-                wrong shape, dtype or number of features, or an infinite value. No sequence then
-                advances.
+            DataError: If the ids are not one for each sequence and all different, or `x` cannot be
+                used. No sequence then advances.
         """
         different = len(set(ids))
         if not len(x) == len(ids) == different > 0:
             got = f"{len(ids)}, {different} of them different, for {len(x)} sequences"
             raise DataError(f"ids: expected one different id for each sequence, got {got}")
-        sequences = self._check(x)
+        is_one_step = as_array(x[0], "x[0]").ndim == 1
+        sequences = []
+        for i, values in enumerate(x):
+            steps = as_array(values, f"x[{i}]")
+            if is_one_step:
+                steps = steps[None]
+            sequences.append(check_sequence(steps, f"x[{i}]", self.num_features))
         lengths = np.array(list(map(len, sequences)))
         rows = self._rows_of(ids)
         num_classes = len(self.class_names)
@@ -102,10 +106,10 @@ class StreamingClassifier:
         for t in range(lengths.max()):
             active = np.flatnonzero(lengths > t)
             x_t = np.stack([sequences[i][t] for i in active])
-            state = {name: part[rows[active]] for name, part in self._state.items()}
-            probabilities[active], state = self._model.step(x_t, state)
-            for name, part in self._state.items():
-                part[rows[active]] = state[name]
+            state = [part[rows[active]] for part in self._state]
+            probabilities[active], next_state = self._model.step(x_t, state)
+            for part, values in zip(self._state, next_state, strict=True):
+                part[rows[active]] = values
         return probabilities
 
     def forget(self, ids: Ids) -> None:
@@ -119,33 +123,22 @@ class StreamingClassifier:
                 raise DataError(f"ids: expected a sequence that has begun, got {name!r}")
             self._free_rows.append(self._row_of.pop(name))
 
-    def _check(self, x: Any) -> list[np.ndarray]:
-        one_step = as_array(x[0], "x[0]").ndim == 1
-        sequences = []
-        for i, values in enumerate(x):
-            steps = as_array(values, f"x[{i}]")
-            if one_step:
-                steps = steps[None]
-            sequences.append(check_sequence(steps, f"x[{i}]", self.num_features))
-        return sequences
-
     def _rows_of(self, ids: Ids) -> np.ndarray:
         """Return the row of the state of each sequence; a new sequence gets a row of zeros."""
         new = [name for name in ids if name not in self._row_of]
+        capacity = len(self._state[0])
         if len(new) > len(self._free_rows):
-            self._grow(max(self._capacity, len(new)))
+            num_rows = max(capacity, len(new))
+            self._free_rows.extend(range(capacity, capacity + num_rows))
+            for i, part in enumerate(self._state):
+                rows = np.zeros((num_rows, *part.shape[1:]), part.dtype)
+                self._state[i] = np.concatenate([part, rows])
         for name in new:
             row = self._free_rows.pop()
             self._row_of[name] = row
-            for part in self._state.values():
+            for part in self._state:
                 part[row] = 0
         return np.array([self._row_of[name] for name in ids])
-
-    def _grow(self, num_rows: int) -> None:
-        self._free_rows.extend(range(self._capacity, self._capacity + num_rows))
-        self._capacity += num_rows
-        for name, part in self._model.initial_state(num_rows).items():
-            self._state[name] = np.concatenate([self._state[name], part])
 
 
 class _OnnxSteps:
@@ -155,19 +148,16 @@ class _OnnxSteps:
         self._session, metadata = open_session(path, streaming=True)
         self.num_features: int = metadata["num_features"]
         self.class_names: list[str] = metadata["class_names"]
-        self._parts = self._session.get_inputs()[1:]  # the first input is x
-        self._outputs = ["probability", *(f"next_{part.name}" for part in self._parts)]
-
-    def initial_state(self, batch_size: int) -> State:
-        state = {}
-        for part in self._parts:
-            state[part.name] = np.zeros((batch_size, *part.shape[1:]), DTYPES[part.type])
-        return state
+        parts = self._session.get_inputs()[1:]  # the first input is x
+        self.empty_state = [np.zeros((0, *part.shape[1:]), DTYPES[part.type]) for part in parts]
+        self._inputs = ["x", *(part.name for part in parts)]
+        self._outputs = ["probability", *(f"next_{part.name}" for part in parts)]
 
     def step(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Return probabilities (B,) or (B, K) and the new state, from raw values (B, F)."""
-        probability, *parts = self._session.run(self._outputs, {"x": x, **state})
-        return probability, dict(zip(state, parts, strict=True))
+        inputs = dict(zip(self._inputs, [x, *state], strict=True))
+        probability, *next_state = self._session.run(self._outputs, inputs)
+        return probability, next_state
 
 
 class _TorchSteps:
@@ -177,19 +167,14 @@ class _TorchSteps:
         from lightning_rnn.export.step_network import StepNetwork
 
         self._network = StepNetwork(deepcopy(network).cpu().float()).eval()
-        self.num_features = self._network.num_features
+        self.num_features = network.input_size
         self.class_names = list(map(str, range(network.num_classes)))
-
-    def initial_state(self, batch_size: int) -> State:
-        state = self._network.initial_state(batch_size)
-        return {name: part.numpy() for name, part in state.items()}
+        self.empty_state = [part.numpy() for part in self._network.initial_state(0).values()]
 
     def step(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         import torch
 
-        inputs = map(torch.from_numpy, (x, *state.values()))
         with torch.inference_mode():
-            logits, *parts = self._network(*inputs)
+            logits, *parts = self._network(*map(torch.from_numpy, (x, *state)))
             probability = self._network.network.decision.probabilities(logits)
-        arrays = map(torch.Tensor.numpy, parts)
-        return probability.numpy(), dict(zip(state, arrays, strict=True))
+        return probability.numpy(), [part.numpy() for part in parts]

@@ -1,9 +1,9 @@
 """Recurrences of RNN and GRU for training on a CPU, with hand-written backward passes.
 
 On a CPU, torch's own RNN and GRU run about ten small operations per step and record each of them
-for autograd. The kernels in this file run only what depends on the previous step in a loop, in
-place, and everything else for many steps at once. A training step of a layer takes 1/1.9 to 1/1.5
-(RNN) and 1/1.6 to 1/1.4 (GRU) of the time of torch's layers, which remain the reference.
+for autograd. The kernels run only what depends on the previous step in a loop, in place, and
+everything else for all steps at once. A training step takes 1/1.9 to 1/1.5 (RNN) and 1/1.6 to 1/1.3
+(GRU) of the time of torch's layers, which remain the reference.
 
 The kernels are differentiable once, in backward mode. For double backward, forward-mode automatic
 differentiation or `torch.func`, disable them with `use_kernels(False)`.
@@ -12,7 +12,7 @@ differentiation or `torch.func`, disable them with `use_kernels(False)`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_rnn.padding import is_tracing
 
-# The GRU's backward pass prepares this many values of a gate at once: they stay in the CPU's cache.
+# The GRU's backward pass handles this many values of a gate at once: they stay in the CPU's cache.
 CHUNK_VALUES = 1 << 15
 
 _kernels_enabled = ContextVar("kernels_enabled", default=True)
@@ -30,12 +30,8 @@ _kernels_enabled = ContextVar("kernels_enabled", default=True)
 def use_kernels(enabled: bool) -> Iterator[None]:
     """Enable or disable all hand-written backward passes of recurrent layers within a context.
 
-    They are enabled by default. If disabled, rnn and gru layers run as `torch.nn.RNN` and
-    `torch.nn.GRU`, and mingru layers run a loop over the steps: slower, but every kind of
-    differentiation works.
-
-    Args:
-        enabled: Whether layers may use hand-written backward passes.
+    They are enabled by default. If disabled, layers are slower, but every kind of differentiation
+    works: rnn and gru run as layers of torch, and mingru as a loop over the steps.
 
     Example:
         >>> layer = FastGRU(2, 4)
@@ -59,48 +55,6 @@ def are_kernels_enabled() -> bool:
     return _kernels_enabled.get()
 
 
-class FastRNN(nn.RNN):
-    """One-layer, one-way, batch-first `torch.nn.RNN` that uses a kernel for training on a CPU."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        """Run the layer; see `torch.nn.RNN`."""
-        if _is_kernel_suited(input):
-            return _run(_RNNFunction, self, input, hx)
-        return super().forward(input, hx)
-
-
-class FastGRU(nn.GRU):
-    """One-layer, one-way, batch-first `torch.nn.GRU` that uses a kernel for training on a CPU."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        """Run the layer; see `torch.nn.GRU`."""
-        if _is_kernel_suited(input):
-            return _run(_GRUFunction, self, input, hx)
-        return super().forward(input, hx)
-
-
-def _is_kernel_suited(x: Any) -> bool:
-    if not are_kernels_enabled() or not torch.is_grad_enabled() or is_tracing():
-        return False
-    return isinstance(x, Tensor) and x.is_cpu and x.ndim == 3  # not a packed or a single sequence
-
-
-def _run(
-    function: type[torch.autograd.Function], layer: nn.RNNBase, x: Tensor, hx: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the outputs (B, T, H) and the last state (1, B, H) of a layer."""
-    h_0 = x.new_zeros(x.shape[0], layer.hidden_size) if hx is None else hx[0]
-    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    output: Tensor = function.apply(x, h_0, *weights)  # type: ignore[no-untyped-call]  # untyped
-    return output, output[None, :, -1]
-
-
 class _RNNFunction(torch.autograd.Function):
     """h_t = tanh(W x_t + b + U h_(t-1) + c), the equation of `torch.nn.RNN`.
 
@@ -118,7 +72,7 @@ class _RNNFunction(torch.autograd.Function):
         h = h.view(*x.shape[:2], -1)  # (T, B, H)
         w_hh_t = w_hh.t()
         previous = h_0
-        for h_t in h.unbind(0):
+        for h_t in h:
             previous = h_t.addmm_(previous, w_hh_t).tanh_()
         ctx.save_for_backward(x, h_0, w_ih, w_hh, h)
         return h.transpose(0, 1)
@@ -131,7 +85,8 @@ class _RNNFunction(torch.autograd.Function):
         d = 1 - h.square()  # (T, B, H), completed to d_t in the loop
         d_next = torch.zeros_like(h_0)
         d_h = torch.empty_like(h_0)
-        for d_t, grad_t in zip(reversed(d.unbind(0)), reversed(grad.unbind(1)), strict=True):
+        rows = zip(d, grad.unbind(1), strict=True)
+        for d_t, grad_t in reversed(list(rows)):
             torch.addmm(grad_t, d_next, w_hh, out=d_h)
             d_next = d_t.mul_(d_h)
         flat = d.flatten(0, 1)  # (T B, H)
@@ -175,8 +130,7 @@ class _GRUFunction(torch.autograd.Function):
         h[0] = h_0
         w_r, w_z, w_n = w_hh.view(3, size, size).transpose(1, 2)
         b_n = b_hh[2 * size :]
-        columns = (*gates.unbind(0), u, h[:-1], h[1:])
-        rows = zip(*(column.unbind(0) for column in columns), strict=True)
+        rows = zip(*gates, u, h[:-1], h[1:], strict=True)
         for r_t, z_t, n_t, u_t, previous, h_t in rows:
             r_t.addmm_(previous, w_r).sigmoid_()
             z_t.addmm_(previous, w_z).sigmoid_()
@@ -201,8 +155,16 @@ class _GRUFunction(torch.autograd.Function):
         chunk = max(1, CHUNK_VALUES // (batch * size))
         for stop in range(steps, 0, -chunk):
             at = slice(max(0, stop - chunk), stop)
-            d_n, d_u = _gru_factors(gates[:, at], u[at], h[at])
-            d_h = _gru_steps_back(grad[:, at], gates[1, at], w_hh, d_h, d_n, d_u)
+            r, z, n = gates[:, at]
+            d_n = (1 - z) * (1 - n.square())  # a_t, completed to D_t a_t in the loop
+            d_z = z * (1 - z) * (h[at] - n)
+            d_u = torch.stack([d_n * r * (1 - r) * u[at], d_z, d_n * r], dim=2)  # (K, B, 3, H)
+            rows = zip(grad[:, at].unbind(1), z, d_n, d_u, strict=True)
+            for grad_t, z_t, d_n_t, d_u_t in reversed(list(rows)):
+                d_h = d_h + grad_t
+                d_n_t.mul_(d_h)
+                d_u_t.mul_(d_h.unsqueeze(1))  # completes d_t
+                d_h = torch.addmm(d_h * z_t, d_u_t.flatten(1), w_hh)
             flat = d_u.view(-1, 3 * size)  # (K B, 3 H)
             d_w_hh.addmm_(flat.t(), h[at].flatten(0, 1))
             d_b_hh += flat.sum(0)
@@ -216,36 +178,33 @@ class _GRUFunction(torch.autograd.Function):
         return d_x, d_h, d_w_ih, d_w_hh, d_b_ih, d_b_hh
 
 
-def _gru_factors(gates: Tensor, u: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a_t (K, B, H) and d_t / D_t (K, B, 3, H) for K steps.
+class _KernelLayer(nn.RNNBase):
+    """One-layer, one-way, batch-first layer of torch that uses a kernel for training on a CPU."""
 
-    `gates` (3, K, B, H) are r, z and n; `u` and `previous`, the states before each step, (K, B, H).
-    """
-    r, z, n = gates
-    d_tanh = 1 - n * n
-    d_n = torch.addcmul(d_tanh, d_tanh, z, value=-1)  # a
-    d_r = torch.addcmul(r, r, r, value=-1)  # r (1 - r)
-    d_z = torch.addcmul(z, z, z, value=-1)  # z (1 - z)
-    d_u = u.new_empty(*u.shape[:2], 3, u.shape[2])
-    torch.mul(d_r.mul_(d_n), u, out=d_u[:, :, 0])
-    torch.mul(d_z, previous, out=d_u[:, :, 1]).addcmul_(d_z, n, value=-1)
-    torch.mul(d_n, r, out=d_u[:, :, 2])
-    return d_n, d_u
+    kernel: ClassVar[type[torch.autograd.Function]]
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)  # type: ignore[call-arg, arg-type]
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Return the outputs (B, T, H) and the last state (1, B, H), as torch's layer does."""
+        is_batch = isinstance(input, Tensor) and input.ndim == 3  # not a packed or single sequence
+        can_train = are_kernels_enabled() and torch.is_grad_enabled() and not is_tracing()
+        if not (is_batch and input.is_cpu and can_train):
+            return super().forward(input, hx)
+        h_0 = input.new_zeros(input.shape[0], self.hidden_size) if hx is None else hx[0]
+        weights = (self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+        output: Tensor = self.kernel.apply(input, h_0, *weights)  # type: ignore[no-untyped-call]
+        return output, output[None, :, -1]
 
 
-def _gru_steps_back(
-    grad: Tensor, z: Tensor, w_hh: Tensor, d_h: Tensor, d_n: Tensor, d_u: Tensor
-) -> Tensor:
-    """Multiply a_t and d_t / D_t of K steps by D_t in place, from the last step to the first.
+class FastRNN(_KernelLayer, nn.RNN):
+    """A `torch.nn.RNN` with a kernel."""
 
-    `grad` (B, K, H) contains G_t. `d_h` (B, H) is z_t D_t + U^T d_t of the step after these; the
-    return value is that of the first of these.
-    """
-    columns = (grad.transpose(0, 1), z, d_n, d_u)
-    rows = list(zip(*(column.unbind(0) for column in columns), strict=True))
-    for grad_t, z_t, d_n_t, d_u_t in reversed(rows):
-        d_h = d_h + grad_t
-        d_n_t.mul_(d_h)
-        d_u_t.mul_(d_h.unsqueeze(1))
-        d_h = torch.addmm(d_h * z_t, d_u_t.flatten(1), w_hh)
-    return d_h
+    kernel = _RNNFunction
+
+
+class FastGRU(_KernelLayer, nn.GRU):
+    """A `torch.nn.GRU` with a kernel."""
+
+    kernel = _GRUFunction

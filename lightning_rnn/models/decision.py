@@ -34,13 +34,9 @@ class Decision(nn.Module):
         return float(self.temperature) != 1.0 or float(self.threshold) != 0.5
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Compute probabilities in float32.
+        """Return float32 probabilities: (B,) of the second of two classes, or (B, K) of all.
 
-        Args:
-            logits: (B,) for two classes, (B, K) for more, of any precision.
-
-        Returns:
-            (B,) probabilities of the second class, or (B, K) of all classes.
+        `logits` have the same shape, and any precision.
         """
         scaled = logits.float() / self.temperature
         if logits.ndim == 1:
@@ -55,10 +51,7 @@ class Decision(nn.Module):
         return probabilities
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Return the predicted class codes (B,).
-
-        The threshold decides between two classes; otherwise the most probable class is predicted.
-        """
+        """Return the predicted class codes (B,): by the threshold, or the most probable of more."""
         if logits.ndim == 1:
             return (self.probabilities(logits) > self.threshold).long()
         return logits.argmax(1)

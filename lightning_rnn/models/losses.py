@@ -13,15 +13,12 @@ from lightning_rnn.errors import check
 def cross_entropies(
     logits: Tensor, y: Tensor, *, reduction: Literal["none", "mean"] = "none"
 ) -> Tensor:
-    """Compute cross entropies in nats, in float32 or float64.
+    """Return cross entropies (B,) or their mean () in nats, in float32 or float64.
 
     Args:
         logits: (B,) of the second of two classes, or (B, K).
         y: (B,) int64, class codes.
-        reduction: none for the value of each sequence, mean for their mean.
-
-    Returns:
-        (B,), or () for the mean.
+        reduction: none or mean.
     """
     if logits.dtype != torch.float64:
         logits = logits.float()
@@ -35,15 +32,12 @@ def class_weight(
     pos_weight: float | None,
     class_weights: Literal["balanced"] | list[float] | None,
 ) -> Tensor:
-    """Return the weight of each class in the loss.
+    """Return the weight of each class in the loss, (K,) float32; 1 by default.
 
     Args:
         num_classes: K.
         pos_weight: Weight of the second of two classes, relative to the first.
         class_weights: Weights of all classes; 1 if balanced, until the data are known.
-
-    Returns:
-        (K,) float32; 1 by default.
 
     Raises:
         OptionError: If the weights do not fit the classes.

@@ -1,7 +1,6 @@
 """The minimal GRU and its scan over long sequences."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,10 +18,6 @@ class MinGRU(nn.Module):
     z_t = sigmoid(W x_t + b), v_t = V x_t + c and h_t = (1 - z_t) h_(t-1) + z_t v_t. The gate does
     not depend on the state, so that long sequences are fast, see `scan`. A single layer cannot
     count, so it cannot learn parity.
-
-    Args:
-        input_size: F.
-        hidden_size: H.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -83,7 +78,7 @@ class Scan(torch.autograd.Function):
         """Return the gradients of gate, value and h_0, from that of h (T, B, H)."""
         z, value, h, h_0 = ctx.saved_tensors
         a = 1 - z
-        d_h = torch.cat([scan(a[1:], grad[:-1], grad[-1], reverse=True), grad[-1:]])
+        d_h = torch.cat([scan(a[1:].flip(0), grad[:-1].flip(0), grad[-1]).flip(0), grad[-1:]])
         d_h_0 = a[0] * d_h[0]
         d_gate = a.mul_(z).mul_(d_h)  # z (1 - z) D, times v_t - h_(t-1)
         d_gate[0] *= value[0] - h_0
@@ -102,8 +97,8 @@ def step_by_step(gate: Tensor, value: Tensor, h_0: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def scan(a: Tensor, b: Tensor, state: Tensor, *, reverse: bool = False) -> Tensor:
-    """Compute h_t = a_t h_(t-1) + b_t, with rounding errors as small as those of a plain loop.
+def scan(a: Tensor, b: Tensor, state: Tensor) -> Tensor:
+    """Return all h_t = a_t h_(t-1) + b_t, with rounding errors as small as those of a plain loop.
 
     The T steps are divided into chunks of K = floor(sqrt(T)) steps; the remaining steps are
     computed one by one. A chunk changes the state h before it to A h + B, where
@@ -114,54 +109,32 @@ def scan(a: Tensor, b: Tensor, state: Tensor, *, reverse: bool = False) -> Tenso
     2. Compute the state before each chunk from A and B, in one step per chunk.
     3. Compute the states in all chunks at once, in K steps.
 
-    Args:
-        a: (T, ...).
-        b: (T, ...).
-        state: (...), the state before the first step.
-        reverse: Whether to run from the last step to the first: h_t = a_t h_(t+1) + b_t.
-
-    Returns:
-        h (T, ...).
+    `a`, `b` and h are (T, ...); `state` (...) is the state before the first step.
     """
     h = torch.empty_like(b)
     steps_per_chunk = max(1, math.isqrt(len(a)))
-    remainder = slice(len(a) // steps_per_chunk * steps_per_chunk, None)
-    if reverse:
-        state = _fill_states(a[remainder], b[remainder], state, h[remainder], reverse)
-    if remainder.start > 0:
-        shape = (-1, steps_per_chunk, *state.shape)
-        a_chunks = a[: remainder.start].view(shape).transpose(0, 1)  # (K, chunks, ...)
-        b_chunks = b[: remainder.start].view(shape).transpose(0, 1)
-        h_chunks = h[: remainder.start].view(shape).transpose(0, 1)
-        before = torch.empty_like(b_chunks[0])  # (chunks, ...), the state before each chunk
-        state = _scan_chunks(a_chunks, b_chunks, state, before, reverse)
-        _fill_states(a_chunks, b_chunks, before, h_chunks, reverse)
-    if not reverse:
-        _fill_states(a[remainder], b[remainder], state, h[remainder], reverse)
+    num_chunks = len(a) // steps_per_chunk
+    stop = num_chunks * steps_per_chunk
+    if num_chunks > 0:
+        shape = (num_chunks, steps_per_chunk, *state.shape)
+        a_chunks = a[:stop].view(shape).transpose(0, 1)  # (K, chunks, ...)
+        b_chunks = b[:stop].view(shape).transpose(0, 1)
+        product = torch.ones_like(a_chunks[0])  # A
+        offset = torch.zeros_like(product)  # B
+        for a_t, b_t in zip(a_chunks, b_chunks, strict=True):
+            product *= a_t
+            torch.addcmul(b_t, a_t, offset, out=offset)
+        after = torch.empty_like(product)  # the state after each chunk
+        last = _fill_states(product, offset, state, after)
+        before = torch.cat([state[None], after[:-1]])
+        _fill_states(a_chunks, b_chunks, before, h[:stop].view(shape).transpose(0, 1))
+        state = last
+    _fill_states(a[stop:], b[stop:], state, h[stop:])
     return h
 
 
-def _scan_chunks(a: Tensor, b: Tensor, state: Tensor, before: Tensor, reverse: bool) -> Tensor:
-    """Fill in the state before each chunk, from a and b (K, chunks, ...); return the last state."""
-    product = torch.ones_like(b[0])  # A
-    offset = torch.zeros_like(b[0])  # B
-    for a_t, b_t in _in_order(reverse, a, b):
-        product *= a_t
-        torch.addcmul(b_t, a_t, offset, out=offset)
-    for product_k, offset_k, before_k in _in_order(reverse, product, offset, before):
-        before_k.copy_(state)
-        state = torch.addcmul(offset_k, product_k, state)
-    return state
-
-
-def _fill_states(a: Tensor, b: Tensor, state: Tensor, h: Tensor, reverse: bool) -> Tensor:
+def _fill_states(a: Tensor, b: Tensor, state: Tensor, h: Tensor) -> Tensor:
     """Fill in h step by step; return the last state."""
-    for a_t, b_t, h_t in _in_order(reverse, a, b, h):
+    for a_t, b_t, h_t in zip(a, b, h, strict=True):
         state = torch.addcmul(b_t, a_t, state, out=h_t)
     return state
-
-
-def _in_order(reverse: bool, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Iterate over the first axis of several tensors together."""
-    rows = list(zip(*(column.unbind(0) for column in columns), strict=True))
-    return reversed(rows) if reverse else iter(rows)

@@ -9,7 +9,7 @@ from torch.nn.functional import dropout
 
 from lightning_rnn.errors import check
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.padding import valid_steps
+from lightning_rnn.models.padding import last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.recurrent import CELLS, CellName, RecurrentStack
 from lightning_rnn.models.stem import ConvStem
@@ -23,17 +23,7 @@ STEMS = get_args(Stem)
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Architecture of a `SequenceNetwork`, apart from the sizes that the data decide.
-
-    Attributes:
-        cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast for long sequences.
-        hidden_size: Size H of the state, per layer and direction.
-        num_layers: Number of recurrent layers.
-        bidirectional: Whether to read each sequence backwards as well.
-        dropout: Probability of dropping an input of a higher recurrent layer or of the head.
-        pooling: Input of the head: the last output of the top layer in each direction, or the mean
-            or maximum of its outputs over time.
-        stem: conv puts two strided convolutions in front of the recurrent layers.
+    """Architecture of a `SequenceNetwork`; the arguments of `SequenceClassifier` with these names.
 
     Raises:
         OptionError: If a value is out of range.
@@ -96,8 +86,8 @@ class SequenceNetwork(nn.Module):
         super().__init__()
         check(input_size >= 1, "input_size", input_size, "an integer of at least 1")
         check(num_classes >= 2, "num_classes", num_classes, "an integer of at least 2")
-        if options is None:
-            options = NetworkOptions()
+        options = options or NetworkOptions()
+        self.input_size = input_size
         self.num_classes = num_classes
         self.options = options
         self.preprocess = Preprocess(input_size)
@@ -133,8 +123,7 @@ class SequenceNetwork(nn.Module):
         if self.stem is not None:
             x, padding = self.stem(x, padding)
         pooled = self._pool_sorted(x, padding)  # (B, D H)
-        if self.training and self.options.dropout > 0:
-            pooled = dropout(pooled, self.options.dropout)
+        pooled = dropout(pooled, self.options.dropout, self.training)
         logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
         if self.num_classes == 2:
             return logits.squeeze(1)
@@ -150,18 +139,14 @@ class SequenceNetwork(nn.Module):
 
     def pool(self, x: Tensor, padding: Padding) -> Tensor:
         """Run the recurrent layers on (B, T, F) and pool their outputs over time to (B, D H)."""
-        if self.options.pooling == "last":
-            pooled = self.recurrent.last(x, padding)
-        else:
-            pooled = [self._pool_outputs(h, padding) for h in self.recurrent(x, padding)]
+        pooled = [self._pool_outputs(outputs, padding) for outputs in self.recurrent(x, padding)]
         return torch.cat(pooled, dim=1)
 
     def _pool_outputs(self, outputs: Tensor, padding: Padding) -> Tensor:
-        """Return the mean or maximum over time (B, H) of outputs (B, T, H)."""
-        use_max = self.options.pooling == "max"
-        if padding.is_full:
-            return outputs.amax(1) if use_max else outputs.mean(1)
+        """Return the last, mean or maximum (B, H) of outputs (B, T, H) over time."""
+        if self.options.pooling == "last":
+            return last_step(outputs, padding)
         mask = valid_steps(padding.lengths, outputs.shape[1])[..., None]
-        if use_max:
+        if self.options.pooling == "max":
             return outputs.masked_fill(~mask, -torch.inf).amax(1)
         return outputs.masked_fill(~mask, 0.0).sum(1) / padding.lengths[:, None]

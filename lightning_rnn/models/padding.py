@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lightning_rnn.padding import Padding
 
@@ -37,18 +36,16 @@ def last_step(x: Tensor, padding: Padding) -> Tensor:
     """Return the last step of each sequence, (B, H) of (B, T, H)."""
     if padding.is_full:
         return x[:, -1]
-    last = padding.lengths[:, None, None] - 1
-    return x.gather(1, last.expand(-1, 1, x.shape[2]))[:, 0]
+    last = padding.lengths[None, :, None] - 1
+    # with time first, the gradient has the memory order of recurrent layers
+    return x.transpose(0, 1).gather(0, last.expand(1, -1, x.shape[2]))[0]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A range of steps of a sorted batch, without the sequences that ended before it.
+    """Steps `start` to `stop` - 1 of a sorted batch.
 
-    Attributes:
-        start: First step.
-        stop: Step after the last.
-        count: Number of sequences longer than `start`; they are the first rows of the batch.
+    `count` is the number of sequences longer than `start`, which are the first rows of the batch.
     """
 
     start: int
@@ -59,38 +56,32 @@ class Segment:
 def cut(padding: Padding, width: int, hidden_size: int) -> list[Segment]:
     """Cut a batch along time, so that recurrent layers compute fewer steps of padding.
 
-    The cut with the lowest estimated cost is chosen: the number of values that a layer computes,
-    plus a constant for each segment.
+    A batch is only cut if its lengths are readable and descending. The cut with the lowest
+    estimated cost is chosen: the number of values that a layer computes, plus a constant for each
+    segment.
 
     Args:
-        padding: Padding of the batch. It is only cut if the lengths are readable and descending.
+        padding: Padding of the batch.
         width: T.
         hidden_size: H of the recurrent layers.
 
     Returns:
         Consecutive segments that contain all valid steps. A single segment is the whole batch.
     """
-    best = [Segment(0, width, padding.lengths.shape[0])]
+
+    def cost(segments: list[Segment]) -> int:
+        steps = sum((segment.stop - segment.start) * segment.count for segment in segments)
+        return steps * hidden_size + SEGMENT_OVERHEAD * len(segments)
+
+    whole = [Segment(0, width, padding.lengths.shape[0])]
     if padding.is_full or not padding.is_readable:
-        return best
+        return whole
     lengths = padding.lengths.tolist()
     if lengths != sorted(lengths, reverse=True):
-        return best
-    lowest_cost = _cost(best, hidden_size)
-    for number in SEGMENT_NUMBERS:
-        segments = _equal_segments(lengths, number)
-        cost = _cost(segments, hidden_size)
-        if len(segments) > 1 and cost < lowest_cost:
-            best = segments
-            lowest_cost = cost
-    return best
-
-
-def _cost(segments: list[Segment], hidden_size: int) -> int:
-    cost = SEGMENT_OVERHEAD * len(segments)
-    for segment in segments:
-        cost += (segment.stop - segment.start) * segment.count * hidden_size
-    return cost
+        return whole
+    cuts = [_equal_segments(lengths, number) for number in SEGMENT_NUMBERS]
+    several = [segments for segments in cuts if len(segments) > 1]
+    return min([whole, *several], key=cost)
 
 
 def _equal_segments(lengths: list[int], number: int) -> list[Segment]:
@@ -109,45 +100,3 @@ def _equal_segments(lengths: list[int], number: int) -> list[Segment]:
         segments.append(Segment(start, stop, count))
         start = stop
     return segments
-
-
-def join_segments(outputs: list[Tensor], segments: list[Segment], width: int) -> Tensor:
-    """Join the outputs of all segments, each (count, stop - start, H).
-
-    Returns:
-        (B, T, H) with T = `width`, zero where no segment has a value.
-    """
-    if len(segments) == 1:
-        return outputs[0]
-    batch_size = segments[0].count
-    padded = []
-    for output, segment in zip(outputs, segments, strict=True):
-        if segment.count < batch_size:
-            output = pad(output, (0, 0, 0, 0, 0, batch_size - segment.count))
-        padded.append(output)
-    if segments[-1].stop < width:
-        missing_steps = width - segments[-1].stop
-        padded.append(outputs[0].new_zeros(batch_size, missing_steps, outputs[0].shape[2]))
-    return torch.cat(padded, dim=1)
-
-
-def last_step_of_segments(
-    outputs: list[Tensor], segments: list[Segment], padding: Padding
-) -> Tensor:
-    """Return the last step (B, H) of each sequence, from the segment in which it ends.
-
-    The arguments are the outputs of all segments, each (count, stop - start, H), the segments, and
-    the padding of the batch.
-    """
-    if len(segments) == 1:
-        return last_step(outputs[0], padding)
-    last_steps = []
-    next_count = 0
-    for output, segment in zip(reversed(outputs), reversed(segments), strict=True):
-        # Rows from next_count to count end in this segment. Indexing time first gives a gradient in
-        # the memory order of recurrent layers.
-        rows = torch.arange(next_count, segment.count)
-        steps = padding.lengths[next_count : segment.count] - segment.start - 1
-        last_steps.append(output.transpose(0, 1)[steps, rows])
-        next_count = segment.count
-    return torch.cat(last_steps)

@@ -13,14 +13,7 @@ class Preprocess(nn.Module):
     """Standardises the features and fills missing values with the last value before them.
 
     Missing values before the first value of a feature are replaced by the training mean. Later
-    steps never change earlier ones.
-
-    Args:
-        num_features: F.
-
-    Attributes:
-        mean: (F,) buffer, 0 until `set_moments` is called.
-        std: (F,) buffer, 1 until `set_moments` is called.
+    steps never change earlier ones. The buffers `mean` and `std` (F,) are 0 and 1 at first.
     """
 
     mean: Tensor
@@ -37,15 +30,7 @@ class Preprocess(nn.Module):
         self.std.copy_(std)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
-        """Preprocess a batch.
-
-        Args:
-            x: (B, T, F) raw values, NaN where missing.
-            padding: Padding of `x`.
-
-        Returns:
-            (B, T, F) without NaN, zero in padding.
-        """
+        """Return (B, T, F) without NaN and zero in padding, from raw values with NaN if missing."""
         x = (x - self.mean) / self.std
         if not padding.is_full:
             x = x.masked_fill(~valid_steps(padding.lengths, x.shape[1])[..., None], 0.0)

@@ -6,17 +6,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from lightning_rnn.models.cpu_kernels import FastGRU, FastRNN
 from lightning_rnn.models.mingru import MinGRU
-from lightning_rnn.models.padding import (
-    Segment,
-    cut,
-    flip_sequences,
-    join_segments,
-    last_step_of_segments,
-)
+from lightning_rnn.models.padding import Segment, cut, flip_sequences
 from lightning_rnn.padding import Padding
 
 CellName = Literal["rnn", "lstm", "gru", "mingru"]
@@ -32,13 +26,7 @@ _LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class RecurrentLayer(nn.Module):
-    """One recurrent layer in one direction, with the weights and equations of torch's own layers.
-
-    Args:
-        cell: Recurrent cell.
-        input_size: F.
-        hidden_size: H.
-    """
+    """One recurrent layer in one direction, with the weights and equations of torch's layers."""
 
     def __init__(self, cell: CellName, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -51,14 +39,9 @@ class RecurrentLayer(nn.Module):
         return self.run(x)[0]
 
     def run(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run whole sequences.
+        """Return the outputs h (B, T, H) of sequences (B, T, F), and the state after the last step.
 
-        Args:
-            x: (B, T, F).
-            state: The state before the first step; zeros by default.
-
-        Returns:
-            The outputs h (B, T, H), and the state after the last step.
+        `state` is the state before the first step; zeros by default.
         """
         if x.is_cpu and torch.is_autocast_enabled("cpu"):
             # torch's LSTM supports bfloat16 on some CPUs only
@@ -80,14 +63,9 @@ class RecurrentLayer(nn.Module):
         return (zeros, zeros) if self.cell == "lstm" else (zeros,)
 
     def step(self, x: Tensor, state: State) -> State:
-        """Advance one step, by the equations in the documentation of torch's layers.
+        """Return the state after one more input (B, F); its first tensor is the output.
 
-        Args:
-            x: (B, F).
-            state: The state before the step.
-
-        Returns:
-            The state after the step; its first tensor is the output.
+        The equations are those in the documentation of torch's layers.
         """
         if self.cell == "mingru":
             return (self.layer.step(x, state[0]),)
@@ -118,22 +96,15 @@ def _lstm_step(gates: Tensor, c: Tensor) -> State:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-class LockedDropout(nn.Module):
+class LockedDropout(nn.Dropout1d):
     """Dropout with one mask for all steps (Gal and Ghahramani 2016, arXiv:1512.05287).
 
     The mask does not depend on the width of a padded batch, so neither do the results of training.
     """
 
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Drop channels of sequences (B, T, H) in training mode."""
-        if not self.training or self.p == 0:
-            return x
-        keep = torch.empty_like(x[:, :1]).bernoulli_(1 - self.p)  # (B, 1, H)
-        return x * (keep / (1 - self.p))
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
 class RecurrentStack(nn.Module):
@@ -177,26 +148,10 @@ class RecurrentStack(nn.Module):
             (B, T, H) for each direction, in the order in which it reads the sequences.
         """
         segments = cut(padding, x.shape[1], self.hidden_size)
-        outputs = []
-        for pieces in self._run(x, padding, segments):
-            outputs.append(join_segments(pieces, segments, x.shape[1]))
-        return outputs
-
-    def last(self, x: Tensor, padding: Padding) -> list[Tensor]:
-        """Return what `forward` returns at the last step of each sequence, (B, H) per direction."""
-        segments = cut(padding, x.shape[1], self.hidden_size)
-        outputs = []
-        for pieces in self._run(x, padding, segments):
-            outputs.append(last_step_of_segments(pieces, segments, padding))
-        return outputs
-
-    def _run(self, x: Tensor, padding: Padding, segments: list[Segment]) -> list[list[Tensor]]:
-        """Return the outputs of the top layer, for each direction and segment."""
-        outputs: list[list[Tensor]] = []
+        outputs: list[Tensor] = []
         for i, layer in enumerate(self.forward_layers):
             if i > 0:
-                below = [join_segments(pieces, segments, x.shape[1]) for pieces in outputs]
-                x = self.dropout(side_by_side(below, padding))
+                x = self.dropout(side_by_side(outputs, padding))
             outputs = [_run_segments(layer, x, segments)]
             if self.backward_layers:
                 flipped = flip_sequences(x, padding)
@@ -212,15 +167,16 @@ def side_by_side(outputs: list[Tensor], padding: Padding) -> Tensor:
     return torch.cat([forward, flip_sequences(backward, padding)], dim=2)
 
 
-def _run_segments(layer: Any, x: Tensor, segments: list[Segment]) -> list[Tensor]:
-    """Run a layer through the segments of a batch (B, T, F), each from the state before it."""
+def _run_segments(layer: Any, x: Tensor, segments: list[Segment]) -> Tensor:
+    """Return the outputs (B, T, H) of a layer, zero where no segment has a value."""
     if len(segments) == 1:
-        return [layer(x)]
+        return layer(x)  # type: ignore[no-any-return]  # a RecurrentLayer
     outputs = []
     state = None
     for segment in segments:
         if state is not None:
             state = tuple(part[: segment.count] for part in state)
         output, state = layer.run(x[: segment.count, segment.start : segment.stop], state)
-        outputs.append(output)
-    return outputs
+        outputs.append(pad(output, (0, 0, 0, 0, 0, len(x) - segment.count)))
+    joined = torch.cat(outputs, dim=1)
+    return pad(joined, (0, 0, 0, x.shape[1] - segments[-1].stop))

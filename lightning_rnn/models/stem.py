@@ -21,11 +21,6 @@ class MaskedBatchNorm(nn.Module):
         running_var += momentum (N / (N - 1) var - running_var);
 
     in evaluation, mean and var are the running ones. A single valid position results in y = bias.
-
-    Args:
-        num_channels: C.
-        momentum: Weight of a new batch in the running statistics.
-        eps: Constant added to the variance.
     """
 
     running_mean: Tensor
@@ -41,14 +36,9 @@ class MaskedBatchNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Normalise a batch.
+        """Normalise `x` (B, C, T); `mask` (B, 1, T) is true at valid positions.
 
-        Args:
-            x: (B, C, T).
-            mask: (B, 1, T) bool, true at valid positions.
-
-        Returns:
-            (B, C, T); the values at other positions are meaningless.
+        The values at other positions of the result are meaningless.
         """
         if self.training:
             mean, var = self._batch_moments(x, mask)
@@ -83,9 +73,7 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].clone()
-        torch.distributed.all_reduce(total)
-        return total
+        return _AllReduceSum.forward(ctx, *grads)
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
@@ -101,10 +89,6 @@ class ConvStem(nn.Module):
 
     Each of them shortens a sequence from L to ceil(L / 2) steps. LSTM-FCN (Karim et al. 2018,
     arXiv:1709.05206) has the same blocks, parallel to the recurrent layer.
-
-    Args:
-        num_features: F.
-        num_channels: C, the attribute `output_size`.
     """
 
     def __init__(self, num_features: int, *, num_channels: int = 64) -> None:
@@ -118,15 +102,7 @@ class ConvStem(nn.Module):
             self.norms.append(MaskedBatchNorm(num_channels))
 
     def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
-        """Convolve a batch.
-
-        Args:
-            x: (B, T, F), zero in padding.
-            padding: Padding of `x`.
-
-        Returns:
-            (B, ceil(T / 4), C), zero in padding, and its padding.
-        """
+        """Return (B, ceil(T / 4), C) and its padding, from (B, T, F); both are zero in padding."""
         x = x.transpose(1, 2)  # (B, F, T)
         lengths = padding.lengths
         for conv, norm in zip(self.convs, self.norms, strict=True):

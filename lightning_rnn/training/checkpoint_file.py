@@ -19,17 +19,11 @@ REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step":
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint that has been read and checked.
-
-    Attributes:
-        path: The file.
-        content: Its entries; see `load_checkpoint`.
-        data_class: `SyntheticDataModule` or `FileDataModule`; None for a class of the user's own.
-    """
+    """A checkpoint that has been read and checked."""
 
     path: Path
-    content: dict[str, Any]
-    data_class: str | None
+    content: dict[str, Any]  # see `load_checkpoint`
+    data_class: str | None  # a name in `DATA_MODULES`; None for a class of the user's own
 
     @classmethod
     def read(cls, path: Path) -> "CheckpointFile":
@@ -63,16 +57,10 @@ class CheckpointFile:
     @property
     def run_folder(self) -> Path:
         """Folder of the run; the folder of the file if it belongs to no run."""
-        if self.is_in_run_folder:
-            return self.path.parent.parent
-        return self.path.parent
+        return self.path.parent.parent if self.is_in_run_folder else self.path.parent
 
     def restore(self, model: SequenceClassifier) -> None:
-        """Load the weights into a model.
-
-        Raises:
-            CheckpointError: If the model has other weights.
-        """
+        """Load the weights into a model; a CheckpointError if they do not fit."""
         try:
             model.load_state_dict(self.content["state_dict"])
         except Exception as error:  # depends on what is in the file
@@ -81,57 +69,41 @@ class CheckpointFile:
             raise CheckpointError(message) from None
 
     def check_model(self, settings: dict[str, Any]) -> None:
-        """Check that arguments for `SequenceClassifier` describe the network of the checkpoint.
-
-        Raises:
-            OptionError: If sizes, names or the architecture differ.
-        """
-        architecture = [field.name for field in fields(NetworkOptions)]
-        for name in (*SIZES_AND_NAMES, *architecture):
-            if name in settings and name in self.hyper_parameters:
-                self._compare(name, settings[name], self.hyper_parameters[name])
+        """Raise an OptionError if arguments for `SequenceClassifier` describe another network."""
+        names = {*SIZES_AND_NAMES, *(field.name for field in fields(NetworkOptions))}
+        self._compare(names, settings, self.hyper_parameters)
 
     def check_data(self, class_name: str, settings: dict[str, Any], *, resumes: bool) -> None:
-        """Check that a data module has the data of the checkpoint; files are compared when read.
+        """Raise an OptionError if a data module with these settings has other data.
 
-        Args:
-            class_name: Class of the data module, without its module.
-            settings: Its arguments.
-            resumes: Whether training continues, which needs the same data. An evaluation needs only
-                the same split, and may use another class.
-
-        Raises:
-            OptionError: If the data differ.
+        To continue training (`resumes`), the data must be the same; an evaluation needs only the
+        same split, and may use another class. The content of files is compared when they are read.
         """
-        hint = ""
         if resumes:
             if class_name not in self.content:
                 stored = self.data_class or "the class that it was trained with"
-                self._compare("data", class_name, stored)
+                self._compare({"data"}, {"data": class_name}, {"data": stored})
             names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
+            self._compare(names, settings, self.data_settings)
         elif class_name == self.data_class:
             names = set(DATA_MODULES[class_name].identity_settings)
             hint = "; allow_data_change=True accepts the difference"
-        else:
-            return
-        for name in sorted(names & settings.keys()):
-            self._compare(name, settings[name], self.data_settings.get(name), hint)
+            self._compare(names, settings, self.data_settings, hint)
 
-    def _compare(self, name: str, value: object, stored: object, hint: str = "") -> None:
-        if value != stored:
-            message = f"expected {stored!r} as in {self.path}, got {value!r}{hint}"
-            raise OptionError(message, name=name)
+    def _compare(
+        self, names: set[str], settings: dict[str, Any], stored: dict[str, Any], hint: str = ""
+    ) -> None:
+        for name in sorted(names & settings.keys() & stored.keys()):
+            if settings[name] != stored[name]:
+                message = f"expected {stored[name]!r} as in {self.path}, got {settings[name]!r}"
+                raise OptionError(message + hint, name=name)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint without executing or importing anything that it contains.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Its entries. Hyper-parameters and data settings are arguments of classes of this package,
-        with values that JSON can hold.
+    Hyper-parameters and data settings are arguments of classes of this package, with values that
+    JSON can hold.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or no checkpoint of this package.
@@ -168,11 +140,11 @@ def _check_arguments(path: Path, entry: str, settings: Any, owner: type) -> None
     if not isinstance(settings, dict):
         got = type(settings).__name__
         raise CheckpointError(f"{where}: expected settings by name, got {got}")
-    unknown = set(settings) - set(inspect.signature(owner).parameters)
-    if unknown:
-        got = min(map(repr, unknown))
-        raise CheckpointError(f"{where}: expected arguments of {owner.__name__}, got {got}")
+    accepted = inspect.signature(owner).parameters
     for name, value in settings.items():
+        if name not in accepted:
+            message = f"{where}: expected arguments of {owner.__name__}, got {name!r}"
+            raise CheckpointError(message)
         for item in value if isinstance(value, list) else [value]:
             if item is not None and type(item) not in (bool, int, float, str):
                 got = type(item).__name__

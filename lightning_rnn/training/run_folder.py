@@ -28,21 +28,25 @@ class NoRunError(CheckpointError):
 
 
 def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
-    """Read a checkpoint of the newest run.
+    """Read a checkpoint of the newest run, that with the highest version, below `root`.
 
-    Args:
-        root: Folder that contains `lightning_logs`.
-        names: Names of checkpoint files, the preferred one first. A damaged file is reported on
-            stderr, and the next one is read.
+    Of several `names` of files, the first is preferred. A damaged file is reported on stderr, and
+    the next one is read.
 
     Raises:
         NoRunError: If no run has one of the files.
         CheckpointError: If all of them are damaged.
     """
     logs = root / "lightning_logs"
-    newest = _newest_folder(logs, names)
-    if newest is None:
+    folders: dict[int, Path] = {}
+    for name in names:
+        for path in logs.glob(f"version_*/checkpoints/{name}"):
+            version = path.parent.parent.name.removeprefix("version_")
+            if version.isdigit():
+                folders[int(version)] = path.parent
+    if not folders:
         raise NoRunError(f"expected a run with {names[0]} under {logs}, got none; give ckpt_path")
+    newest = folders[max(folders)]
     paths = [newest / name for name in names if (newest / name).exists()]
     for path, following in pairwise(paths):
         try:
@@ -52,29 +56,14 @@ def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
     return CheckpointFile.read(paths[-1])
 
 
-def _newest_folder(logs: Path, names: tuple[str, ...]) -> Path | None:
-    """Return the `checkpoints` folder of the highest version that has one of the files."""
-    folders: dict[int, Path] = {}
-    for name in names:
-        for path in logs.glob(f"version_*/checkpoints/{name}"):
-            version = path.parent.parent.name.removeprefix("version_")
-            if version.isdigit():
-                folders[int(version)] = path.parent
-    return folders[max(folders)] if folders else None
-
-
 def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:
     """Find the `config.yaml` of a run, which continues the run without its options being repeated.
 
     The file may come from anywhere, as the checkpoint beside it may. It is used only if it names no
     class but a few harmless ones and contains no text that could be the path of a class.
 
-    Args:
-        run_folder: Folder of the run.
-        trusted: Configuration files that the user has given; one of them need not be found again.
-
     Returns:
-        The file; None if there is none or the user has given it.
+        The file; None if there is none, or if it is one of the `trusted` files of the user.
 
     Raises:
         CheckpointError: If the file is damaged or names code.
@@ -88,13 +77,13 @@ def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:
         content = None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected settings as written by fit, got something else")
-    data = {"class_path": class_path_of(content.get("data"))}
+    data = {"class_path": class_of(content.get("data"))}
     for name in (*sorted(_code_names(content.get("trainer"))), *_code_names(data)):
         raise CheckpointError(f"{path}: {name!r} names code; config={path} trusts it")
     return path
 
 
-def class_path_of(settings: Any) -> Any:
+def class_of(settings: Any) -> Any:
     """Return the class of settings such as `Name` or `{class_path: Name, init_args: ...}`."""
     return settings.get("class_path") if isinstance(settings, dict) else settings
 
@@ -104,13 +93,10 @@ def _code_names(value: Any, key: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _code_names(inner, str(name))
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list):
         for inner in value:
             yield from _code_names(inner, key)
     elif isinstance(value, str) and key != "default_root_dir":
-        if key == "class_path":
-            is_harmless = value in HARMLESS_CLASSES
-        else:
-            is_harmless = re.fullmatch(r"[\w/=-]*", value) is not None
-        if not is_harmless:
+        is_word = re.fullmatch(r"[\w/=-]*", value) is not None and key != "class_path"
+        if not is_word and value not in HARMLESS_CLASSES:
             yield value

@@ -17,7 +17,7 @@ from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
 from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SIZES
-from lightning_rnn.models import padding as padding_module
+from lightning_rnn.models import network as network_module
 from lightning_rnn.padding import Padding
 
 CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
@@ -38,9 +38,8 @@ def check(path, streaming, cell, num_layers, bidirectional, pooling, stem, num_c
         "stem": stem,
     }
     net = network(num_classes=num_classes, dropout=0.3, **options)
-    rows = export_onnx(net, path, class_names=["a", "b", "c"][:num_classes], streaming=streaming)
-    assert [(row.batch_size, row.num_steps) for row in rows] == list(VERIFIED_SIZES)
-    assert all(max(row.logits, row.probability) <= 1e-5 and row.labels == 0 for row in rows)
+    names = ["a", "b", "c"][:num_classes]
+    assert 0 < export_onnx(net, path, class_names=names, streaming=streaming) <= 1e-5
     assert net.training  # as it was given
 
 
@@ -95,9 +94,9 @@ def test_a_broken_exporter_is_caught(tmp_path, monkeypatch):
 
     differs = "not compute what PyTorch computes"
     for broken, found in (
-        (traced_with(padding_module, "last_step", last_of_the_width), differs),
+        (traced_with(network_module, "last_step", last_of_the_width), differs),
         (traced_with(SequenceNetwork, "pool", ignores_padding), differs),
-        (traced_with(padding_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
+        (traced_with(network_module, "last_step", last_of_the_traced), "fails with B = 1, T = 1"),
         (other_weights, differs),
     ):
         monkeypatch.setattr(export_module, "trace", broken)
@@ -211,9 +210,9 @@ def test_the_stem_as_the_step_knows_it(tmp_path):
 def test_export_writes_a_proven_file(trained, run_ok):
     out = run_ok("export")
     path = RUN / "model.onnx"
-    assert len(
-        re.findall(r"^ +\d+ +\d+ +\S+e-\d+|^ +\d+ +\d+ +0.0e\+00", out, flags=re.MULTILINE)
-    ) == len(VERIFIED_SIZES)
+    assert re.search(
+        r"^largest difference from PyTorch: \d\.\de-\d+ \(allowed: 1e-05\)$", out, re.MULTILINE
+    )
     assert str(path) in out
     assert str(BEST) in out
     onnx.checker.check_model(onnx.load(path), full_check=True)

@@ -90,7 +90,7 @@ def test_nothing_is_lost_over_thousands_of_steps(cell, pooling):
         np.testing.assert_allclose(
             found, net.decision.probabilities(logits).numpy(), rtol=0, atol=1e-6
         )
-        memory = sum(part.nbytes for part in stream._state.values())
+        memory = sum(part.nbytes for part in stream._state)
         assert size in (None, memory)  # constant
         size = memory
 
