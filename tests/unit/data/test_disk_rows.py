@@ -95,7 +95,7 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(path):
     assert stored[:2].tolist() == [[0, 0], [0, 0]]
     with pytest.raises(
         DataError,
-        match=r"rows: expected a file that does not change while it is used, got its end at byte 27",
+        match=r"rows: expected a file that does not change while it is used, got its end at",
     ):
         stored.index_select(0, torch.tensor([0, 4]))
 
@@ -132,7 +132,7 @@ def test_large_npy_files_are_not_in_memory(tmp_path, monkeypatch, dtype, order):
     assert torch.equal(small.batch(torch.arange(4)).x, torch.from_numpy(array.astype(np.float32)))
 
 
-# --- folders ----------------------------------------------------------------------------------------------------------
+# folders
 
 
 def folder(path, **arrays):
@@ -199,7 +199,7 @@ def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
 def test_a_mark_is_believed_until_the_values_change(tmp_path):
     path = folder(tmp_path / "a", **(GOOD | {"values": np.array([[1.0], [2], [np.inf], [np.nan]])}))
     with pytest.raises(
-        DataError, match="sequence '1', step 1, feature 0: expected a finite .*, got inf"
+        DataError, match=r"sequence '1', step 1, feature 0: expected a finite .*, got inf"
     ):
         read_file(path)
     (path / "checked").touch()
