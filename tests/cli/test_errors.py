@@ -234,6 +234,8 @@ def test_file_data_without_a_file(empty, refused):
         ("text.yaml", "just words", "--config: text.yaml: expected settings by name, got str"),
         ("binary.yaml", bytes(range(256)), "--config: binary.yaml: expected YAML, got "),
         ("unknown.yaml", "model:\n  hidden: 3\n", "--model.hidden: unknown option"),
+        ("nested.yaml", "checkpoint:\n  hidden: 3\n", "--checkpoint.hidden: unknown option"),
+        ("top.yaml", "hidden: 3\n", "--hidden: unknown option"),
         (
             "type.yaml",
             "model:\n  hidden_size: ten\n",
