@@ -27,6 +27,7 @@ OWN_OPTIONS = ("config", "ckpt_path", "output", "overwrite", "allow_data_change"
 # messages of jsonargparse about one option, and what they mean
 PARSE_ERRORS = (
     (r"the following arguments are required: ([\w.]+)", "expected a value, got nothing"),
+    (r"Group '([\w.]+)' does not accept option '([\w.]+)'", "unknown option"),
     (r"[Oo]ption '([\w.]+)'(?: is not accepted)?$", "unknown option"),
     (r'(?:Linked "|--> )([\w.]+)', "comes from the data and cannot be given"),
     (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
@@ -92,7 +93,7 @@ def parse_error(message: str) -> OptionError:
     for pattern, text in PARSE_ERRORS:
         match = re.search(pattern, message)
         if match:
-            return OptionError(text, name=f"--{match[1]}")
+            return OptionError(text, name=f"--{'.'.join(match.groups())}")
     key = re.match(r'Parser key "([^"]*)":?', message)
     if key is None:
         return OptionError(message)
