@@ -203,11 +203,20 @@ def decision_of(temperature, threshold):
     return decision
 
 
+SMALL_CASES = ["two", "three"]
+OTHER_CASES = ["many", "one class", "all right", "a single one", "confident"]
+
+
 @pytest.mark.parametrize(
-    "decision", [Decision(), decision_of(2.0, 0.3)], ids=["unfitted", "fitted"]
-)
-@pytest.mark.parametrize(
-    "case", ["two", "three", "many", "one class", "all right", "a single one", "confident"]
+    ("case", "decision"),
+    [
+        *((case, Decision()) for case in SMALL_CASES + OTHER_CASES),
+        *((case, decision_of(2.0, 0.3)) for case in SMALL_CASES),
+        *(
+            pytest.param(case, decision_of(2.0, 0.3), marks=pytest.mark.slow)
+            for case in OTHER_CASES
+        ),
+    ],
 )
 def test_any_evaluation_can_be_drawn(case, decision):
     n, k = {"many": (80, 23), "three": (30, 3), "a single one": (1, 2)}.get(case, (30, 2))
