@@ -1,6 +1,7 @@
 """Where the sequences of a padded batch end."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,8 @@ from torch import Tensor
 
 def is_tracing() -> bool:
     """Return whether torch records a graph for export, in which nothing may depend on values."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # has no types
+    jit: Any = torch.jit  # whose function has no types
+    return bool(jit.is_tracing())
 
 
 @dataclass(eq=False)  # not frozen: part of a SequenceBatch, see there

@@ -28,6 +28,7 @@ OWN_OPTIONS = ("config", "ckpt_path", "output", "overwrite", "allow_data_change"
 PARSE_ERRORS = (
     (r"Group '([\w.]+)' does not accept option '([\w.]+)'$", "unknown option"),
     (r"the following arguments are required: ([\w.]+)", "expected a value, got nothing"),
+    (r"Group '([\w.]+)' does not accept option '([\w.]+)'", "unknown option"),
     (r"[Oo]ption '([\w.]+)'(?: is not accepted)?$", "unknown option"),
     (r'(?:Linked "|--> )([\w.]+)', "comes from the data and cannot be given"),
     (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),

@@ -113,12 +113,11 @@ class FileDataModule(SequenceDataModule):
             "encoding": encoding,
             "positive_class": positive_class,
         }
-        expected = "a number from 0 to below 1"
-        check(0 <= val_fraction < 1, "val_fraction", val_fraction, expected)
-        check(0 <= test_fraction < 1, "test_fraction", test_fraction, expected)
+        for name in ("val_fraction", "test_fraction"):
+            _check_fraction(name, self.settings[name])
         self._time_kind: str | None = None  # of the training file, once it has been read
-        total = self._fraction("val") + self._fraction("test")
-        check(total < 1, "val_fraction and test_fraction", total, "a sum below 1")
+        held_out = self._fraction("val") + self._fraction("test")
+        check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
 
     def _fraction(self, name: str) -> float:
         """Return the fraction of the training file that is a split."""
@@ -229,6 +228,10 @@ def _errors_with_path(path: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _check_fraction(name: str, fraction: float) -> None:
+    check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
 
 
 def _absolute(path: str | None) -> str | None:

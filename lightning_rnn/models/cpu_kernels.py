@@ -184,7 +184,8 @@ class _KernelLayer(nn.RNNBase):
     kernel: ClassVar[type[torch.autograd.Function]]
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)  # type: ignore[call-arg, arg-type]
+        options: dict[str, Any] = {"batch_first": True}
+        super().__init__(input_size, hidden_size, **options)  # type: ignore[arg-type]
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return the outputs (B, T, H) and the last state (1, B, H), as torch's layer does."""

@@ -63,6 +63,10 @@ class ReadOptions:
 
     Raises:
         OptionError: If the time format or the separator cannot be used.
+
+    Example:
+        >>> from lightning_rnn import ReadOptions
+        >>> options = ReadOptions(id_column="person", time_column="time", separator=";")
     """
 
     label_column: str = "label"
