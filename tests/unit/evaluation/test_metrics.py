@@ -31,7 +31,8 @@ FULL = {
 def probabilities_of(logits):
     """(N, K) in double precision."""
     if logits.ndim == 1:
-        p = logits.double().sigmoid().numpy()
+        # torch's sigmoid rounds equal inputs differently at the end of a tensor, which breaks ties
+        p = 1 / (1 + np.exp(-logits.double().numpy()))
         return np.stack([1 - p, p], axis=1)
     return logits.double().softmax(1).numpy()
 
