@@ -21,6 +21,8 @@ def main(args: list[str] | None = None) -> int:
     gc.disable()  # it would scan the half a million objects of the imports, all of which stay
     try:
         from lightning_rnn.cli.main import run  # imports torch and Lightning, which takes seconds
+    except KeyboardInterrupt:
+        return 130
     finally:
         gc.enable()
     return run(args)

@@ -60,12 +60,13 @@ FROM_DATA = {  # arguments of the model that fit takes from the data module, and
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder at the start of fit, atomically."""
+    """Writes `config.yaml` into the run folder when training starts, atomically."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Do nothing: a resumed run that is refused later must keep its file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the file."""
-        if stage != "fit":
-            return
         folder = trainer.log_dir  # a collective call
         if folder is not None and trainer.is_global_zero:
             with atomic_write(Path(folder) / self.config_filename) as temporary:
@@ -169,6 +170,8 @@ class CommandLine(LightningCLI):
         for name, refused in (("barebones", True), ("enable_checkpointing", False)):
             is_accepted = trainer[name] is not refused
             check(is_accepted, name, refused, f"{not refused}, as every run is saved")
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
+            check(trainer[name] != 0, name, trainer[name], "a number above 0")
         is_endless = trainer["max_epochs"] == -1 and trainer["max_steps"] == -1
         if self.command == "fit" and is_endless:
             schedule = config["model"]["schedule"]

@@ -45,7 +45,7 @@ class Objective:
             return cls(text.strip())
         if match is None:
             expected = "accuracy, f1, youden, precision>=P or recall>=R with P and R from 0 to 1"
-            raise OptionError(f"expected {expected}, got {text!r}", name="objective")
+            raise OptionError(f"expected {expected}, got {text!r}", name="Calibrate.objective")
         return cls(match[1], float(match[2]))
 
 

@@ -38,7 +38,8 @@ class MinGRU(nn.Module):
         else:
             states = step_by_step(gate, value, h_0)
         output = states.transpose(0, 1)
-        return output, output[None, :, -1]
+        # the states of half-precision weights have float32
+        return output.to(self.linear.weight.dtype), output[None, :, -1]
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the next state (B, H) from an input (B, F) and a state (B, H)."""

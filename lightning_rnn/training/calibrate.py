@@ -62,6 +62,7 @@ class Calibrate(Callback):
         batches = []
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             for batch in data.val_dataloader():
+                batch = trainer.precision_plugin.convert_input(batch)
                 batch = trainer.strategy.batch_to_device(batch, pl_module.device)
                 batches.append(best.evaluate_batch(batch))
         self._calibrate(trainer, Evaluation.gather(batches), path)

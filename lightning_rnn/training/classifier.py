@@ -181,9 +181,9 @@ class SequenceClassifier(LightningModule):
             self.class_weight.copy_(balanced_class_weights(data))
 
     def configure_optimizers(self) -> Optimizer:
-        """Return Adam or AdamW; fused unless a gradient scaler must see the gradients first."""
-        is_scaled = self.trainer.precision == "16-mixed"
-        fused = self.device.type in FUSED_DEVICES and not is_scaled
+        """Return Adam or AdamW; not fused in mixed precision, where Lightning could not clip."""
+        is_mixed = str(self.trainer.precision).endswith("mixed")
+        fused = self.device.type in FUSED_DEVICES and not is_mixed
         options = {"weight_decay": self.hparams["weight_decay"], "fused": fused or None}
         name = self.hparams["optimizer"]
         optimizer: Optimizer = OPTIMIZERS[name](self.parameters(), lr=self.lr, **options)

@@ -133,3 +133,20 @@ def test_reloaded_data_loaders(empty, run_ok):
 def test_simple_profiler(empty, run_ok):
     run_ok("fit", *SMALL, "--trainer.profiler", "simple")
     assert load(LAST)["global_step"] == STEPS
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("cell", ["rnn", "mingru"])
+def test_precision(empty, run_ok, precision, cell):
+    """Gradients are clipped by default, and the best checkpoint is calibrated."""
+    options = ("--trainer.precision", precision, "--model.cell", cell)
+    assert "calibration: " in run_ok("fit", *SMALL, *options)
+    assert load(LAST)["global_step"] == STEPS
+
+
+@pytest.mark.parametrize(
+    "name", ["accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"]
+)
+def test_an_interval_of_zero_is_refused(empty, refused, name):
+    message = refused("fit", *SMALL, f"--trainer.{name}", 0, code=2)
+    assert message.startswith(f"--trainer.{name}: expected a number above 0, got 0")

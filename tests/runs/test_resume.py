@@ -199,12 +199,16 @@ def test_another_content_of_the_training_file_is_refused(empty, run, run_ok, tin
     Path("train.ts").write_bytes((files / "ItalyPowerDemand_TRAIN.ts").read_bytes())
     run_ok("fit", *tiny, "--data", "FileDataModule", "--data.train_path", "train.ts")
     before = LAST.read_bytes()
+    config = (RUN / "config.yaml").read_bytes()
     head, data = Path("train.ts").read_text().split("@data")
     Path("train.ts").write_text(f"{head}@data{data.replace('-0.7', '-0.6')}")
     result = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)
     assert_one_line_error(result)
     assert "train data: expected the sequences that the checkpoint was trained with" in result.err
     assert LAST.read_bytes() == before
+    assert (RUN / "config.yaml").read_bytes() == config
+    Path("train.ts").write_text(f"{head}@data{data}")
+    run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)  # continues as if never refused
 
 
 # changes that are honoured

@@ -245,7 +245,7 @@ def test_never_and_nonsense(empty, run, run_ok, tiny):
     assert stored(BEST) == (1, 0.5)
     result = run("fit", *tiny, *VAL, "--calibrate.objective", "best")
     assert result.code == 2
-    assert "objective: expected accuracy, f1" in result.err
+    assert "--calibrate.objective: expected accuracy, f1" in result.err
 
 
 def test_training_goes_on_from_a_decided_checkpoint_as_from_any(empty, run_ok, tiny):
