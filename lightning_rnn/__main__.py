@@ -13,17 +13,20 @@ def main(args: list[str] | None = None) -> int:
     after Ctrl-C, and 128 plus the signal number after another signal that ends a run. `--help`
     raises a SystemExit with code 0.
     """
+    is_program = args is None
     if args is None:
         args = sys.argv[1:]
     if args == ["--version"]:
         print(f"lightning_rnn {__version__}")
         return 0
-    gc.disable()  # it would scan the half a million objects of the imports, all of which stay
+    gc.disable()  # it would scan the half a million objects of the imports, which all stay
     try:
         from lightning_rnn.cli.main import run  # imports torch and Lightning, which takes seconds
     except KeyboardInterrupt:
         return 130
     finally:
+        if is_program:
+            gc.freeze()  # nor scan them later
         gc.enable()
     return run(args)
 

@@ -152,7 +152,7 @@ class SequenceClassifier(LightningModule):
         """Return the callbacks that training needs with any Trainer."""
         if not hasattr(self, "network") and sequence_data(self.trainer) is not None:
             # the callbacks of the user may freeze or prune layers in their setup
-            self._build(schema_of(self.trainer))
+            self._build(schema_of(self.trainer, self.hparams))
         existing: list[Callback] = getattr(self.trainer, "callbacks", [])
         attached = {type(callback) for callback in existing}  # by an earlier run of the Trainer
         needed = (ThreadChoice, LearningRateSchedule, StepMonitor, TrainMetrics)
@@ -166,7 +166,7 @@ class SequenceClassifier(LightningModule):
                 know.
         """
         if not hasattr(self, "network"):
-            self._build(schema_of(self.trainer))
+            self._build(schema_of(self.trainer, self.hparams))
         try:
             trainer = self.trainer
         except RuntimeError:  # load_from_checkpoint has none

@@ -1,5 +1,8 @@
 """What a model takes from its training data: sizes, names, moments and class frequencies."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -14,11 +17,16 @@ def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
     return data if isinstance(data, SequenceDataModule) else None
 
 
-def schema_of(trainer: Trainer) -> Schema:
+def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
     """Return the sizes and names of a run's data, attributes of the data module.
 
+    Args:
+        trainer: The Trainer of the run.
+        given: Arguments of the model, which must agree with the data where they are not None.
+
     Raises:
-        OptionError: If it has no attributes `num_features` and `num_classes`.
+        OptionError: If the data module has no attributes `num_features` and `num_classes`, or
+            they differ from what is given.
     """
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", None)
@@ -31,7 +39,18 @@ def schema_of(trainer: Trainer) -> Schema:
     class_names = getattr(data, "class_names", None)
     if class_names is None:
         class_names = [str(code) for code in range(num_classes)]
-    return Schema(num_features, list(class_names), getattr(data, "feature_names", None))
+    class_names = list(class_names)
+    feature_names = getattr(data, "feature_names", None) or given["feature_names"]
+    found = {
+        "input_size": num_features,
+        "num_classes": num_classes,
+        "class_names": class_names,
+        "feature_names": feature_names,
+    }
+    for name, value in found.items():
+        is_same = given[name] is None or given[name] == value
+        check(is_same, name, given[name], f"{value}, as the data have")
+    return Schema(num_features, class_names, feature_names)
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:

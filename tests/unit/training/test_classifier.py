@@ -403,3 +403,16 @@ def test_a_model_of_another_size_is_refused_before_training():
         trainer().fit(model(input_size=2), SyntheticDataModule(**SMALL))
     with pytest.raises(OptionError, match=r"^num_classes: expected 2, .* got 3$"):
         trainer().fit(model(num_classes=3), SyntheticDataModule(**SMALL))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_size": 5}, "input_size: expected 1, as the data have, got 5"),
+        ({"num_classes": 7}, "num_classes: expected 2, as the data have, got 7"),
+        ({"class_names": ["a", "b"]}, "class_names: expected .*, as the data have, got"),
+    ],
+)
+def test_a_single_argument_that_differs_from_the_data_is_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        trainer().fit(SequenceClassifier(**options), SyntheticDataModule(**SMALL))
