@@ -20,7 +20,8 @@ from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.schedules import Schedule
 
 try:
-    from sklearn import utils  # type: ignore[import-untyped]  # it has no types
+    # scikit-learn ships no types
+    from sklearn import utils  # type: ignore[import-untyped]
     from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]
     from sklearn.utils import multiclass, validation  # type: ignore[import-untyped]
 except ModuleNotFoundError:
@@ -43,7 +44,7 @@ class _ArraysDataModule(SequenceDataModule):
         return self._sequences if name == "train" else None
 
 
-class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # as above
+class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
     """Recurrent classifier of sequences in memory, with scikit-learn's interface.
 
     `X` is an (N, T, F) array, an (N, T) array of one feature, or a list of N arrays (T_i, F) or
