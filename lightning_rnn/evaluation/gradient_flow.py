@@ -66,7 +66,8 @@ def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> Gra
     padding = batch.padding
     stride = 1
     if network.stem is not None:
-        inputs, padding = network.stem(inputs, padding)
+        output = network.stem(inputs, padding)
+        inputs, padding = output.x, output.padding
         stride = STEM_STRIDE
     runs, last_outputs = _run_step_by_step(network.recurrent, inputs, padding)
     logits = network.head(last_outputs).squeeze(1)

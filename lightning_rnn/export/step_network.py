@@ -6,6 +6,7 @@ from torch.nn.functional import conv1d
 
 from lightning_rnn.errors import check
 from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.models.inception import InceptionBlock, InceptionStem
 from lightning_rnn.models.stem import ConvStem
 
 State = dict[str, Tensor]  # parts of the state of B sequences, (B, ...) each, by name
@@ -44,7 +45,8 @@ class StepNetwork(nn.Module):
     Without a stem, a step advances each recurrent layer once. With a stem, the state holds the
     layers' states after the last completed position. The positions behind it depend on where the
     sequence ends: each step computes them anew, advances the layers over them for its logits, and
-    discards the result.
+    discards the result. The convolutional stem has up to 4 such positions, the inception stem, which
+    is causal here, at most one: an average over fewer than 4 steps.
 
     Raises:
         OptionError: If the network is bidirectional, which would require the end of the sequence.
@@ -73,8 +75,16 @@ class StepNetwork(nn.Module):
             "steps": torch.zeros(batch_size, dtype=torch.int64),
             "last_values": torch.zeros(batch_size, self.network.input_size),
         }
-        if self.network.stem is not None:
+        stem = self.network.stem
+        if isinstance(stem, ConvStem):
             state["inputs"] = torch.zeros(batch_size, KEPT_INPUTS, self.network.input_size)
+        elif stem is not None:
+            num_channels = self.network.input_size
+            for i, block in enumerate(_blocks(stem)):
+                state[f"inputs{i}"] = torch.zeros(batch_size, num_channels, block.context[0])
+                num_channels = block.output_size
+            state["position_sum"] = torch.zeros(batch_size, num_channels)
+            state["summary"] = torch.zeros(batch_size, num_channels, dtype=torch.float64)
         for names in self._layer_names:
             for name in names:
                 state[name] = torch.zeros(batch_size, width)
@@ -98,24 +108,32 @@ class StepNetwork(nn.Module):
         x = (x - preprocess.mean) / preprocess.std
         x = torch.where(x.isnan(), state["last_values"], x)
         steps = state["steps"] + 1
-        if self.network.stem is None:
+        stem = self.network.stem
+        summary = x.new_zeros(x.shape[0], 0)
+        if stem is None:
             current = self._advance(x, state, is_first=steps == 1)
             next_state = current
             num_positions = steps
         else:
-            current, next_state = self._through_stem(self.network.stem, x, state, steps)
-            num_positions = (steps + 3) // 4
+            num_positions = stem.output_lengths(steps)
+            if isinstance(stem, ConvStem):
+                current, next_state = self._through_conv_stem(stem, x, state, steps)
+            else:
+                current, next_state = self._through_inception_stem(stem, x, state, steps)
+                summary = (next_state["summary"] / steps[:, None]).float()
+        pooled = self._pooled(current, num_positions)
         next_state = next_state | {"steps": steps, "last_values": x}
-        return self._logits(current, num_positions), *[next_state[name] for name in state]
+        logits = self.network.apply_heads(pooled, summary).mean(0)
+        return logits, *[next_state[name] for name in state]
 
-    def _logits(self, state: State, num_positions: Tensor) -> Tensor:
-        """Return logits from a state after a number of positions (B,)."""
+    def _pooled(self, state: State, num_positions: Tensor) -> Tensor:
+        """Return pooled outputs (B, H) from a state after a number of positions (B,)."""
         pooling = self.network.options.pooling
-        pooled = state[self._layer_names[-1][0]] if pooling == "last" else state["pooled"]
+        if pooling == "last":
+            return state[self._layer_names[-1][0]]
         if pooling == "mean":
-            pooled = pooled / num_positions[:, None]
-        logits: Tensor = self.network.head(pooled.float())
-        return logits.squeeze(1) if self.network.num_classes == 2 else logits
+            return (state["pooled"] / num_positions[:, None]).float()
+        return state["pooled"].float()
 
     def _advance(self, x: Tensor, state: State, *, is_first: Tensor) -> State:
         """Return the state of the layers and the pooling after one more input (B, C)."""
@@ -134,7 +152,7 @@ class StepNetwork(nn.Module):
             advanced["pooled"] = torch.where(is_first[:, None], x.double(), maximum)
         return advanced
 
-    def _through_stem(
+    def _through_conv_stem(
         self, stem: ConvStem, x: Tensor, state: State, steps: Tensor
     ) -> tuple[State, State]:
         """Take one step, number `steps` (B,), with standardised values `x` (B, F).
@@ -154,9 +172,7 @@ class StepNetwork(nn.Module):
         window = torch.where(is_new[..., None], x[:, None], window)
         outputs, exists = _convolve(stem, window, first_open, steps)  # (B, C, 4), (B, 4)
 
-        current = {name: state[name] for names in self._layer_names for name in names}
-        if "pooled" in state:
-            current["pooled"] = state["pooled"]
+        current = self._layer_state(state)
         committed = current
         for i in range(OPEN_POSITIONS):
             advanced = self._advance(outputs[:, :, i], current, is_first=first_open + i == 0)
@@ -166,6 +182,47 @@ class StepNetwork(nn.Module):
         shifted = window[:, STRIDE : STRIDE + KEPT_INPUTS]  # where the next window starts
         kept = torch.where(is_completed[:, None, None], shifted, window[:, :KEPT_INPUTS])
         return current, {"inputs": kept, **committed}
+
+    def _layer_state(self, state: State) -> State:
+        """Return the part of a state that `_advance` changes."""
+        parts = {name: state[name] for names in self._layer_names for name in names}
+        if "pooled" in state:
+            parts["pooled"] = state["pooled"]
+        return parts
+
+    def _through_inception_stem(
+        self, stem: InceptionStem, x: Tensor, state: State, steps: Tensor
+    ) -> tuple[State, State]:
+        """Take one step, as `_through_conv_stem` does; also returns the sums of the stem's outputs.
+
+        These are the sum of the current position, from 0 to 3 steps, and of all steps.
+        """
+        mask = torch.ones_like(x[:, None, :1], dtype=torch.bool)  # (B, 1, 1)
+        shortcut = stem.shortcut_norm(stem.shortcut(x[..., None]), mask)  # (B, C, 1)
+        inputs = x[..., None]
+        next_state: State = {}
+        for i, block in enumerate(_blocks(stem)):
+            window = torch.cat([state[f"inputs{i}"], inputs], dim=2)
+            next_state[f"inputs{i}"] = window[:, :, 1:]
+            inputs = block.read(window, mask)
+            if i == len(stem.blocks) - 1:
+                inputs = inputs + shortcut
+            inputs = inputs.relu()
+        outputs = inputs[..., 0]  # (B, C)
+        next_state["summary"] = state["summary"] + outputs
+
+        position_sum = state["position_sum"] + outputs
+        num_steps = (steps - 1) % STRIDE + 1  # of the current position
+        average = position_sum / num_steps[:, None]
+        current = self._advance(average, state, is_first=steps <= STRIDE)
+        is_completed = num_steps == STRIDE
+        next_state["position_sum"] = position_sum.masked_fill(is_completed[:, None], 0.0)
+        committed = _choose(is_completed, current, self._layer_state(state))
+        return current, next_state | committed
+
+
+def _blocks(stem: InceptionStem) -> list[InceptionBlock]:
+    return list(stem.blocks)  # type: ignore[arg-type]  # ModuleList hides the type
 
 
 def _convolve(

@@ -10,21 +10,32 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from lightning_rnn.errors import check
 
 
-def cross_entropies(
-    logits: Tensor, y: Tensor, *, reduction: Literal["none", "mean"] = "none"
-) -> Tensor:
-    """Return cross entropies (B,) or their mean () in nats, in float32 or float64.
+def cross_entropies(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Return cross entropies (B,) in nats, in float32 or float64.
 
     Args:
         logits: (B,) of the second of two classes, or (B, K).
         y: (B,) int64, class codes.
-        reduction: none or mean.
+        label_smoothing: Probability that the target spreads evenly over all classes (Szegedy et al.
+            2016, arXiv:1512.00567, section 7).
     """
     if logits.dtype != torch.float64:
         logits = logits.float()
     if logits.ndim == 1:
-        return binary_cross_entropy_with_logits(logits, y.to(logits), reduction=reduction)
-    return cross_entropy(logits, y, reduction=reduction)
+        target = y.to(logits) * (1 - label_smoothing) + label_smoothing / 2
+        return binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
+
+
+def training_loss(
+    head_logits: Tensor, y: Tensor, class_weight: Tensor, *, label_smoothing: float
+) -> Tensor:
+    """Return the mean loss () of the heads (M, B) or (M, B, K), each sequence weighted by class."""
+    weights = class_weight[y]
+    losses = []
+    for logits in head_logits:
+        losses.append(cross_entropies(logits, y, label_smoothing=label_smoothing) * weights)
+    return torch.stack(losses).mean()
 
 
 def class_weight(

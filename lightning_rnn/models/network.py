@@ -9,14 +9,15 @@ from torch.nn.functional import dropout
 
 from lightning_rnn.errors import check
 from lightning_rnn.models.decision import Decision
+from lightning_rnn.models.inception import InceptionStem
 from lightning_rnn.models.padding import last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.recurrent import CELLS, CellName, RecurrentStack
-from lightning_rnn.models.stem import ConvStem
+from lightning_rnn.models.stem import ConvStem, StemOutput
 from lightning_rnn.padding import Padding
 
 Pooling = Literal["last", "mean", "max"]
-Stem = Literal["none", "conv"]
+Stem = Literal["none", "conv", "inception"]
 POOLINGS = get_args(Pooling)
 STEMS = get_args(Stem)
 
@@ -91,11 +92,16 @@ class SequenceNetwork(nn.Module):
         self.num_classes = num_classes
         self.options = options
         self.preprocess = Preprocess(input_size)
-        self.stem: ConvStem | None = None
+        self.stem: ConvStem | InceptionStem | None = None
         recurrent_input_size = input_size
+        summary_size = 0
         if options.stem == "conv":
             self.stem = ConvStem(input_size)
+        elif options.stem == "inception":
+            self.stem = InceptionStem(input_size, causal=not options.bidirectional)
+        if self.stem is not None:
             recurrent_input_size = self.stem.output_size
+            summary_size = self.stem.summary_size
         self.recurrent = RecurrentStack(
             options.cell,
             recurrent_input_size,
@@ -106,10 +112,13 @@ class SequenceNetwork(nn.Module):
         )
         num_outputs = 1 if num_classes == 2 else num_classes
         self.head = nn.Linear(self.recurrent.output_size, num_outputs)
+        self.summary_head: nn.Linear | None = None
+        if summary_size > 0:
+            self.summary_head = nn.Linear(summary_size, num_outputs)
         self.decision = Decision()
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
-        """Compute logits.
+        """Compute logits: the mean over the heads.
 
         Args:
             x: (B, T, F) raw values, NaN where missing; values in padding are ignored.
@@ -118,16 +127,35 @@ class SequenceNetwork(nn.Module):
         Returns:
             Logits: (B,) of the second class for two classes, (B, K) for more.
         """
+        return self.head_logits(x, lengths).mean(0)
+
+    def head_logits(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
+        """Compute the logits of each head, (M, B) or (M, B, K), with the arguments of `forward`.
+
+        There is a head for the recurrent layers, and one for the summary of a stem that has one.
+        Each of them is trained with a loss of its own.
+        """
         padding = lengths if isinstance(lengths, Padding) else Padding.of(lengths, x.shape[1])
         x = self.preprocess(x, padding)
+        summary = x.new_zeros(x.shape[0], 0)
         if self.stem is not None:
-            x, padding = self.stem(x, padding)
+            output: StemOutput = self.stem(x, padding)
+            x, padding, summary = output.x, output.padding, output.summary
         pooled = self._pool_sorted(x, padding)  # (B, D H)
-        pooled = dropout(pooled, self.options.dropout, self.training)
-        logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
+        return self.apply_heads(pooled, summary)
+
+    def apply_heads(self, pooled: Tensor, summary: Tensor) -> Tensor:
+        """Return the logits of each head from pooled outputs (B, D H) and the summary (B, S)."""
+        logits = [self.head(self._drop(pooled))]
+        if self.summary_head is not None:
+            logits.append(self.summary_head(self._drop(summary)))
+        stacked = torch.stack(logits)  # (M, B, 1) or (M, B, K)
         if self.num_classes == 2:
-            return logits.squeeze(1)
-        return logits
+            return stacked.squeeze(2)
+        return stacked
+
+    def _drop(self, features: Tensor) -> Tensor:
+        return dropout(features, self.options.dropout, self.training)
 
     def _pool_sorted(self, x: Tensor, padding: Padding) -> Tensor:
         """Return what `pool` returns, from rows sorted by length, so that `cut` can be used."""

@@ -1,5 +1,6 @@
 """Strided convolutions in front of the recurrent layers."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +9,21 @@ from torch import Tensor, nn
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.padding import Padding
+
+
+@dataclass(eq=False)
+class StemOutput:
+    """What a stem makes of a batch.
+
+    Attributes:
+        x: (B, T, C) inputs of the recurrent layers, zero in padding.
+        padding: Padding of `x`.
+        summary: (B, S) features of whole sequences; S may be 0.
+    """
+
+    x: Tensor
+    padding: Padding
+    summary: Tensor
 
 
 class MaskedBatchNorm(nn.Module):
@@ -94,6 +110,7 @@ class ConvStem(nn.Module):
     def __init__(self, num_features: int, *, num_channels: int = 64) -> None:
         super().__init__()
         self.output_size = num_channels
+        self.summary_size = 0
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
         for size in (num_features, num_channels):
@@ -101,8 +118,12 @@ class ConvStem(nn.Module):
             self.convs.append(conv)
             self.norms.append(MaskedBatchNorm(num_channels))
 
-    def forward(self, x: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
-        """Return (B, ceil(T / 4), C) and its padding, from (B, T, F); both are zero in padding."""
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Return how many steps of the output sequences of so many steps have."""
+        return (lengths + 3) // 4
+
+    def forward(self, x: Tensor, padding: Padding) -> StemOutput:
+        """Return (B, ceil(T / 4), C), without a summary, from (B, T, F)."""
         x = x.transpose(1, 2)  # (B, F, T)
         lengths = padding.lengths
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -110,4 +131,5 @@ class ConvStem(nn.Module):
             lengths = (lengths + 1) // 2
             mask = valid_steps(lengths, x.shape[2])[:, None]  # (B, 1, T)
             x = norm(x, mask).relu().masked_fill(~mask, 0.0)
-        return x.transpose(1, 2), Padding(lengths, padding.is_full)
+        padding = Padding(lengths, padding.is_full)
+        return StemOutput(x.transpose(1, 2), padding, x.new_zeros(x.shape[0], 0))

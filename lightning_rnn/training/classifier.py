@@ -14,7 +14,7 @@ from lightning_rnn.errors import DataError, check
 from lightning_rnn.evaluation.metrics import evaluate
 from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.models.losses import class_weight, cross_entropies
+from lightning_rnn.models.losses import class_weight, cross_entropies, training_loss
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
@@ -55,10 +55,13 @@ class SequenceClassifier(LightningModule):
         dropout: Probability of dropping an input of a higher layer (with one mask for all time
             steps) or of the head.
         pooling: What the head receives: the last state, or the mean or maximum of the states.
-        stem: conv puts two strided convolutions (64 channels, kernel size 9) in front of the cells.
+        stem: conv puts two strided convolutions (64 channels, kernel size 9) in front of the cells;
+            inception three blocks of convolutions of sizes 9, 19 and 39, whose mean over all steps
+            is classified, too.
         pos_weight: Weight of the second of two classes in the loss; the first has weight 1.
         class_weights: Weight of each class in the loss, in the order of the class names; balanced
             weights each class inversely to its frequency in the training data.
+        label_smoothing: Share of the target that is spread evenly over all classes in training.
         optimizer: adam or adamw.
         lr: Learning rate; the highest one if a schedule changes it.
         weight_decay: L2 penalty for adam, decoupled weight decay for adamw.
@@ -100,6 +103,7 @@ class SequenceClassifier(LightningModule):
         stem: Stem = "none",
         pos_weight: float | None = None,
         class_weights: Literal["balanced"] | list[float] | None = None,
+        label_smoothing: float = 0.0,
         optimizer: Literal["adam", "adamw"] = "adam",
         lr: float = 0.01,
         weight_decay: float = 0.0,
@@ -110,6 +114,7 @@ class SequenceClassifier(LightningModule):
         expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
         check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)
         check(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
+        check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
         check(optimizer in OPTIMIZERS, "optimizer", optimizer, "adam or adamw")
         check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
         self.lr = lr
@@ -127,7 +132,6 @@ class SequenceClassifier(LightningModule):
         self._batches: list[Evaluation] = []  # of the current validation or test
         self.checkpoint_metrics: dict[str, float] = {}  # of the loaded checkpoint
         self.checkpoint_step = 0
-        self._is_weighted = pos_weight is not None or class_weights is not None
         if input_size is not None and num_classes is not None:
             names = class_names or [str(code) for code in range(num_classes)]
             check(len(names) == num_classes, "class_names", class_names, f"{num_classes} names")
@@ -199,15 +203,14 @@ class SequenceClassifier(LightningModule):
         self.network.decision.set()
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch, each sequence weighted by its class."""
+        """Return the mean loss of a batch, over the heads of the network."""
         labels = _labels_of(batch)
-        logits = self.network(batch.x, batch.padding)
-        if self._is_weighted:
-            loss = self._losses(logits, labels).mean()
-        else:
-            loss = cross_entropies(logits, labels, reduction="mean")
+        head_logits = self.network.head_logits(batch.x, batch.padding)
+        smoothing = self.hparams["label_smoothing"]
+        loss = training_loss(head_logits, labels, self.class_weight, label_smoothing=smoothing)
         self.step_loss = loss.detach()
-        self.step_correct = (self.network.decision.predict(logits.detach()) == labels).sum()
+        predicted = self.network.decision.predict(head_logits.detach().mean(0))
+        self.step_correct = (predicted == labels).sum()
         return loss
 
     def on_validation_epoch_start(self) -> None:
