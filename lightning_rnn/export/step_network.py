@@ -204,7 +204,7 @@ class StepNetwork(nn.Module):
         for i, block in enumerate(_blocks(stem)):
             window = torch.cat([state[f"inputs{i}"], inputs], dim=2)
             next_state[f"inputs{i}"] = window[:, :, 1:]
-            inputs = block.read(window, mask)
+            inputs = block.norm(block.convolve(window), mask)
             if i == len(stem.blocks) - 1:
                 inputs = inputs + shortcut
             inputs = inputs.relu()

@@ -49,24 +49,20 @@ class InceptionBlock(nn.Module):
         self.pool_conv = nn.Conv1d(num_channels, NUM_FILTERS, 1, bias=False)
         self.norm = MaskedBatchNorm(self.output_size)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, *, is_full: bool) -> Tensor:
         """Return (B, 64, T) from inputs (B, C, T) that are zero outside of a mask (B, 1, T)."""
-        return self.read(pad(x, self.context), mask)
+        return self.norm(self.convolve(pad(x, self.context)), mask, is_full=is_full)
 
-    def read(self, window: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, 64, T) for the steps of a mask (B, 1, T), from a window with their context.
-
-        The window (B, C, T + 38) begins and ends with as many inputs as `context` says.
-        """
-        width = mask.shape[2]
+    def convolve(self, window: Tensor) -> Tensor:
+        """Return (B, 64, T) from a window (B, C, T + 38) of inputs with their context."""
+        width = window.shape[2] - sum(self.context)
         reduced = self.bottleneck(window)
         parts = []
         for conv in self.convs:
             parts.append(conv(self._seen(reduced, conv.weight.shape[2], width)))
         maxima = max_pool1d(self._seen(window, POOL_SIZE, width), POOL_SIZE, stride=1)
         parts.append(self.pool_conv(maxima))
-        output: Tensor = self.norm(torch.cat(parts, dim=1), mask)
-        return output
+        return torch.cat(parts, dim=1)
 
     def _seen(self, window: Tensor, kernel_size: int, width: int) -> Tensor:
         """Return the part of a window that a kernel sees from `width` positions."""
@@ -112,10 +108,14 @@ class InceptionStem(nn.Module):
         lengths = padding.lengths
         mask = valid_steps(lengths, x.shape[1])[:, None]  # (B, 1, T)
         x = x.transpose(1, 2)
-        shortcut = self.shortcut_norm(self.shortcut(x), mask)
-        for block in self.blocks[:-1]:
-            x = block(x, mask).relu().masked_fill(~mask, 0.0)
-        x = (self.blocks[-1](x, mask) + shortcut).relu().masked_fill(~mask, 0.0)
+        shortcut = self.shortcut_norm(self.shortcut(x), mask, is_full=padding.is_full)
+        for block in self.blocks:
+            x = block(x, mask, is_full=padding.is_full)
+            if block is self.blocks[-1]:
+                x = x + shortcut
+            x = x.relu()
+            if not padding.is_full:
+                x = x.masked_fill(~mask, 0.0)
         summary = x.sum(2) / lengths[:, None]
         padding = Padding(self.output_lengths(lengths), padding.is_full)
         averages = average_steps(x, lengths).transpose(1, 2)

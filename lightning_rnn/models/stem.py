@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.models.padding import valid_steps
@@ -51,11 +52,16 @@ class MaskedBatchNorm(nn.Module):
         self.momentum = momentum
         self.eps = eps
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, *, is_full: bool = False) -> Tensor:
         """Normalise `x` (B, C, T); `mask` (B, 1, T) is true at valid positions.
 
-        The values at other positions of the result are meaningless.
+        The values at other positions of the result are meaningless. `is_full` says that the mask is
+        known to be true everywhere, for which torch has a faster function.
         """
+        if is_full and not is_distributed():
+            moments = (self.running_mean, self.running_var)
+            scale = (self.weight, self.bias)
+            return batch_norm(x, *moments, *scale, self.training, self.momentum, self.eps)
         if self.training:
             mean, var = self._batch_moments(x, mask)
         else:
@@ -130,6 +136,8 @@ class ConvStem(nn.Module):
             x = conv(x)
             lengths = (lengths + 1) // 2
             mask = valid_steps(lengths, x.shape[2])[:, None]  # (B, 1, T)
-            x = norm(x, mask).relu().masked_fill(~mask, 0.0)
+            x = norm(x, mask, is_full=padding.is_full).relu()
+            if not padding.is_full:
+                x = x.masked_fill(~mask, 0.0)
         padding = Padding(lengths, padding.is_full)
         return StemOutput(x.transpose(1, 2), padding, x.new_zeros(x.shape[0], 0))

@@ -109,7 +109,7 @@ def test_a_rate_that_explodes(empty, run, rate, optimizer):
         assert_finite(path)
 
 
-@pytest.mark.parametrize("stem", ["none", "conv"])
+@pytest.mark.parametrize("stem", ["none", "conv", "inception"])
 @pytest.mark.parametrize("value", [3e38, 1e20])
 def test_finite_inputs_that_are_enormous(empty, run, stem, value):
     """They are either standardised without overflow or named; never trained on as NaN."""
@@ -226,7 +226,7 @@ SMALLEST_DATA = [
     {"num_train": 1, "length": 1},
     {"num_train": 17},
 ]
-CELLS_AND_STEMS = list(itertools.product(("rnn", "lstm", "gru"), ("none", "conv")))
+CELLS_AND_STEMS = list(itertools.product(("rnn", "lstm"), ("none", "conv", "inception")))
 
 
 def num_steps(sizes):

@@ -20,12 +20,24 @@ from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SI
 from lightning_rnn.models import network as network_module
 from lightning_rnn.padding import Padding
 
-CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
+CELLS, POOLINGS, STEMS = (
+    ("rnn", "lstm", "gru", "mingru"),
+    ("last", "mean", "max"),
+    (
+        "none",
+        "conv",
+        "inception",
+    ),
+)
 WHOLE = list(product([False], CELLS, (1, 2), (False, True), POOLINGS, STEMS))
 STEPS = list(product([True], CELLS, (1, 2), [False], POOLINGS, STEMS))
 SAMPLE = [
     *((False, cell, 2, True, "max", "conv") for cell in CELLS),
     *((True, cell, 2, False, "mean", "conv") for cell in CELLS),
+    (False, "lstm", 1, True, "mean", "inception"),
+    (False, "mingru", 2, False, "last", "inception"),
+    (True, "gru", 1, False, "max", "inception"),
+    (True, "lstm", 2, False, "mean", "inception"),
 ]
 
 
@@ -173,9 +185,9 @@ def test_completed_positions():
     """A position is completed if further steps do not change the stem's output there."""
     stem = network(stem="conv").stem.eval()
     x = torch.randn(8, 80, 2)
-    whole, _ = stem(x, Padding(torch.full((8,), 80)))
+    whole = stem(x, Padding(torch.full((8,), 80))).x
     for steps in range(1, 61):
-        outputs, _ = stem(x[:, :steps], Padding(torch.full((8,), steps)))
+        outputs = stem(x[:, :steps], Padding(torch.full((8,), steps))).x
         completed = int(steps_module.completed_positions(torch.tensor(steps)))
         assert 1 <= outputs.shape[1] - completed <= 3
         changes = (outputs - whole[:, : outputs.shape[1]]).abs().amax((0, 2))

@@ -16,7 +16,7 @@ COMBINATIONS = list(
     product(
         ("rnn", "lstm", "gru", "mingru"), (1, 2), ("last", "mean", "max"), ("none", "conv"), (2, 3)
     )
-)
+) + list(product(("lstm", "mingru"), (1, 2), ("last", "mean", "max"), ("inception",), (2, 3)))
 
 
 def network(**options):

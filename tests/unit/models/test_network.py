@@ -21,7 +21,7 @@ COMBINATIONS = list(
     product(
         ("rnn", "lstm", "gru"), (1, 2), (False, True), ("last", "mean", "max"), ("none", "conv")
     )
-)
+) + list(product(("lstm", "gru"), (1,), (False, True), ("last", "mean", "max"), ("inception",)))
 combinations = pytest.mark.parametrize(
     ("cell", "num_layers", "bidirectional", "pooling", "stem"), COMBINATIONS
 )
@@ -134,7 +134,7 @@ def test_training_does_not_depend_on_padding(
     torch.testing.assert_close(wide, narrow, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("stem", ["none", "conv"])
+@pytest.mark.parametrize("stem", ["none", "conv", "inception"])
 def test_a_training_step_reaches_every_weight_and_statistic(stem):
     """Keeps the test above from comparing nothing."""
     net = network(2, stem=stem, num_layers=2, bidirectional=True, pooling="mean", cell="lstm")
@@ -142,7 +142,7 @@ def test_a_training_step_reaches_every_weight_and_statistic(stem):
     result = train_step(net, *pad(rows, 0, 0.0), torch.tensor([0, 1, 0, 1]), 0)
     assert all(result[f"grad {name}"].abs().max() > 1e-8 for name, _ in net.named_parameters())
     moved = [name for name, buffer in net.named_buffers() if not torch.equal(buffer, result[name])]
-    assert len(moved) == (4 if stem == "conv" else 0)
+    assert len(moved) == {"none": 0, "conv": 4, "inception": 8}[stem]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -253,7 +253,7 @@ def test_size_errors(sizes, message):
     ("dropout", 1.0, "a number of at least 0 and below 1, got 1.0"),
     ("dropout", -0.1, "a number of at least 0 and below 1, got -0.1"),
     ("pooling", "sum", "one of last, mean, max, got 'sum'"),
-    ("stem", "fft", "one of none, conv, got 'fft'"),
+    ("stem", "fft", "one of none, conv, inception, got 'fft'"),
 ])  # fmt: skip
 def test_option_errors(option, value, expected):
     with pytest.raises(OptionError) as caught:
@@ -261,7 +261,7 @@ def test_option_errors(option, value, expected):
     assert str(caught.value) == f"{option}: expected {expected}"
 
 
-@pytest.mark.parametrize("stem", ["none", "conv"])
+@pytest.mark.parametrize("stem", ["none", "conv", "inception"])
 def test_lengths_and_their_padding_give_the_same_logits(stem):
     net = network(6, stem=stem, cell="lstm", num_layers=2, bidirectional=True, pooling="mean")
     for lengths in ([9, 9, 9], [9, 2, 5]):

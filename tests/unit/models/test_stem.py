@@ -27,14 +27,15 @@ def compare_running(ours, torchs):
     torch.testing.assert_close(ours.running_var, torchs.running_var, **EXACT)
 
 
-def test_equals_torchs_batch_norm_where_nothing_is_padded():
+@pytest.mark.parametrize("is_full", [False, True])
+def test_equals_torchs_batch_norm_where_nothing_is_padded(is_full):
     torch.manual_seed(0)
     ours, torchs = norms(3)
     for _ in range(3):
         x = torch.randn(4, 3, 5, dtype=torch.float64) * 3 + 2
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         upstream = torch.randn_like(x)
-        y, expected = ours(a, torch.ones(4, 1, 5, dtype=torch.bool)), torchs(b)
+        y, expected = ours(a, torch.ones(4, 1, 5, dtype=torch.bool), is_full=is_full), torchs(b)
         y.backward(upstream)
         expected.backward(upstream)
         torch.testing.assert_close(y, expected, **EXACT)
@@ -102,10 +103,12 @@ def test_sums_run_in_float32_for_bfloat16_values():
 def test_each_convolution_halves_a_length_rounded_up(lengths, extra):
     width = max(lengths) + extra
     stem = ConvStem(1, num_channels=2).eval()
-    x, shorter = stem(torch.zeros(len(lengths), width, 1), Padding(torch.tensor(lengths)))
+    output = stem(torch.zeros(len(lengths), width, 1), Padding(torch.tensor(lengths)))
     half = [-(-length // 2) for length in lengths]
-    assert shorter.lengths.tolist() == [-(-length // 2) for length in half]
-    assert x.shape == (len(lengths), -(-width // 4), 2)
+    assert output.padding.lengths.tolist() == [-(-length // 2) for length in half]
+    assert output.padding.lengths.tolist() == stem.output_lengths(torch.tensor(lengths)).tolist()
+    assert output.x.shape == (len(lengths), -(-width // 4), 2)
+    assert output.summary.shape == (len(lengths), 0)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -117,11 +120,12 @@ def test_stem_equals_torch_layers_on_one_unpadded_batch(training):
     for conv in stem.convs:
         expected = nn.functional.conv1d(expected, conv.weight, stride=2, padding=4)
         expected = nn.BatchNorm1d(4).double().train(training)(expected).relu()
-    output, shorter = stem(x, Padding(torch.full((5,), 13), is_full=True))
-    torch.testing.assert_close(output, expected.transpose(1, 2), **EXACT)
-    assert shorter.lengths.tolist() == [4] * 5
-    assert shorter.is_full
-    assert output.shape == (5, 4, 4)
+    for is_full in (True, False):
+        output = stem(x, Padding(torch.full((5,), 13), is_full=is_full))
+        torch.testing.assert_close(output.x, expected.transpose(1, 2), **EXACT)
+        assert output.padding.lengths.tolist() == [4] * 5
+        assert output.padding.is_full == is_full
+        assert output.x.shape == (5, 4, 4)
 
 
 def test_stem_is_zero_after_each_end():
@@ -132,7 +136,7 @@ def test_stem_is_zero_after_each_end():
             norm.bias.fill_(1.0)  # would show in padding
     x = torch.randn(2, 24, 1)
     x[1, 5:] = 0.0
-    output, shorter = stem(x, Padding(torch.tensor([24, 5])))
-    assert shorter.lengths.tolist() == [6, 2]
-    assert output[1, 2:].abs().max() == 0
-    assert (output[1, :2] > 0).any()
+    output = stem(x, Padding(torch.tensor([24, 5])))
+    assert output.padding.lengths.tolist() == [6, 2]
+    assert output.x[1, 2:].abs().max() == 0
+    assert (output.x[1, :2] > 0).any()
