@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
 from lightning_rnn.errors import check
-from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.models.inception import InceptionBlock, InceptionStem
+from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.models.stem import ConvStem
 
 State = dict[str, Tensor]  # parts of the state of B sequences, (B, ...) each, by name
@@ -45,8 +45,8 @@ class StepNetwork(nn.Module):
     Without a stem, a step advances each recurrent layer once. With a stem, the state holds the
     layers' states after the last completed position. The positions behind it depend on where the
     sequence ends: each step computes them anew, advances the layers over them for its logits, and
-    discards the result. The convolutional stem has up to 4 such positions, the inception stem, which
-    is causal here, at most one: an average over fewer than 4 steps.
+    discards the result. The convolutional stem has up to 4 such positions. The inception stem is
+    causal here and has at most one, an average over fewer than 4 steps.
 
     Raises:
         OptionError: If the network is bidirectional, which would require the end of the sequence.

@@ -58,7 +58,7 @@ class MaskedBatchNorm(nn.Module):
         The values at other positions of the result are meaningless. `is_full` says that the mask is
         known to be true everywhere, for which torch has a faster function.
         """
-        if is_full and not is_distributed():
+        if is_full and mask.numel() > 1 and not is_distributed():
             moments = (self.running_mean, self.running_var)
             scale = (self.weight, self.bias)
             return batch_norm(x, *moments, *scale, self.training, self.momentum, self.eps)
