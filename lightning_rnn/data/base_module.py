@@ -30,11 +30,13 @@ class Schema:
         num_features: F.
         class_names: K names in the order of the codes; the second of two is the positive class.
         feature_names: F names, or None if the features have no names.
+        step_names: Names of the columns that hold the time steps of a wide table, or None.
     """
 
     num_features: int
     class_names: list[str]
     feature_names: list[str] | None = None
+    step_names: list[str] | None = None
 
 
 class SequenceDataModule(LightningDataModule):
@@ -51,6 +53,7 @@ class SequenceDataModule(LightningDataModule):
     Attributes:
         settings: Arguments of the constructor as JSON values. A checkpoint stores them.
         identity_settings: Names of the settings that must be the same in training and evaluation.
+        notices: Lines about files that were read; `setup` prints them.
 
     Example:
         >>> import numpy as np
@@ -90,6 +93,7 @@ class SequenceDataModule(LightningDataModule):
             "on_device": on_device,
             "seed": seed,
         }
+        self.notices: list[str] = []
         self._splits: dict[str, Sequences | None] = {}
         self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None
@@ -108,6 +112,15 @@ class SequenceDataModule(LightningDataModule):
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name, for the error message."""
         return "load_split returned None"
+
+    def findings(self) -> list[str]:
+        """Return what is suspicious about the columns of the training data, a line for each."""
+        return []
+
+    def true_labels(self, name: str) -> list[str | None] | None:
+        """Return the (N,) names of the classes of a split as far as they are known."""
+        labels = self._required(name).labels
+        return None if labels is None else [self.class_names[code] for code in labels.tolist()]
 
     def train_epoch(self, epoch: int) -> Sequences:
         """Return the training sequences of an epoch; by default the same in each."""
@@ -139,6 +152,11 @@ class SequenceDataModule(LightningDataModule):
     def feature_names(self) -> list[str] | None:
         """Names of the F features, or None."""
         return self.schema.feature_names
+
+    @property
+    def step_names(self) -> list[str] | None:
+        """Names of the columns that hold the time steps of a wide table, or None."""
+        return self.schema.step_names
 
     def split(self, name: str) -> Sequences | None:
         """Return a split, or None if there is none; it is loaded once."""
@@ -198,6 +216,10 @@ class SequenceDataModule(LightningDataModule):
         if self.trainer is not None and stage != "fit":
             schema = getattr(self.trainer.lightning_module, "schema", None)
         splits = self.load(stage, schema)
+        if self.trainer is None or self.trainer.is_global_zero:
+            for notice in self.notices:
+                print(notice)
+        self.notices = []
         if self.trainer is not None and stage == "fit" and len(splits) == 1:
             self._limit_val_batches = self.trainer.limit_val_batches
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders

@@ -47,6 +47,8 @@ class SequenceClassifier(LightningModule):
         num_classes: Number of classes K; taken from the data if not given.
         class_names: K names in the order of the class codes; taken from the data if not given.
         feature_names: F names; taken from the data if not given.
+        step_names: Names of the columns that hold the time steps of a wide table; taken from the
+            data if not given.
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
@@ -91,6 +93,7 @@ class SequenceClassifier(LightningModule):
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         feature_names: list[str] | None = None,
+        step_names: list[str] | None = None,
         cell: CellName = "rnn",
         hidden_size: int = 32,
         num_layers: int = 1,
@@ -131,13 +134,13 @@ class SequenceClassifier(LightningModule):
         if input_size is not None and num_classes is not None:
             names = class_names or [str(code) for code in range(num_classes)]
             check(len(names) == num_classes, "class_names", class_names, f"{num_classes} names")
-            self._build(Schema(input_size, names, feature_names))
+            self._build(Schema(input_size, names, feature_names, step_names))
 
     def _build(self, schema: Schema) -> None:
         """Create the network for data of known sizes."""
         sizes = {"input_size": schema.num_features, "num_classes": len(schema.class_names)}
         names = {"class_names": schema.class_names, "feature_names": schema.feature_names}
-        self.hparams.update(sizes | names)
+        self.hparams.update(sizes | names | {"step_names": schema.step_names})
         self.schema = schema
         self.network = SequenceNetwork(**sizes, options=self.options)
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
