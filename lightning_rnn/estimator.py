@@ -198,6 +198,11 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: np.ndarray = self.classes_[codes]
         return labels
 
+    def embed(self, X: Any) -> np.ndarray:
+        """Return the pooled states of the network, (N, D H) float32; see `predict_proba`."""
+        validation.check_is_fitted(self)
+        return self.model_.embed(self._to_arrays(X))
+
     def __sklearn_tags__(self) -> Any:
         """Describe the accepted input to scikit-learn."""
         tags = super().__sklearn_tags__()

@@ -244,7 +244,8 @@ class CommandLine(LightningCLI):
             return [RandomStates(), self.interrupts, *lines]
         folder = self.run.run_folder
         if self.command == "predict":
-            return [PredictionsFile(folder, self.options["output"], self.options["overwrite"])]
+            names = ("output", "overwrite", "embeddings")
+            return [PredictionsFile(folder, **{name: self.options[name] for name in names})]
         figures = Figures()
         if self.command == "validate":
             return [figures]

@@ -118,11 +118,18 @@ class SequenceNetwork(nn.Module):
         Returns:
             Logits: (B,) of the second class for two classes, (B, K) for more.
         """
+        return self.logits(self.embed(x, lengths))
+
+    def embed(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
+        """Return the pooled states (B, D H) of the top layer; arguments as in `forward`."""
         padding = lengths if isinstance(lengths, Padding) else Padding.of(lengths, x.shape[1])
         x = self.preprocess(x, padding)
         if self.stem is not None:
             x, padding = self.stem(x, padding)
-        pooled = self._pool_sorted(x, padding)  # (B, D H)
+        return self._pool_sorted(x, padding)
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Compute logits, (B,) or (B, K), from pooled states (B, D H)."""
         pooled = dropout(pooled, self.options.dropout, self.training)
         logits: Tensor = self.head(pooled)  # (B, 1) or (B, K)
         if self.num_classes == 2:

@@ -242,10 +242,12 @@ class SequenceClassifier(LightningModule):
         log_epoch(self, "test", metrics)
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
-        """Return row, probabilities and predicted class of each sequence."""
-        logits = self(batch.x, batch.padding)
+        """Return row, probabilities, predicted class and embedding of each sequence."""
+        states = self.network.embed(batch.x, batch.padding)
+        logits = self.network.logits(states)
         decision = self.network.decision
-        return Predictions(batch.index, decision.probabilities(logits), decision.predict(logits))
+        probabilities = decision.probabilities(logits)
+        return Predictions(batch.index, probabilities, decision.predict(logits), states.float())
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """Predict probabilities from raw values, on the device of the model.
@@ -260,13 +262,19 @@ class SequenceClassifier(LightningModule):
         Raises:
             DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
         """
-        return infer(self, x, self.network.decision.probabilities, self.schema.num_features)
+        decision = self.network.decision
+        return infer(self, x, lambda *batch: decision.probabilities(self(*batch)))
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
-        codes = infer(self, x, self.network.decision.predict, self.schema.num_features)
+        decision = self.network.decision
+        codes = infer(self, x, lambda *batch: decision.predict(self(*batch)))
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
+
+    def embed(self, x: Any) -> np.ndarray:
+        """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
+        return infer(self, x, self.network.embed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""
