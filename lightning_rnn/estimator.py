@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, as_array, check, import_extra
 from lightning_rnn.models.network import Pooling, Stem

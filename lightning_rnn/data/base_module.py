@@ -1,7 +1,6 @@
 """Base class of the data modules, which provide batches for a Trainer and sizes for a model."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
@@ -20,23 +20,6 @@ SPLITS_OF_STAGE = {
     "test": ("test",),
     "predict": ("predict",),
 }
-
-
-@dataclass(frozen=True)
-class Schema:
-    """Sizes and names that a model takes from its data.
-
-    Attributes:
-        num_features: F.
-        class_names: K names in the order of the codes; the second of two is the positive class.
-        feature_names: F names, or None if the features have no names.
-        step_names: Names of the columns that hold the time steps of a wide table, or None.
-    """
-
-    num_features: int
-    class_names: list[str]
-    feature_names: list[str] | None = None
-    step_names: list[str] | None = None
 
 
 class SequenceDataModule(LightningDataModule):
@@ -53,12 +36,11 @@ class SequenceDataModule(LightningDataModule):
     Attributes:
         settings: Arguments of the constructor as JSON values. A checkpoint stores them.
         identity_settings: Names of the settings that must be the same in training and evaluation.
-        notices: Lines about files that were read; `setup` prints them.
 
     Example:
         >>> import numpy as np
         >>> from lightning_rnn import SequenceDataModule, Sequences
-        >>> from lightning_rnn.data.base_module import Schema
+        >>> from lightning_rnn.data.schema import Schema
         >>> class ArrayDataModule(SequenceDataModule):
         ...     def __init__(self, x, y, batch_size=32):
         ...         super().__init__(batch_size=batch_size)
@@ -93,7 +75,7 @@ class SequenceDataModule(LightningDataModule):
             "on_device": on_device,
             "seed": seed,
         }
-        self.notices: list[str] = []
+        self._label_names: dict[str, list[str | None]] = {}  # of splits without codes
         self._splits: dict[str, Sequences | None] = {}
         self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None
@@ -120,7 +102,9 @@ class SequenceDataModule(LightningDataModule):
     def true_labels(self, name: str) -> list[str | None] | None:
         """Return the (N,) names of the classes of a split as far as they are known."""
         labels = self._required(name).labels
-        return None if labels is None else [self.class_names[code] for code in labels.tolist()]
+        if labels is None:
+            return self._label_names.get(name)
+        return [self.class_names[code] for code in labels.tolist()]
 
     def train_epoch(self, epoch: int) -> Sequences:
         """Return the training sequences of an epoch; by default the same in each."""
@@ -216,10 +200,6 @@ class SequenceDataModule(LightningDataModule):
         if self.trainer is not None and stage != "fit":
             schema = getattr(self.trainer.lightning_module, "schema", None)
         splits = self.load(stage, schema)
-        if self.trainer is None or self.trainer.is_global_zero:
-            for notice in self.notices:
-                print(notice)
-        self.notices = []
         if self.trainer is not None and stage == "fit" and len(splits) == 1:
             self._limit_val_batches = self.trainer.limit_val_batches
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders

@@ -51,10 +51,13 @@ def _about_column(name: str, values: np.ndarray, role: str) -> list[str]:
 
 
 def _unordered(names: list[str]) -> list[str]:
-    """Return a finding if names end in numbers that do not ascend, as in t1, t10, t2."""
-    numbers = [re.search("[0-9]+$", name) for name in names]
-    for (name, number), (following, next_number) in pairwise(zip(names, numbers, strict=True)):
-        if number is not None and next_number is not None and int(number[0]) > int(next_number[0]):
+    """Return a finding if the numbers at the end of names do not ascend, as in t1, t10, t2."""
+    for name, following in pairwise(names):
+        first = re.fullmatch("(.*?)([0-9]+)", name)
+        second = re.fullmatch("(.*?)([0-9]+)", following)
+        if first is None or second is None or first[1] != second[1]:
+            continue
+        if int(first[2]) > int(second[2]):
             return [f"column {quote(name)} is the time step before {quote(following)}"]
     return []
 

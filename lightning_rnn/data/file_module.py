@@ -8,16 +8,20 @@ from dataclasses import fields
 from functools import cached_property
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
 from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import DataError, OptionError, check
+
+print_notice = rank_zero_only(print)
 
 
 class FileDataModule(SequenceDataModule):
@@ -121,7 +125,6 @@ class FileDataModule(SequenceDataModule):
         for name in ("val_fraction", "test_fraction"):
             _check_fraction(name, self.settings[name])
         self._time_kind: str | None = None  # of the training file, once it has been read
-        self._predict_labels: list[str | None] | None = None  # of predict_path
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
 
@@ -140,7 +143,7 @@ class FileDataModule(SequenceDataModule):
         self._time_kind = file.time_kind
         if file.step_names is not None and self.settings["id_column"] is not None:
             rows = f"each row is a sequence of {len(file.step_names)} time steps"
-            self.notices.append(f"{path}: no id is repeated: {rows}")
+            print_notice(f"{path}: no id is repeated: {rows}")
         return file
 
     @cached_property
@@ -182,13 +185,6 @@ class FileDataModule(SequenceDataModule):
         """Return what is suspicious about the columns of the training file."""
         return column_findings(self._train_file, self.settings["id_column"])
 
-    def true_labels(self, name: str) -> list[str | None] | None:
-        """Return the (N,) names of the classes of a split as far as they are known."""
-        if name != "predict" or self.settings["predict_path"] is None:
-            return super().true_labels(name)
-        self._required(name)
-        return self._predict_labels
-
     def load_split(self, name: str) -> Sequences | None:
         """Read a split from its own file or select it from the training file."""
         if name == "train":
@@ -196,12 +192,12 @@ class FileDataModule(SequenceDataModule):
         path = self.settings[f"{name}_path"]
         if path is not None:
             file = self._read(path, self.schema, require_labels=name != "predict")
-            self._note(name, path, file)
+            self._print_notices(name, path, file)
             if self._time_kind is not None and file.time_kind not in (None, self._time_kind):
                 expected = f"{self._time_kind} as in train_path"
                 raise DataError(f"{path}: time_column: expected {expected}, got {file.time_kind}")
             if name == "predict" and file.labels is not None:
-                self._predict_labels = [label or None for label in file.labels]
+                self._label_names[name] = [label or None for label in file.labels]
             return self._encode(file, path, has_labels=name != "predict")
         if name == "predict":
             return self.split("test")
@@ -232,18 +228,17 @@ class FileDataModule(SequenceDataModule):
             options["one_row_per_sequence"] = True
         return read_file(path, ReadOptions(**options))
 
-    def _note(self, name: str, path: str, file: FileContents) -> None:
-        """Note what a user should know about the file of a split."""
+    def _print_notices(self, name: str, path: str, file: FileContents) -> None:
+        """Print what a user should know about the file of a split."""
         chosen = self.settings["feature_columns"]
         known = self.feature_names or self.step_names
         if None not in (chosen, known) and chosen != known:
-            columns = join_names(known or [])
-            self.notices.append(f"feature_columns is ignored: the model was trained on {columns}")
-        if name == "predict" and file.ignored:
-            self.notices.append(f"{path}: ignored columns: {join_names(file.ignored)}")
-        train_path = self.settings["train_path"]
-        if name != "predict" and train_path is not None and _is_same_file(path, train_path):
-            self.notices.append(f"{path} is the same as {train_path}, the training file")
+            print_notice(f"feature_columns is ignored: the model has {join_names(known or [])}")
+        if name == "predict":
+            if file.ignored:
+                print_notice(f"{path}: ignored columns: {join_names(file.ignored)}")
+        elif _is_same_file(path, self.settings["train_path"]):
+            print_notice(f"{path}: the same sequences as in train_path")
 
     def _encode(self, file: FileContents, path: str, *, has_labels: bool = True) -> Sequences:
         """Return the sequences, with the codes of their labels if they have any."""
@@ -276,13 +271,13 @@ def _check_fraction(name: str, fraction: float) -> None:
     check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
 
 
-def _is_same_file(path: str, other: str) -> bool:
+def _is_same_file(path: str, other: str | None) -> bool:
     """Return whether two files, or two folders written by `pack`, have the same values."""
+    if other is None or not (os.path.exists(path) and os.path.exists(other)):
+        return False
     if os.path.isdir(path) and os.path.isdir(other):
         return _is_same_file(os.path.join(path, "values.npy"), os.path.join(other, "values.npy"))
-    if not (os.path.isfile(path) and os.path.isfile(other)):
-        return False
-    return filecmp.cmp(path, other, shallow=False)
+    return os.path.isfile(other) and filecmp.cmp(path, other, shallow=False)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -97,7 +97,6 @@ def _parts_by_id(
         num_bytes *= EXPANSION
     num_buckets = min(MAX_BUCKETS, 1 + num_bytes // CHUNK_BYTES)
     pieces: dict[int, list[tuple[int, int]]] = {}  # bucket: offsets and sizes of its pieces in file
-    decides = options.one_row_per_sequence is None  # by whether an id is repeated
     is_wide = options.time_column is None
     known_ids: set[str] = set()
     num_rows = 0
@@ -108,7 +107,7 @@ def _parts_by_id(
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)
         ids = tables.text_column(rows.frame[id_column])
-        if decides and is_wide:
+        if is_wide:
             num_rows += rows.frame.height
             known_ids.update(ids)
             is_wide = len(known_ids) == num_rows
@@ -119,7 +118,7 @@ def _parts_by_id(
             pieces.setdefault(bucket, []).append((file.tell(), len(data)))
             file.write(data)
     file.flush()
-    if decides:
+    if options.one_row_per_sequence is None:
         options = replace(options, one_row_per_sequence=is_wide)
     known_ids.clear()
     for places in pieces.values():

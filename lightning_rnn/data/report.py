@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS
 
@@ -25,7 +26,6 @@ def describe(data: SequenceDataModule) -> str:
     lines = [" ".join([f"features: {data.num_features}", *(data.feature_names or [])])]
     if data.step_names is not None:
         lines.append(f"steps: columns {join_names(data.step_names)}")
-    lines += data.notices
     findings = data.findings()
     for name, sequences in splits.items():
         steps = f"{len(sequences)} sequences; {length_range(sequences.lengths)} steps"

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_rnn.data.base_module import Schema
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import check
 from lightning_rnn.evaluation.metrics import evaluate
 from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.decision import Decision
@@ -21,6 +21,7 @@ from lightning_rnn.padding import Padding
 from lightning_rnn.training.data_statistics import (
     balanced_class_weights,
     check_sizes,
+    labels_of,
     schema_of,
     sequence_data,
 )
@@ -32,7 +33,7 @@ from lightning_rnn.training.train_metrics import StepMonitor, TrainMetrics
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 FUSED_DEVICES = ("cpu", "cuda")  # devices for which torch has a fused Adam
-MAX_LEARNING_RATE = 1e30
+MAX_LR = 1e30
 CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
@@ -47,8 +48,7 @@ class SequenceClassifier(LightningModule):
         num_classes: Number of classes K; taken from the data if not given.
         class_names: K names in the order of the class codes; taken from the data if not given.
         feature_names: F names; taken from the data if not given.
-        step_names: Names of the columns that hold the time steps of a wide table; taken from the
-            data if not given.
+        step_names: Names of the time steps of a wide table; taken from the data if not given.
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
@@ -110,8 +110,7 @@ class SequenceClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
-        check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)
+        check(0 < lr <= MAX_LR, "lr", lr, f"a number above 0, at most {MAX_LR:g}")
         check(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
         check(optimizer in OPTIMIZERS, "optimizer", optimizer, "adam or adamw")
         check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
@@ -203,7 +202,7 @@ class SequenceClassifier(LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence weighted by its class."""
-        labels = _labels_of(batch)
+        labels = labels_of(batch)
         logits = self.network(batch.x, batch.padding)
         if self._is_weighted:
             loss = self._losses(logits, labels).mean()
@@ -262,13 +261,11 @@ class SequenceClassifier(LightningModule):
         Raises:
             DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
         """
-        decision = self.network.decision
-        return infer(self, x, lambda *batch: decision.probabilities(self(*batch)))
+        return infer(self, x, lambda *batch: self.network.decision.probabilities(self(*batch)))
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
-        decision = self.network.decision
-        codes = infer(self, x, lambda *batch: decision.predict(self(*batch)))
+        codes = infer(self, x, lambda *batch: self.network.decision.predict(self(*batch)))
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 
@@ -289,18 +286,9 @@ class SequenceClassifier(LightningModule):
 
     def evaluate_batch(self, batch: SequenceBatch) -> Evaluation:
         """Evaluate a labelled batch."""
-        labels = _labels_of(batch)
+        labels = labels_of(batch)
         logits = self(batch.x, batch.padding).float()
         return Evaluation(batch.index, logits, labels, self._losses(logits, labels))
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropies(logits, labels) * self.class_weight[labels]
-
-
-def _labels_of(batch: SequenceBatch) -> Tensor:
-    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
-    if not isinstance(batch, SequenceBatch):
-        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
-    if batch.y is None:
-        raise DataError("expected labelled sequences for training and evaluation, got none")
-    return batch.y

@@ -7,8 +7,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.schema import Schema
+from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.errors import DataError, OptionError, check
 
 
 def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
@@ -64,6 +66,15 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     size = len(schema.class_names)
     num_classes = getattr(data, "num_classes", size)
     check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
+
+
+def labels_of(batch: SequenceBatch) -> Tensor:
+    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
+    if not isinstance(batch, SequenceBatch):
+        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
+    if batch.y is None:
+        raise DataError("expected labelled sequences for training and evaluation, got none")
+    return batch.y
 
 
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:

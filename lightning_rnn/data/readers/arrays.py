@@ -2,6 +2,7 @@
 
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,29 +128,27 @@ def _contents(
     elif columns is not None:
         stored = values[:, columns]
     sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
-    return FileContents(
-        sequences, labels, feature_names, step_names=step_names, ignored=ignored
-    )
+    return FileContents(sequences, labels, feature_names, step_names=step_names, ignored=ignored)
 
 
 def _names_of_columns(
     arrays: Arrays, num_features: int, options: ReadOptions
 ) -> tuple[list[str] | None, list[str] | None, tuple[str, ...]]:
     """Return the names of the features to read, of the steps, and of the columns not to read."""
-    for role, shape in (("features", (num_features,)), ("steps", None)):
+    for role in NAMES_OF:
         if role not in arrays:
             continue
         array = arrays[role]
-        if array.ndim != 1 or array.dtype.kind != "U" or shape not in (None, array.shape):
-            expected = f"text of shape {shape or '(T,)'}"
-            raise unexpected(f"{role}.npy", expected, f"{array.dtype} {array.shape}")
+        if array.ndim != 1 or array.dtype.kind != "U":
+            raise unexpected(f"{role}.npy", "text of one axis", f"{array.dtype} {array.shape}")
+        if role == "steps":
+            options = replace(options, only_features=True, one_row_per_sequence=True)
+            names, ignored = choose_features(array.tolist(), options)
+            return None, names, ignored
+        if len(array) != num_features:
+            raise unexpected("features.npy", f"{num_features} names", str(len(array)))
         names, ignored = choose_features(array.tolist(), options)
-        if role == "features":
-            return names, None, ignored
-        if names != array.tolist():
-            expected = f"the time steps {join_names(names)}"
-            raise unexpected("", expected, join_names(array.tolist()))
-        return None, names, ignored
+        return names, None, ignored
     if options.feature_columns is not None and options.model_names is None:
         expected = "None, because the features have no names"
         raise unexpected("feature_columns", expected, repr(options.feature_columns))

@@ -147,6 +147,10 @@ def choose_features(
     further = [name for name in available if name not in set(requested)]
     if further and options.only_features:
         raise unexpected("", expected, f"also {join_names(further)}")
+    if options.only_features and options.one_row_per_sequence and requested != available:
+        raise unexpected(
+            "", f"time steps in the order {join_names(requested)}", join_names(available)
+        )
     repeated = [name for name, count in Counter(requested).items() if count > 1]
     if repeated:
         raise unexpected("feature_columns", "each feature once", f"{join_names(repeated)} twice")

@@ -71,13 +71,12 @@ def table_contents(
     if options.id_column is not None:
         ids = complete(text_column(frame[options.id_column]), "an id", rows.place)
     if _is_wide(rows, ids, options):
-        _check_order(features, frame.columns, options)
-        names: dict[str, Any] = {"feature_names": None, "step_names": features}
+        names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
         first_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
     else:
-        names = {"feature_names": features}
+        names_of = {"feature_names": features}
         # of each row, the first row with the same id
         frame_of_ids = pl.DataFrame({"id": ids, "row": np.arange(frame.height)})
         owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
@@ -92,7 +91,7 @@ def table_contents(
     ids = np.asarray(ids, dtype=object)[first_rows]
     sequences = Sequences(values, lengths, groups=_pick(groups, first_rows), ids=ids)
     picked = _pick(labels, first_rows)
-    contents = FileContents(sequences, picked, **names, time_kind=time_kind, ignored=ignored)
+    contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
 
 
@@ -114,23 +113,11 @@ def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
     return is_wide
 
 
-def _check_order(steps: list[str], columns: list[str], options: ReadOptions) -> None:
-    """Check that the columns of the steps are in the order in which the model knows them."""
-    if options.model_names is None or not options.only_features:
-        return
-    in_file = [name for name in columns if name in set(steps)]
-    for step, (expected, got) in enumerate(zip(steps, in_file, strict=True)):
-        if expected != got:
-            raise unexpected(f"step {step}", f"column {quote(expected)} as in training", quote(got))
-
-
 def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
     return None if column is None else column[rows].to_numpy()
 
 
-def feature_columns(
-    columns: list[str], options: ReadOptions
-) -> tuple[list[str], tuple[str, ...]]:
+def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str], tuple[str, ...]]:
     """Return what `choose_features` returns; raise a DataError if a column is missing."""
     required = {"id_column": options.id_column, "time_column": options.time_column}
     if options.require_labels:
