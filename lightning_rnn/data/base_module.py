@@ -102,9 +102,8 @@ class SequenceDataModule(LightningDataModule):
     def true_labels(self, name: str) -> list[str | None] | None:
         """Return the (N,) names of the classes of a split as far as they are known."""
         labels = self._required(name).labels
-        if labels is None:
-            return self._label_names.get(name)
-        return [self.class_names[code] for code in labels.tolist()]
+        names = labels if labels is None else [self.class_names[code] for code in labels.tolist()]
+        return self._label_names.get(name, names)
 
     def train_epoch(self, epoch: int) -> Sequences:
         """Return the training sequences of an epoch; by default the same in each."""
