@@ -47,7 +47,6 @@ class SequenceDataModule(LightningDataModule):
         ...         self.sequences = Sequences.from_arrays(x, y)
         ...     def read_schema(self):
         ...         return Schema(self.sequences.num_features, class_names=["slow", "fast"])
-        ...
         ...     def load_split(self, name):
         ...         return self.sequences if name == "train" else None
         >>> data = ArrayDataModule(np.zeros((40, 50, 3)), [0, 1] * 20, batch_size=8)
