@@ -139,16 +139,17 @@ def _names_of_columns(
         if role not in arrays:
             continue
         array = arrays[role]
-        if array.ndim != 1 or array.dtype.kind != "U":
-            raise unexpected(f"{role}.npy", "text of one axis", f"{array.dtype} {array.shape}")
-        if role == "steps":
-            options = replace(options, only_features=True, one_row_per_sequence=True)
+        shape = (num_features,) if role == "features" else (array.size,)
+        if array.shape != shape or array.dtype.kind != "U":
+            raise unexpected(
+                f"{role}.npy", f"text of shape {shape}", f"{array.dtype} {array.shape}"
+            )
+        if role == "features":
             names, ignored = choose_features(array.tolist(), options)
-            return None, names, ignored
-        if len(array) != num_features:
-            raise unexpected("features.npy", f"{num_features} names", str(len(array)))
+            return names, None, ignored
+        options = replace(options, only_features=True, one_row_per_sequence=True)
         names, ignored = choose_features(array.tolist(), options)
-        return names, None, ignored
+        return None, names, ignored
     if options.feature_columns is not None and options.model_names is None:
         expected = "None, because the features have no names"
         raise unexpected("feature_columns", expected, repr(options.feature_columns))
