@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, as_array, check, import_extra
 from lightning_rnn.models.network import Pooling, Stem
@@ -197,6 +198,11 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         codes = self.predict_proba(X).argmax(axis=1)
         labels: np.ndarray = self.classes_[codes]
         return labels
+
+    def embed(self, X: Any) -> np.ndarray:
+        """Return the pooled states of the network, (N, D H) float32; see `predict_proba`."""
+        validation.check_is_fitted(self)
+        return self.model_.embed(self._to_arrays(X))
 
     def __sklearn_tags__(self) -> Any:
         """Describe the accepted input to scikit-learn."""

@@ -56,6 +56,7 @@ FROM_DATA = {  # arguments of the model that fit takes from the data module, and
     "num_classes": "num_classes",
     "class_names": "class_names",
     "feature_names": "feature_names",
+    "step_names": "step_names",
 }
 
 
@@ -243,7 +244,8 @@ class CommandLine(LightningCLI):
             return [RandomStates(), self.interrupts, *lines]
         folder = self.run.run_folder
         if self.command == "predict":
-            return [PredictionsFile(folder, self.options["output"], self.options["overwrite"])]
+            names = ("output", "overwrite", "embeddings")
+            return [PredictionsFile(folder, **{name: self.options[name] for name in names})]
         figures = Figures()
         if self.command == "validate":
             return [figures]

@@ -81,6 +81,8 @@ def add_own_options(parser: LightningArgumentParser, command: str) -> None:
         text = "File to write, .csv or .parquet. If not given, predictions.csv in the run folder."
         add("--output", type=str | None, help=text)
         add("--overwrite", type=bool, default=False, help="Whether to replace an existing file.")
+        text = "Whether to add the states that the head classifies, as embedding_0 and so on."
+        add("--embeddings", type=bool, default=False, help=text)
     if command == "test":
         text = "Whether to evaluate beginnings of sequences, too, in earliness.csv and .png."
         add("--earliness", type=bool, default=False, help=text)

@@ -1,7 +1,6 @@
 """Base class of the data modules, which provide batches for a Trainer and sizes for a model."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
@@ -20,21 +20,6 @@ SPLITS_OF_STAGE = {
     "test": ("test",),
     "predict": ("predict",),
 }
-
-
-@dataclass(frozen=True)
-class Schema:
-    """Sizes and names that a model takes from its data.
-
-    Attributes:
-        num_features: F.
-        class_names: K names in the order of the codes; the second of two is the positive class.
-        feature_names: F names, or None if the features have no names.
-    """
-
-    num_features: int
-    class_names: list[str]
-    feature_names: list[str] | None = None
 
 
 class SequenceDataModule(LightningDataModule):
@@ -55,14 +40,13 @@ class SequenceDataModule(LightningDataModule):
     Example:
         >>> import numpy as np
         >>> from lightning_rnn import SequenceDataModule, Sequences
-        >>> from lightning_rnn.data.base_module import Schema
+        >>> from lightning_rnn.data.schema import Schema
         >>> class ArrayDataModule(SequenceDataModule):
         ...     def __init__(self, x, y, batch_size=32):
         ...         super().__init__(batch_size=batch_size)
         ...         self.sequences = Sequences.from_arrays(x, y)
         ...     def read_schema(self):
         ...         return Schema(self.sequences.num_features, class_names=["slow", "fast"])
-        ...
         ...     def load_split(self, name):
         ...         return self.sequences if name == "train" else None
         >>> data = ArrayDataModule(np.zeros((40, 50, 3)), [0, 1] * 20, batch_size=8)
@@ -90,6 +74,7 @@ class SequenceDataModule(LightningDataModule):
             "on_device": on_device,
             "seed": seed,
         }
+        self._label_names: dict[str, list[str | None]] = {}  # of splits without codes
         self._splits: dict[str, Sequences | None] = {}
         self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None
@@ -108,6 +93,16 @@ class SequenceDataModule(LightningDataModule):
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name, for the error message."""
         return "load_split returned None"
+
+    def findings(self) -> list[str]:
+        """Return what is suspicious about the columns of the training data, a line for each."""
+        return []
+
+    def true_labels(self, name: str) -> list[str | None] | None:
+        """Return the (N,) names of the classes of a split as far as they are known."""
+        labels = self._required(name).labels
+        names = labels if labels is None else [self.class_names[code] for code in labels.tolist()]
+        return self._label_names.get(name, names)
 
     def train_epoch(self, epoch: int) -> Sequences:
         """Return the training sequences of an epoch; by default the same in each."""
@@ -139,6 +134,11 @@ class SequenceDataModule(LightningDataModule):
     def feature_names(self) -> list[str] | None:
         """Names of the F features, or None."""
         return self.schema.feature_names
+
+    @property
+    def step_names(self) -> list[str] | None:
+        """Names of the columns that hold the time steps of a wide table, or None."""
+        return self.schema.step_names
 
     def split(self, name: str) -> Sequences | None:
         """Return a split, or None if there is none; it is loaded once."""

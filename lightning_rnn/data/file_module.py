@@ -1,5 +1,6 @@
 """Data module of sequence files."""
 
+import filecmp
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +8,20 @@ from dataclasses import fields
 from functools import cached_property
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
+from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import DataError, OptionError, check
+
+print_notice = rank_zero_only(print)
 
 
 class FileDataModule(SequenceDataModule):
@@ -33,9 +40,11 @@ class FileDataModule(SequenceDataModule):
         stratify: Whether each split has the same proportions of the classes.
         group_column: Column of groups, such as persons; sequences of a group are in one split.
         label_column: Column of the class (CSV, Parquet).
-        id_column: Column that identifies the sequence; None if each row is a sequence.
+        id_column: Column that identifies the sequence; None if there is none and each row is a
+            sequence. If no id is repeated and there is no `time_column`, each row is a sequence.
         time_column: Column that orders the steps of a sequence; None for the order in the file.
-        feature_columns: Columns of the features; None for all other columns.
+        feature_columns: Columns of the features; None for all other columns. A trained model reads
+            its own.
         time_format: Format of `time_column` as for polars' `strptime`, such as %m/%d/%Y; None for
             numbers, ISO 8601, and clock or elapsed times H:MM[:SS[.f]].
         separator: Character between two cells (CSV); None to detect comma, semicolon and tab.
@@ -130,8 +139,11 @@ class FileDataModule(SequenceDataModule):
         path = self.settings["train_path"]
         if path is None:
             raise OptionError("expected a file, got None", name="train_path")
-        file = self._read(path)
+        file = self._read(path, self._schema)
         self._time_kind = file.time_kind
+        if file.step_names is not None and self.settings["id_column"] is not None:
+            rows = f"each row is a sequence of {len(file.step_names)} time steps"
+            print_notice(f"{path}: no id is repeated: {rows}")
         return file
 
     @cached_property
@@ -167,7 +179,11 @@ class FileDataModule(SequenceDataModule):
                     raise DataError(f"expected {expected}, got {', '.join(names)}")
                 names.remove(positive)
                 names.append(positive)
-        return Schema(file.sequences.num_features, names, file.feature_names)
+        return Schema(file.sequences.num_features, names, file.feature_names, file.step_names)
+
+    def findings(self) -> list[str]:
+        """Return what is suspicious about the columns of the training file."""
+        return column_findings(self._train_file, self.settings["id_column"])
 
     def load_split(self, name: str) -> Sequences | None:
         """Read a split from its own file or select it from the training file."""
@@ -175,10 +191,13 @@ class FileDataModule(SequenceDataModule):
             return self._train_sequences.select(self._rows[name])
         path = self.settings[f"{name}_path"]
         if path is not None:
-            file = self._read(path, self.feature_names, require_labels=name != "predict")
+            file = self._read(path, self.schema, require_labels=name != "predict")
+            self._print_notices(name, path, file)
             if self._time_kind is not None and file.time_kind not in (None, self._time_kind):
                 expected = f"{self._time_kind} as in train_path"
                 raise DataError(f"{path}: time_column: expected {expected}, got {file.time_kind}")
+            if name == "predict" and file.labels is not None:
+                self._label_names[name] = [label or None for label in file.labels]
             return self._encode(file, path, has_labels=name != "predict")
         if name == "predict":
             return self.split("test")
@@ -193,15 +212,33 @@ class FileDataModule(SequenceDataModule):
         return f"{name}_path is not given and {name}_fraction is 0"
 
     def _read(
-        self, path: str, feature_names: list[str] | None = None, *, require_labels: bool = True
+        self, path: str, schema: Schema | None, *, require_labels: bool = True
     ) -> FileContents:
+        """Read a file; from any but the training file, the columns that the schema names."""
         names = [field.name for field in fields(ReadOptions)]
         options = {name: self.settings[name] for name in names if name in self.settings}
-        options["feature_columns"] = options["feature_columns"] or feature_names
-        only_features = self.settings["feature_columns"] is None
-        return read_file(
-            path, ReadOptions(**options, only_features=only_features, require_labels=require_labels)
-        )
+        options["require_labels"] = require_labels
+        options["only_features"] = options["feature_columns"] is None
+        if schema is not None and schema.feature_names is not None:
+            options["model_names"] = schema.feature_names
+            options["one_row_per_sequence"] = False
+            options["only_features"] &= require_labels
+        elif schema is not None and schema.step_names is not None:
+            options["model_names"] = schema.step_names
+            options["one_row_per_sequence"] = True
+        return read_file(path, ReadOptions(**options))
+
+    def _print_notices(self, name: str, path: str, file: FileContents) -> None:
+        """Print what a user should know about the file of a split."""
+        chosen = self.settings["feature_columns"]
+        known = self.feature_names or self.step_names
+        if None not in (chosen, known) and chosen != known:
+            print_notice(f"feature_columns is ignored: the model has {join_names(known or [])}")
+        if name == "predict":
+            if file.ignored:
+                print_notice(f"{path}: ignored columns: {join_names(file.ignored)}")
+        elif _is_same_file(path, self.settings["train_path"]):
+            print_notice(f"{path}: the same sequences as in train_path")
 
     def _encode(self, file: FileContents, path: str, *, has_labels: bool = True) -> Sequences:
         """Return the sequences, with the codes of their labels if they have any."""
@@ -232,6 +269,15 @@ def _errors_with_path(path: str) -> Iterator[None]:
 
 def _check_fraction(name: str, fraction: float) -> None:
     check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
+
+
+def _is_same_file(path: str, other: str | None) -> bool:
+    """Return whether two files, or two folders written by `pack`, have the same values."""
+    if other is None or not (os.path.exists(path) and os.path.exists(other)):
+        return False
+    if os.path.isdir(path) and os.path.isdir(other):
+        return _is_same_file(os.path.join(path, "values.npy"), os.path.join(other, "values.npy"))
+    return os.path.isfile(other) and filecmp.cmp(path, other, shallow=False)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -97,19 +97,30 @@ def _parts_by_id(
         num_bytes *= EXPANSION
     num_buckets = min(MAX_BUCKETS, 1 + num_bytes // CHUNK_BYTES)
     pieces: dict[int, list[tuple[int, int]]] = {}  # bucket: offsets and sizes of its pieces in file
+    is_wide = options.time_column is None
+    known_ids: set[str] = set()
+    num_rows = 0
     time_kind: str | None = None
     for rows in table_rows(path, options, CHUNK_BYTES):
         tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)
-        buckets = tables.text_column(rows.frame[id_column]).hash() % num_buckets
+        ids = tables.text_column(rows.frame[id_column])
+        if is_wide:
+            num_rows += rows.frame.height
+            known_ids.update(ids)
+            is_wide = len(known_ids) == num_rows
+        buckets = ids.hash() % num_buckets
         frame = rows.frame.with_columns(buckets.alias(BUCKET), pl.Series(ROW_NUMBER, rows.numbers))
         for (bucket,), piece in frame.partition_by(BUCKET, as_dict=True, include_key=False).items():
             data = piece.write_ipc(None).getbuffer()
             pieces.setdefault(bucket, []).append((file.tell(), len(data)))
             file.write(data)
     file.flush()
+    if options.one_row_per_sequence is None:
+        options = replace(options, one_row_per_sequence=is_wide)
+    known_ids.clear()
     for places in pieces.values():
         frames: list[pl.DataFrame] = []
         for offset, size in places:
@@ -136,6 +147,8 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     for name, pieces in columns.items():
         if all(piece is not None for piece in pieces):
             arrays[name] = np.concatenate(pieces)
+    if "labels" in arrays and not any(arrays["labels"]):
+        del arrays["labels"]
     order = np.argsort(arrays.pop("first_rows"), kind="stable")
     shape = (int(arrays["lengths"].sum()), sequences.num_features)
     values = DiskRows(work / "rows", 0, shape, np.float32)
@@ -152,5 +165,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
         np.save(folder / f"{name}.npy", array[order].astype(str))
     if part.contents.feature_names is not None:
         np.save(folder / "features.npy", np.array(part.contents.feature_names))
+    if part.contents.step_names is not None:
+        np.save(folder / "steps.npy", np.array(part.contents.step_names))
     (folder / CHECKED).touch()
     return ordered

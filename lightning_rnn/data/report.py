@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS
 
@@ -22,7 +24,9 @@ def describe(data: SequenceDataModule) -> str:
     found = {name: data.split(name) for name in SPLITS}
     splits = {name: split for name, split in found.items() if split is not None}
     lines = [" ".join([f"features: {data.num_features}", *(data.feature_names or [])])]
-    findings: list[str] = []
+    if data.step_names is not None:
+        lines.append(f"steps: columns {join_names(data.step_names)}")
+    findings = data.findings()
     for name, sequences in splits.items():
         steps = f"{len(sequences)} sequences; {length_range(sequences.lengths)} steps"
         classes = class_counts(sequences, data.class_names)
@@ -46,11 +50,11 @@ def _range(first: int, last: int, separator: str) -> str:
 
 
 def missing_values(sequences: Sequences) -> str:
-    """Return the share of missing values as text; from every k-th sequence of a large split."""
+    """Return the share of missing values as text; of a large split from a sample."""
     step = max(1, len(sequences) // MAX_SEQUENCES_READ)
     sample = sequences.select(torch.arange(0, len(sequences), step))
     num_missing = sum(int(values.isnan().sum()) for values in sample.chunks())
-    where = f" in every {step}th sequence" if step > 1 else ""
+    where = f" in a sample of {len(sample)} sequences" if step > 1 else ""
     if num_missing == 0:
         return f"no missing values{where}"
     share = num_missing / (int(sample.lengths.sum()) * sequences.num_features)

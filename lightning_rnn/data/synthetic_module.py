@@ -2,8 +2,9 @@
 
 import torch
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
+from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import seeded_generator
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS
 from lightning_rnn.data.synthetic_tasks import TASKS, TaskName

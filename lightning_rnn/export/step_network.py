@@ -123,7 +123,7 @@ class StepNetwork(nn.Module):
                 summary = (next_state["summary"] / steps[:, None]).float()
         pooled = self._pooled(current, num_positions)
         next_state = next_state | {"steps": steps, "last_values": x}
-        logits = self.network.apply_heads(pooled, summary).mean(0)
+        logits = self.network.logits(torch.cat([pooled, summary], dim=1))
         return logits, *[next_state[name] for name in state]
 
     def _pooled(self, state: State, num_positions: Tensor) -> Tensor:

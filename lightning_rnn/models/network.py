@@ -127,28 +127,35 @@ class SequenceNetwork(nn.Module):
         Returns:
             Logits: (B,) of the second class for two classes, (B, K) for more.
         """
-        return self.head_logits(x, lengths).mean(0)
+        return self.logits(self.embed(x, lengths))
 
-    def head_logits(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
-        """Compute the logits of each head, (M, B) or (M, B, K), with the arguments of `forward`.
+    def embed(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
+        """Return the features of whole sequences that the heads read; arguments as in `forward`.
+
+        These are the pooled states of the top layer and the summary of the stem, (B, D H + S).
+        """
+        padding = lengths if isinstance(lengths, Padding) else Padding.of(lengths, x.shape[1])
+        x = self.preprocess(x, padding)
+        if self.stem is None:
+            return self._pool_sorted(x, padding)
+        output: StemOutput = self.stem(x, padding)
+        pooled = self._pool_sorted(output.x, output.padding)
+        return torch.cat([pooled, output.summary], dim=1)
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Compute logits, (B,) or (B, K), from the features of `embed`: the mean over the heads."""
+        return self.head_logits(embeddings).mean(0)
+
+    def head_logits(self, embeddings: Tensor) -> Tensor:
+        """Compute the logits of each head, (M, B) or (M, B, K), from the features of `embed`.
 
         There is a head for the recurrent layers, and one for the summary of a stem that has one.
         Each of them is trained with a loss of its own.
         """
-        padding = lengths if isinstance(lengths, Padding) else Padding.of(lengths, x.shape[1])
-        x = self.preprocess(x, padding)
-        summary = x.new_zeros(x.shape[0], 0)
-        if self.stem is not None:
-            output: StemOutput = self.stem(x, padding)
-            x, padding, summary = output.x, output.padding, output.summary
-        pooled = self._pool_sorted(x, padding)  # (B, D H)
-        return self.apply_heads(pooled, summary)
-
-    def apply_heads(self, pooled: Tensor, summary: Tensor) -> Tensor:
-        """Return the logits of each head from pooled outputs (B, D H) and the summary (B, S)."""
-        logits = [self.head(self._drop(pooled))]
+        width = self.recurrent.output_size
+        logits = [self.head(self._drop(embeddings[:, :width]))]
         if self.summary_head is not None:
-            logits.append(self.summary_head(self._drop(summary)))
+            logits.append(self.summary_head(self._drop(embeddings[:, width:])))
         stacked = torch.stack(logits)  # (M, B, 1) or (M, B, K)
         if self.num_classes == 2:
             return stacked.squeeze(2)

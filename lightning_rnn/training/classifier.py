@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_rnn.data.base_module import Schema
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import check
 from lightning_rnn.evaluation.metrics import evaluate
 from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.decision import Decision
@@ -21,6 +21,7 @@ from lightning_rnn.padding import Padding
 from lightning_rnn.training.data_statistics import (
     balanced_class_weights,
     check_sizes,
+    labels_of,
     schema_of,
     sequence_data,
 )
@@ -32,7 +33,7 @@ from lightning_rnn.training.train_metrics import StepMonitor, TrainMetrics
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 FUSED_DEVICES = ("cpu", "cuda")  # devices for which torch has a fused Adam
-MAX_LEARNING_RATE = 1e30
+MAX_LR = 1e30
 CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
@@ -47,6 +48,7 @@ class SequenceClassifier(LightningModule):
         num_classes: Number of classes K; taken from the data if not given.
         class_names: K names in the order of the class codes; taken from the data if not given.
         feature_names: F names; taken from the data if not given.
+        step_names: Names of the time steps of a wide table; taken from the data if not given.
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
@@ -94,6 +96,7 @@ class SequenceClassifier(LightningModule):
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         feature_names: list[str] | None = None,
+        step_names: list[str] | None = None,
         cell: CellName = "rnn",
         hidden_size: int = 32,
         num_layers: int = 1,
@@ -111,8 +114,7 @@ class SequenceClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
-        check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)
+        check(0 < lr <= MAX_LR, "lr", lr, f"a number above 0, at most {MAX_LR:g}")
         check(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
         check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
         check(optimizer in OPTIMIZERS, "optimizer", optimizer, "adam or adamw")
@@ -135,13 +137,13 @@ class SequenceClassifier(LightningModule):
         if input_size is not None and num_classes is not None:
             names = class_names or [str(code) for code in range(num_classes)]
             check(len(names) == num_classes, "class_names", class_names, f"{num_classes} names")
-            self._build(Schema(input_size, names, feature_names))
+            self._build(Schema(input_size, names, feature_names, step_names))
 
     def _build(self, schema: Schema) -> None:
         """Create the network for data of known sizes."""
         sizes = {"input_size": schema.num_features, "num_classes": len(schema.class_names)}
         names = {"class_names": schema.class_names, "feature_names": schema.feature_names}
-        self.hparams.update(sizes | names)
+        self.hparams.update(sizes | names | {"step_names": schema.step_names})
         self.schema = schema
         self.network = SequenceNetwork(**sizes, options=self.options)
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
@@ -204,8 +206,8 @@ class SequenceClassifier(LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, over the heads of the network."""
-        labels = _labels_of(batch)
-        head_logits = self.network.head_logits(batch.x, batch.padding)
+        labels = labels_of(batch)
+        head_logits = self.network.head_logits(self.network.embed(batch.x, batch.padding))
         smoothing = self.hparams["label_smoothing"]
         loss = training_loss(head_logits, labels, self.class_weight, label_smoothing=smoothing)
         self.step_loss = loss.detach()
@@ -242,10 +244,12 @@ class SequenceClassifier(LightningModule):
         log_epoch(self, "test", metrics)
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
-        """Return row, probabilities and predicted class of each sequence."""
-        logits = self(batch.x, batch.padding)
+        """Return row, probabilities, predicted class and embedding of each sequence."""
+        states = self.network.embed(batch.x, batch.padding)
+        logits = self.network.logits(states)
         decision = self.network.decision
-        return Predictions(batch.index, decision.probabilities(logits), decision.predict(logits))
+        probabilities = decision.probabilities(logits)
+        return Predictions(batch.index, probabilities, decision.predict(logits), states.float())
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """Predict probabilities from raw values, on the device of the model.
@@ -260,13 +264,17 @@ class SequenceClassifier(LightningModule):
         Raises:
             DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
         """
-        return infer(self, x, self.network.decision.probabilities, self.schema.num_features)
+        return infer(self, x, lambda *batch: self.network.decision.probabilities(self(*batch)))
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
-        codes = infer(self, x, self.network.decision.predict, self.schema.num_features)
+        codes = infer(self, x, lambda *batch: self.network.decision.predict(self(*batch)))
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
+
+    def embed(self, x: Any) -> np.ndarray:
+        """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
+        return infer(self, x, self.network.embed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""
@@ -281,18 +289,9 @@ class SequenceClassifier(LightningModule):
 
     def evaluate_batch(self, batch: SequenceBatch) -> Evaluation:
         """Evaluate a labelled batch."""
-        labels = _labels_of(batch)
+        labels = labels_of(batch)
         logits = self(batch.x, batch.padding).float()
         return Evaluation(batch.index, logits, labels, self._losses(logits, labels))
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropies(logits, labels) * self.class_weight[labels]
-
-
-def _labels_of(batch: SequenceBatch) -> Tensor:
-    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
-    if not isinstance(batch, SequenceBatch):
-        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
-    if batch.y is None:
-        raise DataError("expected labelled sequences for training and evaluation, got none")
-    return batch.y

@@ -7,8 +7,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.schema import Schema
+from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.errors import DataError, OptionError, check
 
 
 def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
@@ -41,16 +43,18 @@ def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
         class_names = [str(code) for code in range(num_classes)]
     class_names = list(class_names)
     feature_names = getattr(data, "feature_names", None) or given["feature_names"]
+    step_names = getattr(data, "step_names", None) or given["step_names"]
     found = {
         "input_size": num_features,
         "num_classes": num_classes,
         "class_names": class_names,
         "feature_names": feature_names,
+        "step_names": step_names,
     }
     for name, value in found.items():
         is_same = given[name] is None or given[name] == value
         check(is_same, name, given[name], f"{value}, as the data have")
-    return Schema(num_features, class_names, feature_names)
+    return Schema(num_features, class_names, feature_names, step_names)
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
@@ -62,6 +66,15 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     size = len(schema.class_names)
     num_classes = getattr(data, "num_classes", size)
     check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
+
+
+def labels_of(batch: SequenceBatch) -> Tensor:
+    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
+    if not isinstance(batch, SequenceBatch):
+        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
+    if batch.y is None:
+        raise DataError("expected labelled sequences for training and evaluation, got none")
+    return batch.y
 
 
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:

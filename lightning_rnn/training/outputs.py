@@ -1,14 +1,15 @@
 """Files that `test` and `predict` write into the run folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn.atomic_files import atomic_write
+from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
 from lightning_rnn.evaluation.plots import new_axes, pixels, save_png
@@ -24,7 +25,8 @@ class MetricsFile(Callback):
 
     The file is flat: `test/accuracy`, the bounds of its 95 % interval `test/accuracy_low` and
     `test/accuracy_high`, and for bootstrapped metrics the number of resamples that were left out
-    because they leave the metric undefined, `test/loss_undefined_resamples`.
+    because they leave the metric undefined, `test/loss_undefined_resamples`. An earlier file with
+    other metrics is kept as `test_metrics-1.json` and so on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,10 +51,20 @@ class MetricsFile(Callback):
             metrics[f"test/{name}_high"] = interval.high
             if interval.num_undefined is not None:
                 metrics[f"test/{name}_undefined_resamples"] = interval.num_undefined
-        with atomic_write(self.path) as temporary:
-            text = json.dumps(metrics, indent=2, sort_keys=True)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        _write_and_keep(self.path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
         print(f"metrics written to {self.path}")
+
+
+def _write_and_keep(path: Path, text: str) -> None:
+    """Write a file; an earlier one with other content is renamed to `name-1` and so on."""
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        number = 1
+        while path.with_stem(f"{path.stem}-{number}").exists():
+            number += 1
+        kept = path.rename(path.with_stem(f"{path.stem}-{number}"))
+        print(f"the earlier {path.name}, which differs, is kept as {kept.name}")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> list[str]:
@@ -122,8 +134,7 @@ class Earliness(Watcher):
         for share, value in zip(SHARES, accuracy, strict=True):
             lines.append(f"{share},{value:.6g}")
         path = self.folder / "earliness.csv"
-        with atomic_write(path) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        _write_and_keep(path, "\n".join(lines) + "\n")
         print(f"earliness written to {path}")
         with self.contain_failure():
             figure, axes = new_axes("earliness", "share of each sequence seen (%)", "accuracy")
@@ -135,18 +146,25 @@ class Earliness(Watcher):
 
 
 class PredictionsFile(Callback):
-    """Writes one row for each sequence, in the order of the data: id, probabilities and label.
+    """Writes one row for each sequence, in the order of the data.
+
+    The columns are id, group (if the data have groups), the probability of each class
+    (`probability_up`), the predicted class (label), the class in the file (true_label, if the file
+    has classes), and with `embeddings` the pooled states (`embedding_0`).
 
     Args:
         folder: Folder of `predictions.csv`, or of `predictions-2.csv` and so on if it exists.
         output: A .csv or .parquet file to write instead.
         overwrite: Whether an existing file may be replaced.
+        embeddings: Whether to write the pooled states.
 
     Raises:
         OptionError: If `output` has another suffix, or exists and must not be replaced.
     """
 
-    def __init__(self, folder: Path, output: str | None, overwrite: bool) -> None:
+    def __init__(
+        self, folder: Path, *, output: str | None, overwrite: bool, embeddings: bool
+    ) -> None:
         self.path = folder / "predictions.csv"
         if output is not None:
             self.path = Path(output)
@@ -159,43 +177,56 @@ class PredictionsFile(Callback):
         while self.path.exists() and not overwrite:
             self.path = folder / f"predictions-{number}.csv"
             number += 1
+        self._embeddings = embeddings
         self._batches: list[Predictions] = []
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Collect a batch."""
-        self._batches.append(outputs)
+        states = outputs.embeddings
+        if not self._embeddings:
+            states = states.new_empty(len(states), 0)
+        self._batches.append(replace(outputs, embeddings=states))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Gather the predictions of all ranks and write the file."""
+        import polars
+
         predictions = Predictions.gather(self._batches)  # a collective call
         self._batches = []
         if not trainer.is_global_zero:
             return
-        data = sequence_data(trainer)
-        sequences = None if data is None else data.split("predict")
-        ids = None if sequences is None else sequences.ids
-        self._write(predictions.cpu(), ids, pl_module.class_names)
-        print(f"{len(predictions.index)} predictions written to {self.path}")
-
-    def _write(
-        self, predictions: Predictions, ids: np.ndarray | None, class_names: list[str]
-    ) -> None:
-        import polars
-
-        index = predictions.index.numpy()
-        probabilities = predictions.probabilities.numpy()
-        columns: dict[str, Any] = {"id": index if ids is None else ids[index].tolist()}
-        if probabilities.ndim == 1:
-            columns["probability"] = probabilities
-        else:
-            for k, name in enumerate(class_names):
-                columns[f"probability_{name}"] = probabilities[:, k]
-        columns["label"] = [class_names[code] for code in predictions.labels.tolist()]
+        columns = _columns(predictions.cpu(), sequence_data(trainer), pl_module.class_names)
         frame = polars.DataFrame(columns)
         with atomic_write(self.path) as temporary:
             if self.path.suffix == ".csv":
                 frame.write_csv(temporary)
             else:
                 frame.write_parquet(temporary)
+        print(f"{len(frame)} predictions written to {self.path}")
+
+
+def _columns(
+    predictions: Predictions, data: SequenceDataModule | None, class_names: list[str]
+) -> dict[str, Any]:
+    """Return the columns of the file, each with a row for each sequence."""
+    index = predictions.index.numpy()
+    columns: dict[str, Any] = {"id": index}
+    sequences = None if data is None else data.split("predict")
+    if sequences is not None and sequences.ids is not None:
+        columns["id"] = sequences.ids[index].tolist()
+    if sequences is not None and sequences.groups is not None:
+        columns["group"] = sequences.groups[index].tolist()
+    probabilities = predictions.probabilities
+    if probabilities.ndim == 1:
+        probabilities = torch.stack([1 - probabilities, probabilities], dim=1)
+    for k, name in enumerate(class_names):
+        columns[f"probability_{name}"] = probabilities[:, k].numpy()
+    columns["label"] = [class_names[code] for code in predictions.labels.tolist()]
+    true_labels = None if data is None else data.true_labels("predict")
+    if true_labels is not None:
+        columns["true_label"] = [true_labels[row] for row in index]
+    for i, states in enumerate(predictions.embeddings.T):
+        columns[f"embedding_{i}"] = states.numpy()
+    return columns

@@ -134,6 +134,8 @@ def _print_data(data: SequenceDataModule) -> None:
     for name, sequences in splits.items():
         counts = class_counts(sequences, data.class_names)
         print(f"      {name}: {counts}; {missing_values(sequences)}")
+    for finding in data.findings():
+        print(f"suspicious: {finding}")
 
 
 def _format_metrics(metrics: Any) -> str:

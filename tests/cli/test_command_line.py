@@ -264,7 +264,7 @@ def test_test_takes_the_newest_run_and_writes_metrics(trained, run_ok):
     found = json.loads((RUN / "test_metrics.json").read_text())
     run_ok("predict")
     table = pl.read_csv(RUN / "predictions.csv")
-    y, p = test_part().labels.numpy(), table["probability"].to_numpy()
+    y, p = test_part().labels.numpy(), table["probability_positive"].to_numpy()
     decided = p > 0.5
     expected = {
         "loss": sk.log_loss(y, p),
@@ -350,13 +350,19 @@ def test_predict_writes_a_row_for_each_sequence(trained, run_ok):
     path = RUN.absolute() / "predictions.csv"
     assert f"64 predictions written to {path}" in out
     table = pl.read_csv(path)
-    assert table.columns == ["id", "probability", "label"]
+    assert table.columns == [
+        "id",
+        "probability_negative",
+        "probability_positive",
+        "label",
+        "true_label",
+    ]
     assert table["id"].to_list() == list(range(64))
-    labels = np.where(table["probability"].to_numpy() > 0.5, "positive", "negative")
+    labels = np.where(table["probability_positive"].to_numpy() > 0.5, "positive", "negative")
     assert table["label"].to_list() == labels.tolist()
     assert len(set(labels)) == 2
     expected = SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(test_part()))
-    np.testing.assert_allclose(table["probability"], expected, atol=1e-6)
+    np.testing.assert_allclose(table["probability_positive"], expected, atol=1e-6)
 
 
 def test_predict_never_overwrites_unasked(trained, run, run_ok):
@@ -393,6 +399,8 @@ def test_predict_writes_where_it_is_told(trained, run, run_ok):
 
 # files
 
+TEXT = {"label": pl.String, "true_label": pl.String}
+
 
 def test_files_end_to_end(empty, run_ok, tiny, files):
     paths = {part: files / f"ItalyPowerDemand_{part.upper()}.ts" for part in ("train", "test")}
@@ -403,9 +411,9 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
     part = FileDataModule(train_path=str(paths["train"]), test_path=str(paths["test"])).split(
         "test"
     )
-    table = pl.read_csv(RUN / "predictions.csv", schema_overrides={"label": pl.String})
+    table = pl.read_csv(RUN / "predictions.csv", schema_overrides=TEXT)
     assert table["id"].to_list() == list(range(1029))
-    p = table["probability"].to_numpy()
+    p = table["probability_2"].to_numpy()
     assert table["label"].to_list() == np.where(p > 0.5, "2", "1").tolist()
     found = json.loads((RUN / "test_metrics.json").read_text())
     # the file's float32 probabilities tie where the metric's logits do not
@@ -417,7 +425,7 @@ def test_files_end_to_end(empty, run_ok, tiny, files):
         p, SequenceClassifier.load_from_checkpoint(BEST).predict_proba(arrays(part)), atol=1e-6
     )
     run_ok("predict", "--trainer.limit_predict_batches", 0.5, "--output", "some.csv")
-    assert_frame_equal(pl.read_csv("some.csv", schema_overrides={"label": pl.String}), table[:1024])
+    assert_frame_equal(pl.read_csv("some.csv", schema_overrides=TEXT), table[:1024])
 
 
 def test_many_classes_end_to_end(empty, run_ok, tiny, files):
@@ -435,8 +443,13 @@ def test_many_classes_end_to_end(empty, run_ok, tiny, files):
     run_ok("test")
     run_ok("predict")
     names = [str(k) for k in range(1, 10)]
-    table = pl.read_csv(RUN / "predictions.csv", schema_overrides={"label": pl.String})
-    assert table.columns == ["id", *(f"probability_{name}" for name in names), "label"]
+    table = pl.read_csv(RUN / "predictions.csv", schema_overrides=TEXT)
+    assert table.columns == [
+        "id",
+        *(f"probability_{name}" for name in names),
+        "label",
+        "true_label",
+    ]
     p = table.select(pl.col("^probability_.*$")).to_numpy()
     part = FileDataModule(train_path=str(paths[0]), test_path=str(paths[1])).split("test")
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
@@ -491,10 +504,54 @@ def test_new_sequences_need_no_labels_and_no_training_file(
     assert table["id"].to_list() == full["id"].unique(maintain_order=True).to_list()
     x = [full.filter(id=name).sort("time").select("a", "b").to_numpy() for name in table["id"]]
     p = SequenceClassifier.load_from_checkpoint(BEST).predict_proba(x)
-    np.testing.assert_allclose(table["probability"], p, atol=1e-6)
+    np.testing.assert_allclose(table["probability_up"], p, atol=1e-6)
     y = [full.filter(id=name)["label"][0] == "up" for name in table["id"]]
     found = json.loads((RUN / "test_metrics.json").read_text())
     assert found["test/accuracy"] == pytest.approx(sk.accuracy_score(y, p > 0.5))
+
+
+def test_wide_rows_with_ids(empty, run, run_ok, tiny):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    who = [f"p{i}" for i in range(40)]
+    ward = [f"w{i % 4}" for i in range(40)]
+    frame = pl.DataFrame({"who": who, "ward": ward} | {f"t{i}": x[:, i] for i in range(3)})
+    labelled = frame.with_columns(label=pl.Series(["down", "up"] * 20))
+    labelled.write_csv("train.csv")
+    partly = labelled.with_columns(label=pl.when(pl.col("who") != "p2").then("label"))
+    partly.select(["t0", "ward", "label", "t1", "who", "t2"]).write_csv("new.csv")
+    options = ("--data.train_path", "train.csv", "--data.id_column", "who")
+    out = run_ok("fit", *tiny, "--data", "FileDataModule", *options, "--data.group_column", "ward")
+    assert "train.csv: no id is repeated: each row is a sequence of 3 time steps" in out
+    run_ok("predict", "--data.predict_path", "new.csv", "--embeddings", "true")
+    table = pl.read_csv(RUN / "predictions.csv")
+    probabilities = ["probability_down", "probability_up"]
+    embeddings = [f"embedding_{i}" for i in range(8)]
+    assert table.columns == ["id", "group", *probabilities, "label", "true_label", *embeddings]
+    assert (table["id"].to_list(), table["group"].to_list()) == (who, ward)
+    assert table["true_label"].to_list() == partly["label"].to_list()
+    model = SequenceClassifier.load_from_checkpoint(BEST)
+    assert model.schema.step_names == ["t0", "t1", "t2"]
+    np.testing.assert_allclose(
+        table["probability_up"], model.predict_proba(x[..., None]), atol=1e-6
+    )
+    np.testing.assert_allclose(table.select(probabilities).sum_horizontal(), 1, atol=1e-6)
+    np.testing.assert_allclose(table.select(embeddings), model.embed(x[..., None]), atol=1e-6)
+    labelled.select(["who", "ward", "t1", "t0", "t2", "label"]).write_csv("other.csv")
+    result = run("test", "--data.test_path", "other.csv")
+    assert (result.code, "time steps in the order 't0', 't1', 't2'" in result.err) == (1, True)
+    assert not (RUN / "test_metrics.json").exists()
+
+
+def test_earlier_metrics_are_kept(trained, run_ok):
+    run_ok("test")
+    first = (RUN / "test_metrics.json").read_bytes()
+    run_ok("test")
+    assert not (RUN / "test_metrics-1.json").exists()
+    for number in (1, 2):
+        out = run_ok("test", "--data.num_test", 30 + number)
+        assert f"which differs, is kept as test_metrics-{number}.json" in out
+    assert (RUN / "test_metrics-1.json").read_bytes() == first
+    assert len({path.read_bytes() for path in RUN.glob("test_metrics*.json")}) == 3
 
 
 def test_positive_class_is_the_one_that_probabilities_speak_of(empty, run_ok, tiny, make_long):
@@ -650,7 +707,7 @@ def test_another_data_class_predicts_with_the_same_model(trained, run_ok):
         "predict", "--data", "FileDataModule", "--data.predict_path", "new.npz", "--output", "p.csv"
     )
     expected = SequenceClassifier.load_from_checkpoint(BEST).predict_proba(x)
-    np.testing.assert_allclose(pl.read_csv("p.csv")["probability"], expected, atol=1e-6)
+    np.testing.assert_allclose(pl.read_csv("p.csv")["probability_positive"], expected, atol=1e-6)
 
 
 ARCHITECTURE = [

@@ -43,8 +43,8 @@ def test_predict_agrees_with_one_process(trained, run_ok, run_apart, size):
     assert result.out.count("predictions written to") == 1
     alone, together = pl.read_csv("alone.csv"), pl.read_csv("together.csv")
     assert together["id"].to_list() == list(range(size))
-    assert together["probability"].to_list() == pytest.approx(
-        alone["probability"].to_list(), abs=1e-6
+    assert together["probability_positive"].to_list() == pytest.approx(
+        alone["probability_positive"].to_list(), abs=1e-6
     )
     assert together["label"].to_list() == alone["label"].to_list()
 

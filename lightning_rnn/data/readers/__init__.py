@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,10 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
     path = Path(path)
     options = options or ReadOptions()
     with errors_with_path(path):
-        return find_reader(path, options)(path, options)
+        contents = find_reader(path, options)(path, options)
+    if contents.labels is not None and not any(contents.labels):
+        return replace(contents, labels=None)
+    return contents
 
 
 @contextmanager

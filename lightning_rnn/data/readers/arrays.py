@@ -2,6 +2,7 @@
 
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ MAX_BYTES_IN_MEMORY = 1 << 27  # larger .npy files stay on disk; batches are fas
 CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
 NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
+NAMES_OF = ("features", "steps")
 PLAIN_ARRAY = "an array of plain numbers or text"
 
 Arrays = dict[str, np.ndarray]  # arrays of one file by role: values, lengths, labels, ...
@@ -56,10 +58,11 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
 
     For a file `name.npy` these are `name_lengths.npy`, `name_labels.npy`, `name_groups.npy` and
     `name_ids.npy`; for a folder with `values.npy` they are `lengths.npy` etc., and `features.npy`
-    with the (F,) names of the features. Large values stay on disk.
+    with the (F,) names of the features or `steps.npy` with those of the steps of a wide table.
+    Large values stay on disk.
     """
     if path.is_dir():
-        files = {role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, "features")}
+        files = {role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, *NAMES_OF)}
     else:
         files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
         files["values"] = path
@@ -112,17 +115,10 @@ def _contents(
     elif options.group_column is not None and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
-    feature_names = None
+    feature_names, step_names, ignored = _names_of_columns(arrays, values.shape[1], options)
     columns = None
-    if "features" in arrays:
-        array = arrays["features"]
-        if array.shape != (values.shape[1],) or array.dtype.kind != "U":
-            expected = f"text of shape ({values.shape[1]},)"
-            raise unexpected("features.npy", expected, f"{array.dtype} {array.shape}")
-        available = array.tolist()
-        feature_names = choose_features(available, options)
-        if feature_names != available:
-            columns = [available.index(name) for name in feature_names]
+    if feature_names is not None and feature_names != arrays["features"].tolist():
+        columns = [arrays["features"].tolist().index(name) for name in feature_names]
     stored: np.ndarray | DiskRows = values
     # a copy of a mapping, made if the file is in another order, has no file name
     is_large = values.nbytes > MAX_BYTES_IN_MEMORY
@@ -132,7 +128,32 @@ def _contents(
     elif columns is not None:
         stored = values[:, columns]
     sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
-    return FileContents(sequences, labels, feature_names)
+    return FileContents(sequences, labels, feature_names, step_names=step_names, ignored=ignored)
+
+
+def _names_of_columns(
+    arrays: Arrays, num_features: int, options: ReadOptions
+) -> tuple[list[str] | None, list[str] | None, tuple[str, ...]]:
+    """Return the names of the features to read, of the steps, and of the columns not to read."""
+    for role in NAMES_OF:
+        if role not in arrays:
+            continue
+        array = arrays[role]
+        shape = (num_features,) if role == "features" else (array.size,)
+        if array.shape != shape or array.dtype.kind != "U":
+            raise unexpected(
+                f"{role}.npy", f"text of shape {shape}", f"{array.dtype} {array.shape}"
+            )
+        if role == "features":
+            names, ignored = choose_features(array.tolist(), options)
+            return names, None, ignored
+        options = replace(options, only_features=True, one_row_per_sequence=True)
+        names, ignored = choose_features(array.tolist(), options)
+        return None, names, ignored
+    if options.feature_columns is not None and options.model_names is None:
+        expected = "None, because the features have no names"
+        raise unexpected("feature_columns", expected, repr(options.feature_columns))
+    return None, None, ()
 
 
 def _values_and_lengths(arrays: Arrays, names: Names) -> tuple[np.ndarray, np.ndarray]:

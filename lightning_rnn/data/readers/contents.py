@@ -27,8 +27,11 @@ class FileContents:
 
     Attributes:
         sequences: N sequences without labels, with the ids of the file or row numbers.
-        labels: (N,) object array of class names (see `class_name`), or None if the file has none.
+        labels: (N,) object array of class names (see `class_name`), "" where the label is missing,
+            or None if the file has none.
         feature_names: F names, or None for a format without them (all but long CSV and Parquet).
+        step_names: Names of the columns that hold the time steps, or None for all but wide tables.
+        ignored: Names of the columns that were not read.
         time_kind: Kind of the times that order the steps, as errors name it, or None without times.
     """
 
@@ -36,6 +39,8 @@ class FileContents:
     labels: np.ndarray | None
     feature_names: list[str] | None
     time_kind: str | None = None
+    step_names: list[str] | None = None
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,18 @@ class ReadOptions:
     Attributes:
         label_column: Column of class names (CSV, Parquet).
         id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
-            step. If None, each row is one sequence of a single feature.
+            step. If None, each row is one sequence of a single feature, and each column one step.
         time_column: Column that orders the steps of a sequence: numbers, ISO 8601 dates with or
             without time and offset to UTC, clock or elapsed times H:MM[:SS[.f]], or Parquet's dates
             and times. If None, rows keep their order.
         group_column: Column of groups; for .npz and .npy any name requests the array of groups.
         feature_columns: Features in order. If None, every column without another role.
         only_features: Whether a further column without a role is an error.
-        require_labels: Whether missing labels or groups are an error. If not, one missing label
-            makes `labels` None.
+        model_names: Names of the features, or of the time steps of a wide table, that a trained
+            model expects; they replace `feature_columns`.
+        one_row_per_sequence: Whether a row is a whole sequence although there is an id column. If
+            None, it is if no id is repeated and there is no time column.
+        require_labels: Whether missing labels or groups are an error.
         time_format: Format of other times, such as `%m/%d/%Y %H:%M:%S%.f`, with the directives of
             polars (https://docs.rs/chrono/latest/chrono/format/strftime).
         separator: Character between the cells of a CSV file. If None, it is a comma, or a
@@ -75,6 +83,8 @@ class ReadOptions:
     group_column: str | None = None
     feature_columns: list[str] | None = None
     only_features: bool = False
+    model_names: list[str] | None = None
+    one_row_per_sequence: bool | None = None
     require_labels: bool = True
     time_format: str | None = None
     separator: str | None = None
@@ -109,21 +119,27 @@ def complete(
 ) -> Any:
     """Return (rows,) names, none of which may be missing, that is, "".
 
-    If options are given that do not require labels, return None in place of incomplete ones.
+    Missing ones are accepted if options are given that do not require labels.
     """
     missing = np.flatnonzero(names == "")
-    if len(missing) == 0:
-        return names
-    if options is None or options.require_labels:
+    if len(missing) > 0 and (options is None or options.require_labels):
         raise unexpected(place(int(missing[0])), expected, MISSING_VALUE)
-    return None
+    return names
 
 
-def choose_features(available: list[str], options: ReadOptions) -> list[str]:
-    """Return the names of the features to read, in order, or raise a DataError."""
-    requested = options.feature_columns
-    if requested is None:
-        requested = available
+def choose_features(
+    available: list[str], options: ReadOptions
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names of the features to read, in order, and those of the others.
+
+    Raises:
+        DataError: If a feature is missing or requested twice, or others are not accepted.
+    """
+    requested = available
+    if options.model_names is not None:
+        requested = options.model_names
+    elif options.feature_columns is not None:
+        requested = options.feature_columns
     expected = f"the features {join_names(requested)}"
     absent = [name for name in requested if name not in set(available)]
     if absent:
@@ -131,10 +147,14 @@ def choose_features(available: list[str], options: ReadOptions) -> list[str]:
     further = [name for name in available if name not in set(requested)]
     if further and options.only_features:
         raise unexpected("", expected, f"also {join_names(further)}")
+    if options.only_features and options.one_row_per_sequence and requested != available:
+        raise unexpected(
+            "", f"time steps in the order {join_names(requested)}", join_names(available)
+        )
     repeated = [name for name, count in Counter(requested).items() if count > 1]
     if repeated:
         raise unexpected("feature_columns", "each feature once", f"{join_names(repeated)} twice")
-    return requested
+    return requested, tuple(further)
 
 
 def utf8_lines(

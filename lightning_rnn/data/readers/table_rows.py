@@ -156,9 +156,12 @@ def _find_separator(header: str) -> str:
 def _column_names(header: list[str], line: int) -> list[str]:
     names = [name.strip() for name in header]
     for name, count in Counter(names).items():
-        if not name or count > 1:
-            got = f"column {quote(name)} {count} times"
-            raise unexpected(f"line {line}", "distinct names that are not empty", got)
+        if not name:
+            expected = "a name for every column (pandas writes an index without one: index=False)"
+            raise unexpected(f"line {line}", expected, f"none for column {names.index(name) + 1}")
+        if count > 1:
+            got = f"{count} columns {quote(name)}"
+            raise unexpected(f"line {line}", "a different name for every column", got)
     return names
 
 

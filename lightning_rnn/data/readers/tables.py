@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def read_table(path: Path, options: ReadOptions) -> FileContents:
-    """Read one time step per row if there is an id column, else one sequence per row."""
+    """Read one time step per row if ids are repeated, else one sequence per row."""
     return table_contents(join_rows(table_rows(path, options)), options)[0]
 
 
@@ -58,7 +58,7 @@ def table_contents(
     import polars as pl
 
     frame = rows.frame
-    features = feature_columns(frame.columns, options)
+    features, ignored = feature_columns(frame.columns, options)
     values = _feature_values(rows, features, options)  # (rows, F)
     labels = None
     if options.label_column in frame.columns:
@@ -67,16 +67,18 @@ def table_contents(
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
         groups = complete(text_column(frame[options.group_column]), "a group", rows.place)
-    if options.id_column is None:
+    ids: Any = row_ids(frame.height)
+    if options.id_column is not None:
+        ids = complete(text_column(frame[options.id_column]), "an id", rows.place)
+    if _is_wide(rows, ids, options):
+        names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
         first_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
-        ids = row_ids(frame.height)
-        feature_names = None
     else:
-        row_names = complete(text_column(frame[options.id_column]), "an id", rows.place)
+        names_of = {"feature_names": features}
         # of each row, the first row with the same id
-        frame_of_ids = pl.DataFrame({"id": row_names, "row": np.arange(frame.height)})
+        frame_of_ids = pl.DataFrame({"id": ids, "row": np.arange(frame.height)})
         owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
         _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
@@ -86,19 +88,37 @@ def table_contents(
             order = _order_by_time(rows, options, keys, owners)
         values = values[order]
         first_rows, lengths = np.unique(owners, return_counts=True)
-        ids = row_names[first_rows].to_numpy()
-        feature_names = features
+    ids = np.asarray(ids, dtype=object)[first_rows]
     sequences = Sequences(values, lengths, groups=_pick(groups, first_rows), ids=ids)
-    contents = FileContents(sequences, _pick(labels, first_rows), feature_names, time_kind)
+    picked = _pick(labels, first_rows)
+    contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
+
+
+def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
+    """Return whether each row is a whole sequence; see `ReadOptions.one_row_per_sequence`."""
+    is_wide = options.one_row_per_sequence
+    if options.id_column is None:
+        if is_wide is False:
+            expected = "a column, because the model was trained on rows of one time step"
+            raise unexpected("id_column", expected, "None")
+        return True
+    is_repeated = ids.is_duplicated() & ~ids.is_first_distinct()
+    if is_wide is None:
+        return options.time_column is None and not is_repeated.any()
+    if is_wide and is_repeated.any():
+        row = int(is_repeated.arg_true()[0])
+        expected = "a new id, because the model was trained on rows of whole sequences"
+        raise unexpected(rows.place(row), expected, quote(ids[row]))
+    return is_wide
 
 
 def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
     return None if column is None else column[rows].to_numpy()
 
 
-def feature_columns(columns: list[str], options: ReadOptions) -> list[str]:
-    """Return the names of the features in order; raise a DataError if a column is missing."""
+def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str], tuple[str, ...]]:
+    """Return what `choose_features` returns; raise a DataError if a column is missing."""
     required = {"id_column": options.id_column, "time_column": options.time_column}
     if options.require_labels:
         required["label_column"] = options.label_column
@@ -201,10 +221,11 @@ def _order_by_time(
 
 
 def _check_constant(column: "pl.Series | None", what: str, owners: np.ndarray, rows: Rows) -> None:
-    """Check that labels or groups are the same in all rows of a sequence."""
+    """Check that labels or groups are the same in all rows of a sequence, where not missing."""
     if column is None:
         return
-    is_different = (column != column[owners]).to_numpy()
+    first_values = column[owners]
+    is_different = ((column != first_values) & (column != "") & (first_values != "")).to_numpy()
     if is_different.any():
         row = int(is_different.argmax())
         first = int(owners[row])

@@ -11,10 +11,10 @@ import torch
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data import loader as loading
 from lightning_rnn.data import synthetic_module as synthetic
-from lightning_rnn.data.base_module import Schema
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.loader import seeded_generator
 from lightning_rnn.data.readers import read_file
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.data.synthetic_tasks import TASKS
 from lightning_rnn.errors import DataError, OptionError

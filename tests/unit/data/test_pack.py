@@ -41,6 +41,7 @@ def assert_equal(found, expected):
     assert (found.labels is None) == (expected.labels is None)
     assert found.labels is None or found.labels.tolist() == expected.labels.tolist()
     assert found.feature_names == expected.feature_names
+    assert found.step_names == expected.step_names
 
 
 def check(path, **options):

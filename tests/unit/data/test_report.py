@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_rnn.data.base_module import Schema
 from lightning_rnn.data.report import length_histogram, overlaps, suspicions
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 
 TWO = Schema(2, ["no", "yes"], ["a", "b"])

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
 
 from lightning_rnn import FileDataModule, SequenceDataModule, Sequences, SyntheticDataModule
-from lightning_rnn.data.base_module import Schema
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.errors import DataError
 
 pytestmark = [

@@ -190,7 +190,7 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
     assert float(found[3]) >= 0.95
     assert run_apart("predict", cwd=empty).code == 0
     table = pl.read_csv(RUN / "predictions.csv")
-    p = table["probability"].to_numpy()
+    p = table["probability_positive"].to_numpy()
     part = SyntheticDataModule(num_train=64, num_val=200, num_test=300, seed=5).split("test")
     x = part.values.view(300, 10, 1)
     model = SequenceClassifier.load_from_checkpoint(BEST)

@@ -63,9 +63,12 @@ def test_gathering_from_ranks_changes_no_number(monkeypatch):
 
 
 def test_predictions_are_gathered_alike():
-    whole = Predictions(torch.arange(5), torch.rand(5), torch.tensor([0, 1, 0, 1, 1]))
+    whole = Predictions(
+        torch.arange(5), torch.rand(5), torch.tensor([0, 1, 0, 1, 1]), torch.rand(5, 3)
+    )
     batches = [whole.select(torch.tensor(rows)) for rows in ([4, 0], [3], [2, 1])]
-    batches.append(Predictions(torch.tensor([-1]), torch.tensor([0.5]), torch.tensor([0])))
+    filler = torch.tensor([-1]), torch.tensor([0.5]), torch.tensor([0]), torch.zeros(1, 3)
+    batches.append(Predictions(*filler))
     assert_equal(Predictions.gather(batches), whole)
 
 

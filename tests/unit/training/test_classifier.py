@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModule
-from lightning_rnn.data.base_module import Schema
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, NumericError, OptionError
 from lightning_rnn.padding import Padding
@@ -303,6 +303,11 @@ def test_predict_gives_index_probability_and_label():
     expected = classifier.predict_proba(part.values.view(30, 12, 8))[prediction.index.numpy()]
     np.testing.assert_allclose(prediction.probabilities.numpy(), expected, rtol=1e-5, atol=1e-7)
     assert prediction.labels.tolist() == expected.argmax(1).tolist()
+    expected = classifier.embed(part.values.view(30, 12, 8))[prediction.index.numpy()]
+    np.testing.assert_allclose(prediction.embeddings.numpy(), expected, rtol=1e-5, atol=1e-7)
+    head = classifier.network.head
+    logits = head(torch.from_numpy(expected)).detach().softmax(1)
+    np.testing.assert_allclose(logits, prediction.probabilities, rtol=1e-5, atol=1e-7)
 
 
 def test_fit_without_a_validation_part():

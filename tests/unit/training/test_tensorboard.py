@@ -95,7 +95,7 @@ def test_precision_recall_curves_equal_scikit_learns(empty, run_ok, tiny):
     run_ok("predict")
     (event,) = events().Tensors("test/pr_curve")
     true, false, _, missed, precision, recall = make_ndarray(event.tensor_proto)
-    p = pl.read_csv(RUN / "predictions.csv")["probability"].to_numpy().astype(np.float32)
+    p = pl.read_csv(RUN / "predictions.csv")["probability_positive"].to_numpy().astype(np.float32)
     settings = {"num_train": 64, "num_val": 120, "num_test": 64, "min_length": 4}
     y = SyntheticDataModule(**settings).split("test").labels.numpy()
     for i, threshold in enumerate(np.linspace(0, 1, len(precision))):

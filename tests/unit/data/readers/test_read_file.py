@@ -231,7 +231,10 @@ def test_ts_without_labels(accepted, refused):
         assert "expected @classLabel true" in refused("a.ts", header + "@data\n1,2:3,4\n")
     contents = accepted("a.ts", "@targetLabel true\n@data\n1,2:3.5\n", require_labels=False)
     assert (as_lists(contents), contents.labels) == ([[[1], [2]]], None)
-    assert accepted("a.ts", TS + "1,2:?\n1,2:1\n", require_labels=False).labels is None
+    assert accepted("a.ts", TS + "1,2:?\n1,2:1\n", require_labels=False).labels.tolist() == [
+        "",
+        "1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +334,9 @@ def test_npz_shapes_dtypes_and_columns(accepted):
     assert ragged.sequences.groups is None
     assert as_lists(accepted("a.npz", npz(X=x[:, :, 0], y=[b"u", b"v"]))) == x[:, :, :1].tolist()
     assert accepted("a.npz", npz(X=x), require_labels=False).labels is None
-    assert accepted("a.npz", npz(X=x, y=[1.0, NAN]), require_labels=False).labels is None
+    labels = accepted("a.npz", npz(X=x, y=[1.0, NAN]), require_labels=False).labels
+    assert labels.tolist() == ["1", ""]
+    assert accepted("a.npz", npz(X=x, y=[NAN, NAN]), require_labels=False).labels is None
 
 
 X = np.ones((2, 3, 1))
@@ -514,9 +519,10 @@ def test_csv_wide(accepted):
     contents = accepted("a.csv", 'who,"s,0",s1,label\n1,1,2,"N.A."\n2,3,,1.0\n', group_column="who")
     assert as_lists(contents) == [[[1], [2]], [[3]]]
     assert contents.labels.tolist() == ["N.A.", "1"]
-    assert contents.feature_names is None
+    assert (contents.feature_names, contents.step_names) == (None, ["s,0", "s1"])
     assert accepted("a.csv", "a,b\n1,2\n", require_labels=False).labels is None
-    assert accepted("a.csv", "a,label\n1,x\n2,\n", require_labels=False).labels is None
+    labels = accepted("a.csv", "a,label\n1,x\n2,\n", require_labels=False).labels
+    assert labels.tolist() == ["x", ""]
     assert as_lists(accepted("a.csv", "\r\n x^2 ,label\n\n1,x\n")) == [[[1]]]
     quoted = accepted("a.csv", 'a,label\n"1","x,\n""y"""\n\n2,z')
     assert (as_lists(quoted), quoted.labels.tolist()) == ([[[1]], [[2]]], ['x,\n"y"', "z"])
@@ -564,12 +570,13 @@ def test_csv_wide(accepted):
         (
             "a,a,label\n1,2,x\n",
             {},
-            "line 1: expected distinct names that are not empty, got column 'a' 2 times",
+            "line 1: expected a different name for every column, got 2 columns 'a'",
         ),
         (
             ",a,label\n1,2,x\n",
             {},
-            "line 1: expected distinct names that are not empty, got column '' 1 times",
+            "line 1: expected a name for every column (pandas writes an index without one: "
+            "index=False), got none for column 1",
         ),
         (
             b"a,label\n1,\xff\n",
