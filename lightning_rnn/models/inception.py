@@ -129,5 +129,5 @@ def average_steps(x: Tensor, lengths: Tensor) -> Tensor:
     """
     averages = avg_pool1d(pad(x, (0, STRIDE - 1)), STRIDE)  # (B, C, ceil(T / 4))
     starts = STRIDE * torch.arange(averages.shape[2], device=x.device)
-    num_steps = (lengths[:, None] - starts).clamp(1, STRIDE)
-    return averages * (STRIDE / num_steps)[:, None].to(x.dtype)
+    num_steps = (lengths[:, None] - starts).clamp(1, STRIDE).to(x.dtype)
+    return averages * (STRIDE / num_steps)[:, None]
