@@ -116,6 +116,7 @@ class FileDataModule(SequenceDataModule):
         for name in ("val_fraction", "test_fraction"):
             _check_fraction(name, self.settings[name])
         self._time_kind: str | None = None  # of the training file, once it has been read
+        self._has_checked_files = False  # those of test and predict, before training
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
 
@@ -150,6 +151,20 @@ class FileDataModule(SequenceDataModule):
                 seed=self.settings["seed"],
                 class_names=self.class_names,
             )
+
+    def load(self, stage: str, schema: object) -> list[Sequences]:
+        """Return the splits of a stage; see `SequenceDataModule.load`.
+
+        For fit, the files of test and predict are read, too, and released again: what is wrong with
+        them is better known before training than after it.
+        """
+        splits = super().load(stage, schema)
+        if stage == "fit" and not self._has_checked_files:
+            for name in ("test", "predict"):
+                if self.settings[f"{name}_path"] is not None:
+                    self.load_split(name)
+            self._has_checked_files = True
+        return splits
 
     def read_schema(self) -> Schema:
         """Return the schema of the training file; its labels must be at least two classes."""
