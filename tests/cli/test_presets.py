@@ -1,5 +1,6 @@
 """Settings of runs for which the user has chosen none."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def test_a_file_is_enough(tmp_path, run_apart, train_path, files):
     assert result.out.count("preset: ") == 1
     assert FILES["model"].items() <= load(tmp_path / BEST)["hyper_parameters"].items()
     config = yaml.safe_load((tmp_path / RUN / "config.yaml").read_text())
-    assert FILES["trainer"] | {"max_steps": 3} == {k: config["trainer"][k] for k in FILES["trainer"]}
+    assert FILES["trainer"] | {"max_steps": 3} == {
+        k: config["trainer"][k] for k in FILES["trainer"]
+    }
     result = run_apart("fit", "--ckpt_path=last", "--trainer.max_steps=5", cwd=tmp_path)
     assert (result.code, result.err) == (0, "")
     assert "preset: " not in result.out
@@ -42,6 +45,23 @@ def test_a_file_is_enough(tmp_path, run_apart, train_path, files):
         result = run_apart(command, cwd=tmp_path)
         assert (result.code, result.err) == (0, "")
         assert expected in result.out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["predict --data.predict_path FILE"]),
+        (["--data.val_fraction=0.5"], ["validate"]),
+        (["--data.predict_path=new.ts"], ["predict"]),
+        (["--data.test_fraction=0.5"], ["test", "predict"]),
+    ],
+)
+def test_the_next_commands_have_their_data(empty, run_ok, train_path, options, expected):
+    Path("new.ts").write_bytes(Path(train_path.partition("=")[2]).read_bytes())
+    out = run_ok("fit", train_path, *options, "--trainer.max_steps=1")
+    assert re.findall(r"python -m lightning_rnn (.*) --ckpt_path", out) == expected
+    for command in expected:
+        run_ok(*command.replace("FILE", "new.ts").split())
 
 
 def test_files_have_the_settings_of_the_config(empty, run_ok, train_path):
