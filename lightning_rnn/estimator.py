@@ -32,8 +32,8 @@ except ModuleNotFoundError:
 
 # what the command line, too, takes where nothing else is given
 FILES = Preset.read("files").settings
-MODEL = FILES["model"]
-TRAINER = FILES["trainer"]
+MODEL: dict[str, Any] = FILES["model"]
+TRAINER: dict[str, Any] = FILES["trainer"]
 ACCEPTED_DATA_SETTINGS = signature(SequenceDataModule).parameters.keys()
 DATA = {k: v for k, v in FILES["data"]["init_args"].items() if k in ACCEPTED_DATA_SETTINGS}
 

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from lightning_rnn.cli.launchers import print_once
-from lightning_rnn.data import FileDataModule, SyntheticDataModule
+from lightning_rnn.data.file_module import FileDataModule
+from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint, own_config

@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lightning_rnn import estimator as estimator_module
 from lightning_rnn import RecurrentClassifier, SequenceClassifier, Sequences, StreamingClassifier
+from lightning_rnn import estimator as estimator_module
 from lightning_rnn.errors import DataError, OptionError
 
 STEPS = "columns are time steps, of which another sequence may have more or fewer, not features"
