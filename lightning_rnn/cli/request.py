@@ -25,13 +25,7 @@ COMMANDS = {
     "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
     "predict": "Write the predictions of a checkpoint to a file; needs no labels.",
 }
-SCANNED_OPTIONS = (
-    "--ckpt_path",
-    "--data",
-    "--data.class_path",
-    "--preset",
-    "--trainer.default_root_dir",
-)
+SCANNED_OPTIONS = ("ckpt_path", "data", "data.class_path", "preset", "trainer.default_root_dir")
 ARGUMENTS_OF_FILES = signature(FileDataModule).parameters.keys()
 ARGUMENTS_OF_TASKS = signature(SyntheticDataModule).parameters.keys()
 # options that mean a FileDataModule, without --data
@@ -118,7 +112,7 @@ def _scan(args: list[str]) -> dict[str, Any]:
     """Return the options that have to be known; none of them if argparse cannot read them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in SCANNED_OPTIONS:
-        parser.add_argument(name)
+        parser.add_argument(f"--{name}")
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
         options, _ = parser.parse_known_args(args)

@@ -67,6 +67,7 @@ class FileDataModule(SequenceDataModule):
     identity_settings = frozenset(
         {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
     )
+    _has_checked_files = False  # those of test and predict, before training
 
     def __init__(
         self,
@@ -116,7 +117,6 @@ class FileDataModule(SequenceDataModule):
         for name in ("val_fraction", "test_fraction"):
             _check_fraction(name, self.settings[name])
         self._time_kind: str | None = None  # of the training file, once it has been read
-        self._has_checked_files = False  # those of test and predict, before training
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
 
