@@ -46,7 +46,7 @@ def write_files(folder: Path, sequences: int) -> None:
 def side(name: str, path: Path, batches: int, batch_size: int, device: str) -> Side:
     """Return a `fit` of three epochs, each of the first batches of a new random order."""
     options = {
-        "data": "FileDataModule",
+        "preset": "tutorial",
         "data.train_path": path,
         "data.val_fraction": 0,
         "data.batch_size": batch_size,

@@ -85,7 +85,7 @@ def ragged(folder: Path, direction: str, sequences: int, epochs: int) -> list[Si
     write_ragged(val_path, sequences // 4, seed=1)
     packed = [*BASELINE, "packed", str(train_path), f"--epochs={epochs}"]
     options = {
-        "data": "FileDataModule",
+        "preset": "tutorial",
         "data.train_path": train_path,
         "data.val_path": val_path,
         "data.batch_size": 64,

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--time_column")
     parser.add_argument("--group_column")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--max_epochs", type=int, default=30)
+    parser.add_argument("--max_epochs", type=int, help="default: the number of steps of a fit")
     parser.add_argument("--cell", default="lstm")
     parser.add_argument("--output", default="folds.csv")
     args = parser.parse_args()

@@ -124,7 +124,7 @@ def main() -> None:
         raise SystemExit("no trial has been completed")
     num_trials = len(study.get_trials(states=FINISHED))
     print(f"{num_trials} trials, lowest validation loss {study.best_value:.4f}")
-    command = "python -m lightning_rnn fit --data FileDataModule"
+    command = "python -m lightning_rnn fit --preset tutorial"  # has the defaults of the trials
     command += f" --data.train_path {shlex.quote(args.train_path)}"
     for name, value in study.best_params.items():
         command += f" --model.{name} {value}"

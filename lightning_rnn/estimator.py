@@ -18,6 +18,7 @@ from lightning_rnn.errors import DataError, as_array, check, import_extra
 from lightning_rnn.models.network import Pooling, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.schedules import Schedule
 
 try:
@@ -28,6 +29,14 @@ try:
 except ModuleNotFoundError:
     import_extra("sklearn", "sklearn")  # raises an error that names the extra to install
     raise
+
+
+# what the command line, too, takes where nothing else is given
+FILES = Preset.read("files").settings
+MODEL: dict[str, Any] = FILES["model"]
+TRAINER: dict[str, Any] = FILES["trainer"]
+ACCEPTED_DATA_SETTINGS = signature(SequenceDataModule).parameters.keys()
+DATA = {k: v for k, v in FILES["data"]["init_args"].items() if k in ACCEPTED_DATA_SETTINGS}
 
 
 class _ArraysDataModule(SequenceDataModule):
@@ -51,6 +60,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `X` is an (N, T, F) array, an (N, T) array of one feature, or a list of N arrays (T_i, F) or
     (T_i,). NaN is a missing value. `fit` prints and writes nothing, unless `verbose` is true.
 
+    The defaults, and settings that are no argument, are those of `configs/files.yaml`.
+
     Args:
         cell: Recurrent cell: rnn, lstm, gru or mingru; see `SequenceClassifier`.
         hidden_size: Width H of the state, per layer and direction.
@@ -65,7 +76,9 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         lr: Highest learning rate.
         weight_decay: L2 penalty for adam, decoupled decay for adamw.
         schedule: Learning rate schedule: constant, cosine or onecycle.
-        max_epochs: Number of passes through the training data.
+        max_epochs: Largest number of passes through the training data; by default unlimited.
+        max_steps: Largest number of optimizer steps; by default 2,000, or unlimited if `max_epochs`
+            is given.
         batch_size: Sequences per batch; by default an eighth of all, within 8 and 64.
         gradient_clip_val: Norm to which gradients are clipped, or None.
         axis_order: Order of the axes of `X`: ntf (sequences, steps, features), or nft as in sktime.
@@ -83,7 +96,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> from lightning_rnn import RecurrentClassifier
         >>> X = np.random.default_rng(0).normal(size=(200, 10))  # 200 sequences of 10 steps
         >>> y = np.where(X.sum(axis=1) > 0, "up", "down")
-        >>> model = RecurrentClassifier(max_epochs=5, random_state=0).fit(X, y)
+        >>> model = RecurrentClassifier(max_steps=50, random_state=0).fit(X, y)
         >>> bool(model.score(X, y) > 0.8)
         True
     """
@@ -91,21 +104,22 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        cell: CellName = "rnn",
-        hidden_size: int = 32,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        pooling: Pooling = "last",
-        stem: Stem = "none",
-        class_weight: Literal["balanced"] | dict[Any, float] | None = None,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        lr: float = 0.01,
-        weight_decay: float = 0.0,
-        schedule: Schedule = "cosine",
-        max_epochs: int = 10,
-        batch_size: int | None = None,
-        gradient_clip_val: float | None = 1.0,
+        cell: CellName = MODEL["cell"],
+        hidden_size: int = MODEL["hidden_size"],
+        num_layers: int = MODEL["num_layers"],
+        bidirectional: bool = MODEL["bidirectional"],
+        dropout: float = MODEL["dropout"],
+        pooling: Pooling = MODEL["pooling"],
+        stem: Stem = MODEL["stem"],
+        class_weight: Literal["balanced"] | dict[Any, float] | None = MODEL["class_weights"],
+        optimizer: Literal["adam", "adamw"] = MODEL["optimizer"],
+        lr: float = MODEL["lr"],
+        weight_decay: float = MODEL["weight_decay"],
+        schedule: Schedule = MODEL["schedule"],
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        batch_size: int | None = DATA["batch_size"],
+        gradient_clip_val: float | None = TRAINER["gradient_clip_val"],
         axis_order: Literal["ntf", "nft"] = "ntf",
         accelerator: str = "auto",
         random_state: Any = None,
@@ -124,6 +138,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.max_epochs = max_epochs
+        self.max_steps = max_steps
         self.batch_size = batch_size
         self.gradient_clip_val = gradient_clip_val
         self.axis_order = axis_order
@@ -153,27 +168,16 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sequences = Sequences.from_arrays(arrays, codes)
         names = list(map(str, labels))
         seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
-        data = _ArraysDataModule(sequences, names, batch_size=self.batch_size, seed=seed)
-        accepted = signature(SequenceClassifier).parameters
-        options = {k: v for k, v in self.get_params(deep=False).items() if k in accepted}
+        data_settings = DATA | {"batch_size": self.batch_size, "seed": seed}
+        data = _ArraysDataModule(sequences, names, **data_settings)
         with _isolated(seed):
             model = SequenceClassifier(
                 input_size=sequences.num_features,
                 num_classes=len(names),
                 class_names=names,
-                class_weights=self._class_weights(),
-                **options,
+                **self._model_settings(),
             )
-            trainer = Trainer(
-                max_epochs=self.max_epochs,
-                gradient_clip_val=self.gradient_clip_val,
-                accelerator=self.accelerator,
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=self.verbose,
-            )
+            trainer = Trainer(**self._trainer_settings())
             trainer.fit(model, datamodule=data)
         model.trainer = None
         self.model_ = model.cpu().eval()
@@ -225,6 +229,28 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if x.ndim == 2:
             return x[:, :, None]
         return x.transpose(0, 2, 1) if features_first else x
+
+    def _model_settings(self) -> dict[str, Any]:
+        """Return the arguments of `SequenceClassifier`, but for sizes and names."""
+        accepted = signature(SequenceClassifier).parameters
+        given = {k: v for k, v in self.get_params(deep=False).items() if k in accepted}
+        return MODEL | given | {"class_weights": self._class_weights()}
+
+    def _trainer_settings(self) -> dict[str, Any]:
+        settings = TRAINER | {
+            "gradient_clip_val": self.gradient_clip_val,
+            "accelerator": self.accelerator,
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": self.verbose,
+        }
+        if self.max_epochs is not None:
+            settings |= {"max_epochs": self.max_epochs, "max_steps": -1}
+        if self.max_steps is not None:
+            settings["max_steps"] = self.max_steps
+        return settings
 
     def _class_weights(self) -> Any:
         """Return the weights in the order of `classes_`, "balanced" or None."""

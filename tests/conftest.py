@@ -118,7 +118,7 @@ def original_run_on_files(tmp_path_factory) -> Path:
     long_table([f"s{i}" for i in range(40)]).write_csv(folder / "train.csv")
     long_table([f"t{i}" for i in range(10)]).write_csv(folder / "test.csv")
     paths = ("--data.train_path", "train.csv", "--data.test_path", "test.csv")
-    return _fit(folder, "--data", "FileDataModule", *paths, *LONG)
+    return _fit(folder, *paths, *LONG, "--data.val_fraction", 0.2)
 
 
 def _working_copy(original: Path, copy: Path, monkeypatch) -> Path:

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
+from lightning_rnn.cli.launchers import apply_launched_world, check_world_size, print_once
 from lightning_rnn.cli.parser import (
     PROGRAM,
     Parser,
@@ -21,6 +21,7 @@ from lightning_rnn.cli.parser import (
     plain_values,
 )
 from lightning_rnn.cli.request import COMMANDS, Request
+from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError, check
 from lightning_rnn.training.calibrate import Calibrate
@@ -29,10 +30,12 @@ from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
+from lightning_rnn.training.presets import CONFIG_OF, Preset
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 
+DEFAULT_DATA = "SyntheticDataModule"
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "gradient_clip_val": 1.0,
@@ -78,7 +81,7 @@ class CommandLine(LightningCLI):
     """Parses the options of a command of the Trainer and runs the command.
 
     Typed options take precedence over config files, these over the settings of the checkpoint, and
-    these over defaults.
+    these over those of the preset.
 
     Args:
         request: What the command line asks for.
@@ -120,7 +123,7 @@ class CommandLine(LightningCLI):
         add_own_options(parser, self.command)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add all other options, in the order of the help, and the defaults from the checkpoint."""
+        """Add all other options, in the order of the help, and set their defaults."""
         parser.add_lightning_class_args(SequenceClassifier, "model")
         parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
         for group, callback in CALLBACKS.get(self.command, {}).items():
@@ -133,20 +136,37 @@ class CommandLine(LightningCLI):
             parser.set_defaults({"calibrate.when": "never"})  # it changes the checkpoint
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
-        self._set_model_and_data_defaults(parser)
+        if self.command == "fit":
+            self.preset = Preset.read(self._preset_name())
+            self._set_defaults_of_preset(parser, self.preset)
+        elif self.request.data_class in (None, *DATA_MODULES):
+            parser.set_defaults({"data": {"class_path": self.request.data_class or DEFAULT_DATA}})
+        if self.run is not None:
+            self._set_defaults_of_run(parser, self.run)
 
-    def _set_model_and_data_defaults(self, parser: LightningArgumentParser) -> None:
-        given_class = self.request.data_class
-        if given_class is None:  # the defaults of one class must not apply to another
-            parser.set_defaults({"data": {"class_path": "SyntheticDataModule"}})
-        if self.run is None:
-            return
-        for name, value in self.run.hyper_parameters.items():
+    def _preset_name(self) -> str:
+        if self.request.preset in CONFIG_OF:
+            return str(self.request.preset)
+        data_class = self.request.data_class
+        if data_class is None and self.run is not None:
+            data_class = self.run.data_class
+        return "tutorial" if data_class in (None, DEFAULT_DATA) else "files"
+
+    def _set_defaults_of_preset(self, parser: LightningArgumentParser, preset: Preset) -> None:
+        options = preset.options()
+        if self.request.has_max_epochs:  # the user has chosen how long to train
+            options.pop("trainer.max_steps", None)
+        parser.set_defaults(options | {"preset": preset.name})
+        data_class = self.request.data_class or DEFAULT_DATA
+        if data_class in DATA_MODULES:
+            parser.set_defaults({"data": preset.data(data_class)})
+
+    def _set_defaults_of_run(self, parser: LightningArgumentParser, run: CheckpointFile) -> None:
+        for name, value in run.hyper_parameters.items():
             if self.command != "fit" or name not in FROM_DATA:
                 parser.set_defaults({f"model.{name}": value})
-        stored_class = self.run.data_class
-        if stored_class is not None and given_class in (None, stored_class):
-            settings = {"class_path": stored_class, "init_args": self.run.data_settings}
+        if run.data_class is not None and self.request.data_class in (None, run.data_class):
+            settings = {"class_path": run.data_class, "init_args": run.data_settings}
             parser.set_defaults({"data": settings})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -184,6 +204,9 @@ class CommandLine(LightningCLI):
         if self.run is not None:
             config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)
+        elif self.command == "fit" and self.preset.name == "files":
+            others = "--preset tutorial: those of the tutorial"
+            print_once(f"preset: files, defaults from {self.preset.path} ({others})")
 
     def _check_against(self, run: CheckpointFile) -> None:
         config = self.config.as_dict()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_rnn.cli.parser import PROGRAM, Parser, own_errors_with_flags
+from lightning_rnn.cli.request import Request
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
@@ -13,6 +14,7 @@ from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.run_folder import newest_checkpoint
 
 
@@ -30,7 +32,8 @@ def inspect(*, data: SequenceDataModule) -> None:
     """Report sizes, classes, missing values and suspicious features of a data set.
 
     Args:
-        data: Data module, followed by its own options such as --data.train_path.
+        data: Data module, followed by its own options. For a file, `inspect FILE` is enough, and
+            options such as --data.id_column may follow.
 
     Raises:
         DataError: If the data cannot be used.
@@ -96,6 +99,12 @@ def run_extra_command(name: str, args: list[str]) -> None:
     command = EXTRA_COMMANDS[name]
     parser = Parser(prog=f"{PROGRAM} {name}", description=summary(command))
     parser.add_function_arguments(command, as_group=False)
+    if command is inspect:
+        if args and not args[0].startswith("-"):
+            args = [f"--data.train_path={args[0]}", *args[1:]]
+        data_class = Request.from_args([name, *args]).data_class
+        if data_class == "FileDataModule":  # as fit reads them
+            parser.set_defaults({"data": Preset.read("files").data(data_class)})
     config = parser.parse_args(args)
     with own_errors_with_flags(config.as_dict()):
         command(**vars(parser.instantiate_classes(config)))

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import LightningRNNError, OptionError
+from lightning_rnn.training.presets import PresetName
 
 PROGRAM = "lightning_rnn"
 DATA_CLASSES = " or ".join(DATA_MODULES)
@@ -43,6 +44,11 @@ RESUME_HELP = (
 EVALUATE_HELP = (
     "Checkpoint to evaluate; its settings are the defaults of the other options. If not given, the "
     "best checkpoint of the newest run."
+)
+PRESET_HELP = (
+    "Settings that apply where neither an option nor a config gives others: files (a network for "
+    "real data, configs/files.yaml) or tutorial (a vanilla RNN). If not given, tutorial for "
+    "synthetic data and files for all other."
 )
 
 
@@ -86,7 +92,9 @@ def add_own_options(parser: LightningArgumentParser, command: str) -> None:
     if command == "test":
         text = "Whether to evaluate beginnings of sequences, too, in earliness.csv and .png."
         add("--earliness", type=bool, default=False, help=text)
-    if command != "fit":
+    if command == "fit":
+        add("--preset", type=PresetName, help=PRESET_HELP)
+    else:
         text = "Whether to accept data settings other than those of the training."
         add("--allow_data_change", type=bool, default=False, help=text)
 
@@ -101,11 +109,11 @@ def parse_error(message: str) -> OptionError:
     if key is None:
         return OptionError(message)
     flag = f"--{key[1]}"
-    nested = re.search(r"^ *- --([\w.]+): (.*)$", message, re.MULTILINE)
+    nested = re.search(r"^ *(?:- )?--([\w.]+): (.*)$", message, re.MULTILINE)
     if nested:  # an error of the parser of a class that is the value of the flag
         text = nested[2]
         if flag == "--data" and text == "unknown option":
-            text = f"unknown for this data module; give --data {DATA_CLASSES} before its options"
+            text = f"unknown for this data module; --data.help NAME lists those of {DATA_CLASSES}"
         return OptionError(text, name=f"{flag}.{nested[1]}")
     expected = _expected_types(message, flag)
     if not expected:

@@ -4,13 +4,17 @@ The parser takes its defaults from a checkpoint, so the checkpoint has to be kno
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_rnn.cli.launchers import print_once
+from lightning_rnn.data.file_module import FileDataModule
+from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint, own_config
@@ -21,6 +25,11 @@ COMMANDS = {
     "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
     "predict": "Write the predictions of a checkpoint to a file; needs no labels.",
 }
+SCANNED_OPTIONS = ("ckpt_path", "data", "data.class_path", "preset", "trainer.default_root_dir")
+ARGUMENTS_OF_FILES = signature(FileDataModule).parameters.keys()
+ARGUMENTS_OF_TASKS = signature(SyntheticDataModule).parameters.keys()
+# options that mean a FileDataModule, without --data
+FILE_OPTIONS = {f"data.{name}" for name in ARGUMENTS_OF_FILES - ARGUMENTS_OF_TASKS}
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Request:
     ckpt_path: str | None  # a file, or for fit also last or auto
     root_dir: Path  # contains lightning_logs
     data_class: str | None  # name of the data module's class
+    preset: str | None  # name of the settings that apply where no others are given
+    has_max_epochs: bool  # whether a number of epochs is given
 
     @classmethod
     def from_args(cls, args: list[str]) -> "Request":
@@ -43,12 +54,17 @@ class Request:
         trainer = config.get("trainer")
         root_dir = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
         data = options["data.class_path"] or options["data"] or class_of(config.get("data"))
+        names = {*_option_names(args), *_config_names(config)}
+        if data is None and not names.isdisjoint(FILE_OPTIONS):
+            data = FileDataModule.__name__
         return cls(
             args=args,
             config_files=[Path(file) for file in options["config"]],
             ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
             root_dir=Path(_first_text(options["trainer.default_root_dir"], root_dir) or "."),
             data_class=data.rpartition(".")[2] if isinstance(data, str) else None,
+            preset=_first_text(options["preset"], config.get("preset")),
+            has_max_epochs="trainer.max_epochs" in names,
         )
 
     @property
@@ -95,14 +111,28 @@ def find_run(request: Request) -> CheckpointFile | None:
 def _scan(args: list[str]) -> dict[str, Any]:
     """Return the options that have to be known; none of them if argparse cannot read them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--ckpt_path", "--data", "--data.class_path", "--trainer.default_root_dir"):
-        parser.add_argument(name)
+    for name in SCANNED_OPTIONS:
+        parser.add_argument(f"--{name}")
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
         options, _ = parser.parse_known_args(args)
     except argparse.ArgumentError:
         options, _ = parser.parse_known_args([])
     return vars(options)
+
+
+def _option_names(args: list[str]) -> Iterator[str]:
+    for arg in args:
+        if arg.startswith("--"):
+            yield arg[2:].partition("=")[0].replace("data.init_args.", "data.")
+
+
+def _config_names(config: dict[str, Any]) -> Iterator[str]:
+    for group, settings in config.items():
+        if isinstance(settings, dict):
+            arguments = settings.get("init_args")
+            names = arguments if isinstance(arguments, dict) else settings
+            yield from (f"{group}.{name}" for name in names)
 
 
 def _read_config(file: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class FileDataModule(SequenceDataModule):
     identity_settings = frozenset(
         {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
     )
+    _has_checked_files = False  # those of test and predict, before training
 
     def __init__(
         self,
@@ -162,6 +163,20 @@ class FileDataModule(SequenceDataModule):
                 seed=self.settings["seed"],
                 class_names=self.class_names,
             )
+
+    def load(self, stage: str, schema: object) -> list[Sequences]:
+        """Return the splits of a stage; see `SequenceDataModule.load`.
+
+        For fit, the files of test and predict are read, too, and released again: what is wrong with
+        them is better known before training than after it.
+        """
+        splits = super().load(stage, schema)
+        if stage == "fit" and not self._has_checked_files:
+            for name in ("test", "predict"):
+                if self.settings[f"{name}_path"] is not None:
+                    self.load_split(name)
+            self._has_checked_files = True
+        return splits
 
     def read_schema(self) -> Schema:
         """Return the schema of the training file; its labels must be at least two classes."""

@@ -149,15 +149,16 @@ def _format_metrics(metrics: Any) -> str:
 
 
 def _available_commands(trainer: Trainer) -> list[str]:
-    """Return the commands that need no data beyond those in the settings of the run."""
+    """Return the commands that need no data beyond those of the run; else one that needs a file."""
     data = sequence_data(trainer)
-    settings = {} if data is None else data.settings
-    needs_files = "test_path" in settings
-    if not needs_files or settings["test_path"] or settings["test_fraction"]:
+    if data is None or "test_path" not in data.settings:
         return ["test", "predict"]
-    if settings["predict_path"]:
-        return ["predict", "validate"]
-    return ["validate"]
+    if data.settings["test_path"] or data.settings["test_fraction"]:
+        return ["test", "predict"]
+    names = ["predict"] if data.settings["predict_path"] else []
+    if data.split("val") is not None:
+        names.append("validate")
+    return names or ["predict --data.predict_path FILE"]
 
 
 def _print(trainer: Trainer, line: str) -> None:

@@ -28,7 +28,7 @@ ONE_OF = "expected SyntheticDataModule or FileDataModule"
 PARSE_ERRORS = {
     "--bogus 7": "unrecognized arguments: --bogus 7",
     "--model.bogus 7": "unrecognized arguments: --model.bogus 7",
-    "--data.bogus 7": "--data.bogus: unknown for this data module; give --data",
+    "--data.bogus 7": "--data.bogus: unknown for this data module; --data.help",
     "--model.hidden_size ten": "--model.hidden_size: expected int, got 'ten'",
     "--model.cell elman": "--model.cell: expected one of rnn, lstm, gru, mingru, got 'elman'",
     "--model.class_weights x": "--model.class_weights: expected balanced or list, got 'x'",
@@ -212,9 +212,26 @@ def test_no_command_of_ours(empty, refused):
 
 @pytest.mark.parametrize("args", [[], ["--data", "FileDataModule"]])
 def test_a_file_before_its_class(empty, refused, args):
-    """Options of a data module are known once its class is."""
-    message = refused("fit", "--data.train_path", "x.csv", *args, code=2)
-    assert_tells(message, "--data.train_path", "--data", "FileDataModule")
+    message = refused("fit", "--data.train_path", "x.csv", *args, code=1)
+    assert message == f"{Path('x.csv').absolute()}: no such file"
+
+
+@pytest.mark.parametrize("command", ["fit", "inspect"])
+@pytest.mark.parametrize("args", [[], ["--data", "FileDataModule"]])
+def test_a_misspelt_option_of_files(good, refused, command, args):
+    path = good("data.csv")
+    typed = (command, *args, "--data.train_path", path, "--data.id_colum", "id")
+    assert refused(*typed, code=2).startswith("--data.id_colum: unknown for this data module; --")
+
+
+@pytest.mark.parametrize("option", ["test_path", "predict_path"])
+def test_files_of_later_commands_are_read_before_training(good, refused, option):
+    path = good("train.csv")
+    bad = Path("bad.csv").absolute()
+    message = refused(*fit_on(path, f"--data.{option}", bad), code=1)
+    assert message == f"{bad}: no such file"
+    pl.read_csv(path).rename({"label": "class"}).write_csv(bad)
+    assert_tells(refused(*fit_on(path, f"--data.{option}", bad), code=1), bad)
 
 
 def test_file_data_without_a_file(empty, refused):
@@ -405,7 +422,11 @@ def test_columns_that_are_not_there(good, refused, make_long, option):
 @pytest.mark.parametrize(
     ("labels", "options", "tells"),
     [
-        ("a" * 10 + "b", [], ["train split", "expected every class, got no sequence of class 'b'"]),
+        (
+            "a" * 10 + "b",
+            ["--data.val_fraction", 0.2],
+            ["train split", "expected every class, got no sequence of class 'b'"],
+        ),
         (
             "ab",
             ["--data.val_fraction", 0.1, "--data.stratify", "false", "--data.test_fraction", 0.1],
@@ -431,11 +452,10 @@ def test_no_validation_part(empty, run, run_ok, refused, tiny, command):
 
 
 def test_a_single_group_cannot_be_split(good, refused, make_long):
+    columns = ("--data.id_column", "id", "--data.group_column", "group")
     path = good("long.csv")
     make_long([f"s{i}" for i in range(20)]).with_columns(group=pl.lit("only")).write_csv(path)
-    message = refused(
-        *fit_on(path, "--data.id_column", "id", "--data.group_column", "group"), code=1
-    )
+    message = refused(*fit_on(path, *columns, "--data.val_fraction", 0.2), code=1)
     assert_tells(message, path, "val split: expected at least one sequence, got none")
 
 

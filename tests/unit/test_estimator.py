@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from lightning.pytorch import Trainer
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
@@ -17,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lightning_rnn import RecurrentClassifier, SequenceClassifier, Sequences, StreamingClassifier
+from lightning_rnn import estimator as estimator_module
 from lightning_rnn.errors import DataError, OptionError
 
 STEPS = "columns are time steps, of which another sequence may have more or fewer, not features"
@@ -25,11 +28,12 @@ UNMET = {
     "check_n_features_in": STEPS,
     "check_n_features_in_after_fitting": STEPS,
 }
-QUICK = {"hidden_size": 8, "max_epochs": 3, "random_state": 0}
+QUICK = {"hidden_size": 8, "max_steps": 20, "random_state": 0}
+FILES = yaml.safe_load((Path(__file__).parents[2] / "configs/files.yaml").read_text())
 
 
 @parametrize_with_checks(
-    [RecurrentClassifier(hidden_size=8, max_epochs=2, random_state=0)],
+    [RecurrentClassifier(hidden_size=8, max_steps=10, random_state=0)],
     expected_failed_checks=lambda estimator: UNMET,
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -51,8 +55,59 @@ def problem(n=90, steps=8, seed=0):
 def fitted():
     x, y = problem()
     return RecurrentClassifier(
-        cell="gru", hidden_size=8, max_epochs=15, lr=0.03, random_state=0
+        cell="gru", bidirectional=False, hidden_size=8, max_steps=60, random_state=0
     ).fit(x, y)
+
+
+def settings_of_fit(monkeypatch, **settings):
+    """Return the model and what the Trainer got, of an estimator with these settings."""
+    trainers = []
+
+    class RecordingTrainer(Trainer):
+        def __init__(self, **arguments):
+            trainers.append(arguments)
+            super().__init__(**arguments | {"max_steps": 1})
+
+    monkeypatch.setattr(estimator_module, "Trainer", RecordingTrainer)
+    x, y = problem()
+    model = RecurrentClassifier(**settings).fit(x, y == "early").model_
+    return model, trainers[-1]
+
+
+def test_the_defaults_are_those_of_the_config(monkeypatch):
+    model, trainer = settings_of_fit(monkeypatch)
+    assert FILES["model"].items() <= model.hparams.items()
+    assert FILES["trainer"].items() <= trainer.items()
+    given = RecurrentClassifier().get_params()
+    common = FILES["model"].keys() & given.keys()
+    assert {name: given[name] for name in common} == {k: FILES["model"][k] for k in common}
+    assert {"cell", "hidden_size", "lr", "stem"} <= common
+
+
+def test_a_new_key_of_the_config_is_enough(monkeypatch):
+    monkeypatch.setitem(estimator_module.MODEL, "pos_weight", 2.0)
+    monkeypatch.setitem(estimator_module.TRAINER, "accumulate_grad_batches", 2)
+    model, trainer = settings_of_fit(monkeypatch)
+    assert model.class_weight.tolist() == [1.0, 2.0]
+    assert trainer["accumulate_grad_batches"] == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_epochs": 3}, (3, -1)),
+        ({"max_steps": 3}, (-1, 3)),
+        ({"max_epochs": 2, "max_steps": 3}, (2, 3)),
+    ],
+)
+def test_how_long_it_trains(monkeypatch, limits, expected):
+    _, trainer = settings_of_fit(monkeypatch, **limits)
+    assert (trainer["max_epochs"], trainer["max_steps"]) == expected
+
+
+def test_a_few_steps_of_the_defaults_learn():
+    model = RecurrentClassifier(max_steps=60, random_state=0).fit(*problem())
+    assert model.score(*problem(seed=1)) > 0.9
 
 
 def test_it_learns(fitted):
@@ -241,7 +296,7 @@ SCRIPT = """
 import numpy as np
 from lightning_rnn import RecurrentClassifier
 x = np.random.default_rng(0).normal(size=(40, 6))
-RecurrentClassifier(max_epochs=2).fit(x, x.sum(1) > 0).predict(x)
+RecurrentClassifier(max_steps=10).fit(x, x.sum(1) > 0).predict(x)
 """
 
 

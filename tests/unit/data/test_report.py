@@ -76,13 +76,17 @@ def test_a_synthetic_data_set(empty, run_ok, task):
 
 def test_files(empty, run_ok, run, make_long):
     make_long([f"s{i}" for i in range(40)]).write_csv("train.csv")
-    words = ("--data", "FileDataModule", "--data.train_path", "train.csv", "--data.id_column", "id",
-             "--data.time_column", "time", "--data.feature_columns", "['a', 'b']")  # fmt: skip
-    out = run_ok("inspect", *words, "--data.test_path", "train.csv")
+    words = ("train.csv", "--data.id_column", "id", "--data.time_column", "time",
+             "--data.feature_columns", "['a', 'b']")  # fmt: skip
+    splits = ("--data.val_fraction", 0.2, "--data.test_path", "train.csv")
+    out = run_ok("inspect", *words, *splits)
     assert "features: 2 a b" in out
     assert "train: 32 sequences; 3 to 5 steps" in out
     assert "down 16, up 16" in out
     assert "- 32 sequences of test are also in train" in out
+    explicit = ("--data", "FileDataModule", "--data.train_path", *words)
+    assert run_ok("inspect", *explicit, *splits) == out
+    assert "train: 40 sequences" in run_ok("inspect", *words)  # as fit divides them
     result = run("inspect", *words, "--data.val_path", "nothing.csv")
     assert result.code == 1
     assert "nothing.csv" in result.err
