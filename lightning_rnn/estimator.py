@@ -79,7 +79,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_epochs: Largest number of passes through the training data; by default unlimited.
         max_steps: Largest number of optimizer steps; by default 2,000, or unlimited if `max_epochs`
             is given.
-        batch_size: Sequences per batch; by default an eighth of all, within 8 and 64.
+        batch_size: Sequences per batch; by default a sixteenth of all, within 8 and 64.
         gradient_clip_val: Norm to which gradients are clipped, or None.
         axis_order: Order of the axes of `X`: ntf (sequences, steps, features), or nft as in sktime.
         accelerator: Accelerator of Lightning's Trainer: auto, cpu, gpu, ...

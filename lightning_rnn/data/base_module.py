@@ -26,7 +26,7 @@ class SequenceDataModule(LightningDataModule):
     """Data module of labelled sequences; a subclass implements `read_schema` and `load_split`.
 
     Args:
-        batch_size: Number of sequences per training batch of one process; None for an eighth of the
+        batch_size: Number of sequences per training batch of one process; None for a sixteenth of the
             training sequences, rounded down to a power of two from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
@@ -161,8 +161,8 @@ class SequenceDataModule(LightningDataModule):
         """Number of sequences per training batch of one process; may be set before training."""
         if self.settings["batch_size"] is not None:
             return int(self.settings["batch_size"])
-        eighth = len(self._required("train")) // 8
-        return 1 << min(max(eighth.bit_length() - 1, 3), 6)
+        sixteenth = len(self._required("train")) // 16
+        return 1 << min(max(sixteenth.bit_length() - 1, 3), 6)
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:

@@ -51,7 +51,7 @@ class FileDataModule(SequenceDataModule):
         decimal_comma: Whether numbers have a decimal comma (CSV).
         encoding: Encoding of the file (CSV); None for UTF-8.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
-        batch_size: Number of sequences per training batch of one process; None for an eighth of the
+        batch_size: Number of sequences per training batch of one process; None for a sixteenth of the
             training sequences, from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
