@@ -267,9 +267,9 @@ def test_many_classes_of_varying_length():
 
 @pytest.mark.parametrize(
     ("train", "expected"),
-    [(1, 8), (67, 8), (127, 8), (128, 16), (300, 32), (511, 32), (512, 64), (5000, 64)],
+    [(1, 8), (67, 8), (255, 8), (256, 16), (600, 32), (1023, 32), (1024, 64), (5000, 64)],
 )
-def test_batch_size_is_an_eighth_of_the_training_part(tmp_path, train, expected):
+def test_batch_size_is_a_sixteenth_of_the_training_part(tmp_path, train, expected):
     path = tmp_path / "x.npz"
     np.savez(path, X=np.zeros((train + 1, 2)), y=np.arange(train + 1) % 2)
     data = FileDataModule(train_path=str(path), val_fraction=0.0)
