@@ -215,7 +215,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 array = as_array(sequence, f"x[{i}]")
                 arrays.append(array.T if features_first else array)
             return arrays
-        x = utils.check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
+        x = utils.check_array(x, allow_nd=True, ensure_all_finite="allow-nan")
         if x.ndim == 2:
             return x[:, :, None]
         return x.transpose(0, 2, 1) if features_first else x

@@ -149,7 +149,7 @@ class SequenceDataModule(LightningDataModule):
     @cached_property
     def train_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the training sequences, (F,) each."""
-        return self._required("train").moments()
+        return self._required("train").moments(self.feature_names)
 
     @cached_property
     def train_class_counts(self) -> Tensor:

@@ -41,6 +41,7 @@ class FileDataModule(SequenceDataModule):
         separator: Character between two cells (CSV); None to detect comma, semicolon and tab.
         decimal_comma: Whether numbers have a decimal comma (CSV).
         encoding: Encoding of the file (CSV); None for UTF-8.
+        missing_values: Numbers that stand for missing values, such as [-9999].
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
         batch_size: Number of sequences per training batch of one process; None for an eighth of the
             training sequences, from 8 to 64.
@@ -66,6 +67,7 @@ class FileDataModule(SequenceDataModule):
 
     identity_settings = frozenset(
         {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
+        | {"missing_values"}
     )
 
     def __init__(
@@ -87,6 +89,7 @@ class FileDataModule(SequenceDataModule):
         separator: str | None = None,
         decimal_comma: bool = False,
         encoding: str | None = None,
+        missing_values: list[float] | None = None,
         positive_class: str | None = None,
         batch_size: int | None = None,
         buckets: bool = False,
@@ -111,6 +114,7 @@ class FileDataModule(SequenceDataModule):
             "separator": separator,
             "decimal_comma": decimal_comma,
             "encoding": encoding,
+            "missing_values": missing_values,
             "positive_class": positive_class,
         }
         for name in ("val_fraction", "test_fraction"):
@@ -237,4 +241,4 @@ def _check_fraction(name: str, fraction: float) -> None:
 def _absolute(path: str | None) -> str | None:
     if path is None:
         return None
-    return os.path.abspath(path)
+    return os.path.abspath(os.path.expanduser(path))

@@ -123,10 +123,12 @@ def _parts_by_id(
 def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     """Write the sequences to the folder `work / "packed"`, in the order of their first rows."""
     columns: dict[str, list[Any]] = {}
+    rounding: list[Any] = []  # of each part, (3, F), see `Sequences`
     with (work / "rows").open("wb") as file:
         for part in parts:
             sequences = part.contents.sequences
             file.writelines(values.numpy().data for values in sequences.chunks())
+            rounding.append(sequences.rounding)
             columns.setdefault("first_rows", []).append(part.first_rows)
             columns.setdefault("lengths", []).append(sequences.lengths.numpy())
             columns.setdefault("labels", []).append(part.contents.labels)
@@ -143,6 +145,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     ordered = unordered.select(torch.from_numpy(order))
     folder = work / "packed"
     folder.mkdir()
+    np.save(folder / "rounding.npy", np.max(rounding, axis=0))
     with (folder / "values.npy").open("wb") as file:
         header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

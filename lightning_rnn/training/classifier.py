@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lightning_rnn.data.base_module import Schema
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import check
 from lightning_rnn.evaluation.metrics import evaluate
 from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.decision import Decision
@@ -20,7 +20,9 @@ from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
 from lightning_rnn.training.data_statistics import (
     balanced_class_weights,
+    check_batch,
     check_sizes,
+    labels_of,
     schema_of,
     sequence_data,
 )
@@ -47,6 +49,7 @@ class SequenceClassifier(LightningModule):
         num_classes: Number of classes K; taken from the data if not given.
         class_names: K names in the order of the class codes; taken from the data if not given.
         feature_names: F names; taken from the data if not given.
+        missing_values: Numbers that stand for missing values; training takes them from the data.
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
@@ -57,8 +60,9 @@ class SequenceClassifier(LightningModule):
         pooling: What the head receives: the last state, or the mean or maximum of the states.
         stem: conv puts two strided convolutions (64 channels, kernel size 9) in front of the cells.
         pos_weight: Weight of the second of two classes in the loss; the first has weight 1.
-        class_weights: Weight of each class in the loss, in the order of the class names; balanced
-            weights each class inversely to its frequency in the training data.
+        class_weights: Weight of each class in the loss: by name, such as {ill: 3}, and 1 for other
+            classes, or a list in the order of the class names; balanced weights each class
+            inversely to its frequency in the training data.
         optimizer: adam or adamw.
         lr: Learning rate; the highest one if a schedule changes it.
         weight_decay: L2 penalty for adam, decoupled weight decay for adamw.
@@ -91,6 +95,7 @@ class SequenceClassifier(LightningModule):
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         feature_names: list[str] | None = None,
+        missing_values: list[float] | None = None,
         cell: CellName = "rnn",
         hidden_size: int = 32,
         num_layers: int = 1,
@@ -99,7 +104,7 @@ class SequenceClassifier(LightningModule):
         pooling: Pooling = "last",
         stem: Stem = "none",
         pos_weight: float | None = None,
-        class_weights: Literal["balanced"] | list[float] | None = None,
+        class_weights: Literal["balanced"] | list[float] | dict[str, float] | None = None,
         optimizer: Literal["adam", "adamw"] = "adam",
         lr: float = 0.01,
         weight_decay: float = 0.0,
@@ -140,8 +145,11 @@ class SequenceClassifier(LightningModule):
         self.hparams.update(sizes | names)
         self.schema = schema
         self.network = SequenceNetwork(**sizes, options=self.options)
+        self.network.preprocess.missing_values = self.hparams["missing_values"] or []
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
-        self.register_buffer("class_weight", class_weight(sizes["num_classes"], *weights))
+        self.register_buffer("class_weight", class_weight(schema.class_names, *weights))
+        if isinstance(weights[1], dict):  # checkpoints hold plain values
+            self.hparams["class_weights"] = self.class_weight.tolist()
 
     @property
     def class_names(self) -> list[str]:
@@ -177,6 +185,9 @@ class SequenceClassifier(LightningModule):
         data = sequence_data(trainer)
         if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
+            missing_values = data.settings.get("missing_values") or []
+            self.network.preprocess.missing_values = missing_values
+            self.hparams["missing_values"] = missing_values
         if self.hparams["class_weights"] == "balanced":
             self.class_weight.copy_(balanced_class_weights(data))
 
@@ -200,7 +211,7 @@ class SequenceClassifier(LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, each sequence weighted by its class."""
-        labels = _labels_of(batch)
+        labels = labels_of(batch)
         logits = self.network(batch.x, batch.padding)
         if self._is_weighted:
             loss = self._losses(logits, labels).mean()
@@ -240,6 +251,7 @@ class SequenceClassifier(LightningModule):
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
         """Return row, probabilities and predicted class of each sequence."""
+        check_batch(batch)
         logits = self(batch.x, batch.padding)
         decision = self.network.decision
         return Predictions(batch.index, decision.probabilities(logits), decision.predict(logits))
@@ -257,11 +269,11 @@ class SequenceClassifier(LightningModule):
         Raises:
             DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
         """
-        return infer(self, x, self.network.decision.probabilities, self.schema.num_features)
+        return infer(self.network, x, self.network.decision.probabilities)
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
-        codes = infer(self, x, self.network.decision.predict, self.schema.num_features)
+        codes = infer(self.network, x, self.network.decision.predict)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 
@@ -278,18 +290,9 @@ class SequenceClassifier(LightningModule):
 
     def evaluate_batch(self, batch: SequenceBatch) -> Evaluation:
         """Evaluate a labelled batch."""
-        labels = _labels_of(batch)
+        labels = labels_of(batch)
         logits = self(batch.x, batch.padding).float()
         return Evaluation(batch.index, logits, labels, self._losses(logits, labels))
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropies(logits, labels) * self.class_weight[labels]
-
-
-def _labels_of(batch: SequenceBatch) -> Tensor:
-    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
-    if not isinstance(batch, SequenceBatch):
-        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
-    if batch.y is None:
-        raise DataError("expected labelled sequences for training and evaluation, got none")
-    return batch.y

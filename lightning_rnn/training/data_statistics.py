@@ -8,7 +8,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.data.sequences import SequenceBatch
+from lightning_rnn.errors import DataError, OptionError, check
 
 
 def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
@@ -78,3 +79,18 @@ def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     counts: Tensor = data.train_class_counts.float()
     weights: Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
     return weights.to(torch.float32)
+
+
+def check_batch(batch: object) -> None:
+    """Refuse batches of other loaders, such as pairs (x, y)."""
+    if not isinstance(batch, SequenceBatch):
+        expected = "a SequenceBatch, as of Sequences.batch or the loaders of a SequenceDataModule"
+        raise DataError(f"batch: expected {expected}, got {type(batch).__name__}")
+
+
+def labels_of(batch: SequenceBatch) -> Tensor:
+    """Return the labels (B,) of a batch."""
+    check_batch(batch)
+    if batch.y is None:
+        raise DataError("expected labelled sequences for training and evaluation, got none")
+    return batch.y

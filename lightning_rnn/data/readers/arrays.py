@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.class_names import class_names, is_missing
@@ -56,10 +57,13 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
 
     For a file `name.npy` these are `name_lengths.npy`, `name_labels.npy`, `name_groups.npy` and
     `name_ids.npy`; for a folder with `values.npy` they are `lengths.npy` etc., and `features.npy`
-    with the (F,) names of the features. Large values stay on disk.
+    with the (F,) names of the features, and `rounding.npy`, see `Sequences`. Large values stay on
+    disk.
     """
     if path.is_dir():
-        files = {role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, "features")}
+        files = {
+            role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, "features", "rounding")
+        }
     else:
         files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
         files["values"] = path
@@ -123,15 +127,27 @@ def _contents(
         feature_names = choose_features(available, options)
         if feature_names != available:
             columns = [available.index(name) for name in feature_names]
+    marks = options.missing_values or ()
     stored: np.ndarray | DiskRows = values
     # a copy of a mapping, made if the file is in another order, has no file name
     is_large = values.nbytes > MAX_BYTES_IN_MEMORY
     if is_large and isinstance(values, np.memmap) and values.filename:
         path = Path(str(values.filename))
-        stored = DiskRows(path, values.offset, values.shape, values.dtype, columns)
+        stored = DiskRows(path, values.offset, values.shape, values.dtype, columns, marks)
     elif columns is not None:
         stored = values[:, columns]
-    sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
+    rounding = None
+    if "rounding" in arrays:
+        rounding = torch.from_numpy(arrays["rounding"][:, columns or slice(None)])
+    sequences = Sequences(
+        stored,
+        lengths,
+        groups=groups,
+        ids=ids,
+        rounding=rounding,
+        missing_values=marks,
+        checked=checked and not marks,
+    )
     return FileContents(sequences, labels, feature_names)
 
 
