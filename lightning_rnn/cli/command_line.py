@@ -179,7 +179,7 @@ class CommandLine(LightningCLI):
         data = config["data"]
         for name, value in data.as_dict().get("init_args", {}).items():
             if name.endswith("_path") and isinstance(value, str):  # for config.yaml in any folder
-                data["init_args"][name] = os.path.abspath(value)
+                data["init_args"][name] = os.path.abspath(os.path.expanduser(value))
         if self.run is not None:
             config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)

@@ -47,7 +47,9 @@ class Request:
             args=args,
             config_files=[Path(file) for file in options["config"]],
             ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
-            root_dir=Path(_first_text(options["trainer.default_root_dir"], root_dir) or "."),
+            root_dir=Path(
+                _first_text(options["trainer.default_root_dir"], root_dir) or "."
+            ).expanduser(),
             data_class=data.rpartition(".")[2] if isinstance(data, str) else None,
         )
 

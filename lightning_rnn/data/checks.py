@@ -1,6 +1,5 @@
 """Conversion and checks of the arrays that `Sequences` stores."""
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,56 +14,46 @@ MAX_CHANGE = 0.01  # when numbers are rounded to float32, in standard deviations
 WIDE_DTYPES = (torch.float64, torch.int64, torch.int32)  # with more digits than float32
 
 
-def as_tensor(data: Any, name: str, *, is_integer: bool = False) -> Tensor:
-    """Convert to a CPU tensor of int64, or of float32 if it holds all digits, else of float64."""
+def as_tensor(data: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Convert to a CPU tensor of int64, or else of float32 if it holds all digits, or float64."""
+    is_integer = dtype == torch.int64
     expected = "integers" if is_integer else "real numbers"
     if isinstance(data, Tensor):
         if data.is_complex() or (is_integer and data.is_floating_point()):
             raise DataError(f"{name}: expected {expected}, got dtype {data.dtype}")
-        dtype = torch.float64 if data.dtype in WIDE_DTYPES else torch.float32
-        return data.detach().cpu().to(torch.int64 if is_integer else dtype)
+        real = torch.float64 if data.dtype in WIDE_DTYPES else torch.float32
+        return data.detach().cpu().to(dtype or real)
     array = as_array(data, name)
     if array.dtype.kind not in ("biu" if is_integer else "biuf"):
         if array.dtype == object:
             expected += " (sequences of different lengths as a list of arrays of shape (T, F))"
         raise DataError(f"{name}: expected {expected}, got dtype {array.dtype}")
-    if is_integer:
-        array = np.asarray(array, dtype=np.int64)
-    else:
-        is_exact = np.can_cast(array.dtype, np.float32)
-        array = np.asarray(array, dtype=np.float32 if is_exact else np.float64)
+    real_dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
+    array = np.asarray(array, dtype=np.int64 if is_integer else real_dtype)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def as_values(
-    data: Any, missing_values: Collection[float] = ()
-) -> tuple[Tensor | DiskRows, Tensor]:
-    """Convert to (rows, F) float32, and return the `rounding` of `Sequences`, too."""
-    exact: Tensor | DiskRows = data
-    if not isinstance(data, DiskRows):
-        exact = as_tensor(data, "values")
-    if exact.ndim != 2 or exact.shape[1] == 0:
-        raise DataError(f"values: expected shape (steps, features), got {tuple(exact.shape)}")
-    values = exact
-    if isinstance(exact, Tensor):
-        values = exact.float()  # numbers too large become infinite
-        if missing_values:
-            marks = torch.tensor(list(missing_values), dtype=torch.float32)
-            values = values.masked_fill(torch.isin(values, marks), torch.nan)
-    return values, _rounding(exact, values)
+def as_values(exact: Tensor, missing_values: list[float] | None) -> Tensor:
+    """Convert to (rows, F) float32, with NaN in place of `missing_values`."""
+    values = exact.float()  # numbers too large become infinite
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise DataError(f"values: expected shape (steps, features), got {tuple(values.shape)}")
+    if missing_values:
+        marks = torch.tensor(missing_values, dtype=torch.float32)
+        return values.masked_fill(torch.isin(values, marks), torch.nan)
+    return values
 
 
-def _rounding(exact: Tensor | DiskRows, values: Tensor | DiskRows) -> Tensor:
-    """Compare (rows, F) numbers with their float32 `values`; see `Sequences.rounding`."""
-    rounding = torch.full((3, values.shape[1]), -torch.inf, dtype=torch.float64)
-    if exact.dtype == torch.float32:
-        return rounding
-    chunk_rows = max(1, CHUNK_VALUES // values.shape[1])
-    for start in range(0, len(values), chunk_rows):
-        rows = slice(start, start + chunk_rows)
-        numbers = exact.exact(rows) if isinstance(exact, DiskRows) else exact[rows]
-        rounded = values[rows].double()
-        numbers = numbers.masked_fill(rounded.isnan(), torch.nan)
+def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
+    """Return the `rounding` of `Sequences` for numbers in a (rows, F) array or tensor."""
+    rounding = torch.full((3, data.shape[1]), -torch.inf, dtype=torch.float64)
+    chunk_rows = max(1, CHUNK_VALUES // data.shape[1])
+    for start in range(0, len(data), chunk_rows):
+        chunk = as_tensor(data[start : start + chunk_rows], "values")
+        if chunk.dtype == torch.float32:
+            break
+        rounded = as_values(chunk, missing_values).double()
+        numbers = chunk.masked_fill(rounded.isnan(), torch.nan)
         change = (rounded - numbers).abs()
         found = torch.stack([-numbers, numbers, change]).nan_to_num(-torch.inf, torch.inf)
         rounding = torch.maximum(rounding, found.amax(1))
@@ -84,18 +73,17 @@ def check_rounding(rounding: Tensor | None, std: Tensor, names: list[str] | None
     spread = torch.where(std.isnan(), high - low, std)
     lost = (change > MAX_CHANGE * spread) & (high - low > noise)
     if lost.any():
-        i = int(lost.nonzero()[0])
-        name = i if names is None else repr(names[i])
-        expected = (
-            "numbers that float32 tells apart (subtract a constant, or leave the feature out)"
-        )
+        found = lost.nonzero().flatten().tolist()
+        named = ", ".join(str(i) if names is None else repr(names[i]) for i in found)
+        i = found[0]
+        expected = "values that float32 tells apart (subtract a constant or leave the feature out)"
         got = f"{low[i]:.17g} to {high[i]:.17g}, rounded by up to {change[i]:.2g}"
-        raise DataError(f"feature {name}: expected {expected}, got {got}")
+        raise DataError(f"feature {named}: expected {expected}, got {got}")
 
 
 def as_lengths(data: Any, num_rows: int) -> Tensor:
     """Convert to (N,) int64 lengths of at least 1 that add up to `num_rows`."""
-    lengths = as_tensor(data, "lengths", is_integer=True)
+    lengths = as_tensor(data, "lengths", torch.int64)
     if lengths.ndim != 1 or len(lengths) == 0:
         expected = "shape (N,) with at least one sequence"
         raise DataError(f"lengths: expected {expected}, got {tuple(lengths.shape)}")

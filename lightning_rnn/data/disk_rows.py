@@ -2,7 +2,6 @@
 
 import os
 import weakref
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ class DiskRows:
         shape: (rows, features) in the file, row by row.
         dtype: NumPy dtype of the numbers in the file; they are converted to float32.
         columns: Indices of the F features to return, in order; None for all.
-        missing_values: Numbers that stand for missing values, compared in float32.
+        missing_values: Numbers that are returned as NaN.
     """
 
     ndim = 2
+    dtype = torch.float32
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class DiskRows:
         shape: tuple[int, ...],
         dtype: Any,
         columns: list[int] | None = None,
-        missing_values: Collection[float] = (),
+        missing_values: list[float] | None = None,
     ) -> None:
         self._arguments = (path, offset, shape, dtype, columns, missing_values)
         self.shape = (shape[0], shape[1] if columns is None else len(columns))
@@ -45,9 +45,7 @@ class DiskRows:
         self._offset = offset
         self._columns = columns
         self._dtype = np.dtype(dtype)
-        self._marks = np.array(list(missing_values), dtype=np.float32)
-        # of numbers with all their digits, see `exact`
-        self.dtype = torch.float32 if np.can_cast(dtype, np.float32) else torch.float64
+        self._missing_values = np.array(missing_values or [], dtype=np.float32)
         self._stored_features = shape[1]
         self._file = os.open(path, os.O_RDONLY)  # kept, so that a replaced file is not noticed
         weakref.finalize(self, os.close, self._file)
@@ -64,22 +62,8 @@ class DiskRows:
         """Return a slice of the rows."""
         return self.index_select(0, torch.arange(*rows.indices(len(self))))
 
-    def exact(self, rows: slice) -> Tensor:
-        """Return a slice of the rows in float64, without replacing missing values."""
-        return self._read(torch.arange(*rows.indices(len(self))), np.float64)
-
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Return rows `index` (M,) int64 as (M, F) float32, like `Tensor.index_select`; `dim` is 0.
-
-        Numbers that stand for missing values become NaN.
-        """
-        found = self._read(index, np.float32)
-        if len(self._marks):
-            found = found.masked_fill(torch.isin(found, torch.from_numpy(self._marks)), torch.nan)
-        return found
-
-    def _read(self, index: Tensor, dtype: Any) -> Tensor:
-        """Return rows `index` (M,) int64 as (M, F) numbers.
 
         Repeated neighbours (the padding of a batch repeats a sequence's last row) are read once.
         Each run of consecutive rows is read by one system call into its place in a buffer.
@@ -101,7 +85,9 @@ class DiskRows:
         if self._columns is not None:
             found = found[:, self._columns]
         with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
-            found = found.astype(dtype, copy=False)
+            found = found.astype(np.float32, copy=False)
+        if len(self._missing_values):
+            found[np.isin(found, self._missing_values)] = np.nan
         if not is_new.all():
             found = found[np.cumsum(is_new) - 1]
         return torch.from_numpy(found)

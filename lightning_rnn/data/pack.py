@@ -55,7 +55,7 @@ def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) ->
         OptionError: If the output exists and may not be replaced, or an option cannot be used.
         DataError: If the file cannot be used, see `read_file`.
     """
-    target = Path(os.path.abspath(output))
+    target = Path(os.path.abspath(Path(output).expanduser()))
     may_replace = overwrite and (target / CHECKED).is_file()
     expected = "a folder that does not exist, or overwrite and a folder written by pack"
     check(may_replace or not os.path.lexists(target), "output", output, expected)
@@ -63,7 +63,7 @@ def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
-        sequences = _write(_parts(Path(input), read_options, work), work)
+        sequences = _write(_parts(Path(input).expanduser(), read_options, work), work)
         if target.exists():
             target.rename(work / "old")
         (work / "packed").rename(target)

@@ -1,7 +1,7 @@
 """Storage of labelled sequences without padding, and the padded batches assembled from it."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,20 +105,21 @@ class Sequences:
         ids: np.ndarray | None = None,
         offsets: Tensor | None = None,
         rounding: Tensor | None = None,
-        missing_values: Collection[float] = (),
+        missing_values: list[float] | None = None,
         checked: bool = False,
     ) -> None:
         if offsets is None:
-            values, found = checks.as_values(values, missing_values)
-            rounding = found if rounding is None else rounding
+            if not isinstance(values, DiskRows):
+                exact = checks.as_tensor(values, "values")
+                values = checks.as_values(exact, missing_values)
+                if rounding is None:
+                    rounding = checks.rounding_of(exact, missing_values)
             lengths = checks.as_lengths(lengths, num_rows=len(values))
             offsets = lengths.cumsum(0) - lengths
         self.values: Tensor | DiskRows = values
         self.lengths: Tensor = lengths
         self.offsets = offsets
-        self.labels = (
-            None if labels is None else checks.as_tensor(labels, "labels", is_integer=True)
-        )
+        self.labels = None if labels is None else checks.as_tensor(labels, "labels", torch.int64)
         self.groups = groups
         self.ids = ids
         self.rounding = rounding
@@ -132,7 +133,7 @@ class Sequences:
 
     @classmethod
     def from_arrays(
-        cls, arrays: Any, labels: Any = None, *, missing_values: Collection[float] = ()
+        cls, arrays: Any, labels: Any = None, *, missing_values: list[float] | None = None
     ) -> "Sequences":
         """Store one array per sequence.
 
@@ -252,13 +253,8 @@ class Sequences:
         """Return (F,) mean and standard deviation of the values that are not missing.
 
         Beyond 2^26 values they are those of a random sample of the sequences. A feature without
-        values has mean 0; one that is constant up to float32 rounding has deviation 1.
-
-        Args:
-            names: F names of the features for the error message.
-
-        Raises:
-            DataError: If rounding to float32 changes a feature by more than 1 % of its deviation.
+        values has mean 0; one that is constant up to float32 rounding has deviation 1. If rounding
+        changed a feature by more than 1 % of its deviation, a DataError names it by its `names`.
         """
         sample = self._sample()
         # of x - shift, with a shift close to the mean, so that the squares lose no digits

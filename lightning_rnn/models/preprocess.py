@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.padding import Padding
 
-
 MAX_DEVIATIONS = 1e4  # limit of standardised values, so that huge numbers overflow nowhere
 
 

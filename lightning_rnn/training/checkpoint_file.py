@@ -28,6 +28,7 @@ class CheckpointFile:
     @classmethod
     def read(cls, path: Path) -> "CheckpointFile":
         """Read a checkpoint; see `load_checkpoint`."""
+        path = path.expanduser()
         content = load_checkpoint(path)
         data_class = next((name for name in DATA_MODULES if name in content), None)
         return cls(path.absolute(), content, data_class)

@@ -149,7 +149,7 @@ class PredictionsFile(Callback):
     def __init__(self, folder: Path, output: str | None, overwrite: bool) -> None:
         self.path = folder / "predictions.csv"
         if output is not None:
-            self.path = Path(output)
+            self.path = Path(output).expanduser()
             is_known = self.path.suffix in (".csv", ".parquet")
             check(is_known, "output", output, "a file name ending in .csv or .parquet")
             if self.path.exists() and not overwrite:

@@ -53,7 +53,7 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         >>> contents.sequences.lengths.tolist(), contents.sequences.values.flatten().tolist()
         ([2, 1], [0.25, 0.5, 3.0])
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     options = options or ReadOptions()
     with errors_with_path(path):
         return find_reader(path, options)(path, options)
@@ -90,7 +90,10 @@ def find_reader(path: Path, options: ReadOptions) -> Reader:
     if extension == ".gz":
         extension = "".join(path.suffixes[-2:]).lower()
     if extension not in READERS:
-        raise unexpected("", f"one of the extensions {', '.join(READERS)}", repr(extension))
+        expected = f"one of the extensions {', '.join(READERS)}"
+        if extension in ("", ".txt"):
+            expected += " (.tsv for UCR text files, with tabs between label and values)"
+        raise unexpected("", expected, repr(extension))
     if path.stat().st_size == 0:
         raise DataError("the file is empty")
     reader = READERS[extension]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
@@ -61,9 +62,8 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
     disk.
     """
     if path.is_dir():
-        files = {
-            role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, "features", "rounding")
-        }
+        roles = ("values", *NPY_ROLES, "features", "rounding")
+        files = {role: path / f"{role}.npy" for role in roles}
     else:
         files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
         files["values"] = path
@@ -116,6 +116,11 @@ def _contents(
     elif options.group_column is not None and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
+    marks = options.missing_values
+    if checked and "rounding" in arrays:
+        rounding = torch.from_numpy(arrays["rounding"])
+    else:
+        rounding = checks.rounding_of(values, marks)
     feature_names = None
     columns = None
     if "features" in arrays:
@@ -127,7 +132,7 @@ def _contents(
         feature_names = choose_features(available, options)
         if feature_names != available:
             columns = [available.index(name) for name in feature_names]
-    marks = options.missing_values or ()
+            rounding = rounding[:, columns]
     stored: np.ndarray | DiskRows = values
     # a copy of a mapping, made if the file is in another order, has no file name
     is_large = values.nbytes > MAX_BYTES_IN_MEMORY
@@ -136,9 +141,6 @@ def _contents(
         stored = DiskRows(path, values.offset, values.shape, values.dtype, columns, marks)
     elif columns is not None:
         stored = values[:, columns]
-    rounding = None
-    if "rounding" in arrays:
-        rounding = torch.from_numpy(arrays["rounding"][:, columns or slice(None)])
     sequences = Sequences(
         stored,
         lengths,
@@ -171,6 +173,12 @@ def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
     if array.shape != (count,) or array.dtype.kind not in "biufSU":
         expected = f"numbers or text of shape ({count},)"
         raise unexpected(name, expected, f"{array.dtype} {array.shape}")
+    if array.dtype.kind == "S":
+        try:
+            return np.char.decode(array)
+        except UnicodeDecodeError as error:
+            expected = "UTF-8 text (for Latin-1 store np.char.decode(array, 'latin-1'))"
+            raise unexpected(name, expected, f"bytes {error.object!r}") from error
     if array.dtype.kind == "U":
         np.char.encode(array)  # raises for text that could not be written to a file later
     return array
@@ -181,8 +189,6 @@ def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
     array = _checked_names(array, name, count)
     if array.dtype.kind in "bf":
         return class_names(array)
-    if array.dtype.kind == "S":
-        array = np.char.decode(array)
     texts = np.char.strip(array.astype(str)).astype(object)
     texts[[is_missing(text) for text in texts]] = ""
     return texts

@@ -17,7 +17,7 @@ from lightning_rnn.errors import DataError, check
 MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
 FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
 UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
+FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to infinity
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value
 
@@ -86,8 +86,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         """Check the options of the format."""
-        marks = np.array(self.missing_values or [], dtype=np.float64)
-        is_finite = bool((np.abs(marks) <= MAX_FLOAT32).all())
+        is_finite = all(abs(value) < FLOAT32_OVERFLOW for value in self.missing_values or [])
         check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
         if self.separator is not None:
             is_usable = re.fullmatch(r'[^"\n\r\x80-\U0010ffff]|\\t', self.separator) is not None

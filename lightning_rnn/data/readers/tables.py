@@ -88,8 +88,8 @@ def table_contents(
         first_rows, lengths = np.unique(owners, return_counts=True)
         ids = row_names[first_rows].to_numpy()
         feature_names = features
-    marks = options.missing_values or ()
     groups = _pick(groups, first_rows)
+    marks = options.missing_values
     sequences = Sequences(values, lengths, groups=groups, ids=ids, missing_values=marks)
     contents = FileContents(sequences, _pick(labels, first_rows), feature_names, time_kind)
     return contents, rows.numbers[first_rows]

@@ -17,7 +17,7 @@ from lightning_rnn.data.readers.class_names import (
 )
 from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
-    MAX_FLOAT32,
+    FLOAT32_OVERFLOW,
     FileContents,
     ReadOptions,
     complete,
@@ -185,7 +185,7 @@ def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
             number = float(text)
         elif is_missing(text):
             number = math.nan
-        if abs(number) > MAX_FLOAT32:
+        if abs(number) >= FLOAT32_OVERFLOW:
             raise unexpected(f"{place}, value {i}", FINITE_NUMBERS, quote(text))
         numbers.append(number)
     return np.array(numbers)
@@ -203,8 +203,8 @@ def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
             steps = steps[order]
         values.append(steps)
     lengths = [len(steps) for steps in values]
-    marks = options.missing_values or ()
     ids = row_ids(len(lines))
+    marks = options.missing_values
     sequences = Sequences(np.concatenate(values), lengths, ids=ids, missing_values=marks)
     labels = class_names(np.array([line.label for line in lines], dtype=object))
     labels = complete(labels, "a label", lambda i: f"line {lines[i].number}", options)
