@@ -209,6 +209,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
         check(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
         features_first = self.axis_order == "nft"
+        if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
+            x = list(x)
         if isinstance(x, list | tuple):
             arrays = []
             for i, sequence in enumerate(x):

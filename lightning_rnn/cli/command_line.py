@@ -56,6 +56,7 @@ FROM_DATA = {  # arguments of the model that fit takes from the data module, and
     "num_classes": "num_classes",
     "class_names": "class_names",
     "feature_names": "feature_names",
+    "missing_values": "missing_values",
 }
 
 

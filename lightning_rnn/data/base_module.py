@@ -62,7 +62,6 @@ class SequenceDataModule(LightningDataModule):
         ...         self.sequences = Sequences.from_arrays(x, y)
         ...     def read_schema(self):
         ...         return Schema(self.sequences.num_features, class_names=["slow", "fast"])
-        ...
         ...     def load_split(self, name):
         ...         return self.sequences if name == "train" else None
         >>> data = ArrayDataModule(np.zeros((40, 50, 3)), [0, 1] * 20, batch_size=8)
@@ -90,6 +89,7 @@ class SequenceDataModule(LightningDataModule):
             "on_device": on_device,
             "seed": seed,
         }
+        self.missing_values: list[float] = []  # numbers that stand for missing values
         self._splits: dict[str, Sequences | None] = {}
         self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
         self._schema: Schema | None = None

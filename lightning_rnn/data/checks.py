@@ -25,8 +25,6 @@ def as_tensor(data: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
         return data.detach().cpu().to(dtype or real)
     array = as_array(data, name)
     if array.dtype.kind not in ("biu" if is_integer else "biuf"):
-        if array.dtype == object:
-            expected += " (sequences of different lengths as a list of arrays of shape (T, F))"
         raise DataError(f"{name}: expected {expected}, got dtype {array.dtype}")
     real_dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
     array = np.asarray(array, dtype=np.int64 if is_integer else real_dtype)
@@ -60,14 +58,12 @@ def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
     return rounding
 
 
-def check_rounding(rounding: Tensor | None, std: Tensor, names: list[str] | None) -> None:
+def check_rounding(rounding: Tensor, std: Tensor, names: list[str] | None) -> None:
     """Check that float32 tells the numbers of each feature apart; see `Sequences.moments`.
 
     A `std` is NaN if it is 0 but for rounding. Differences in the last digits of float64, which
     calculations leave behind, may be lost.
     """
-    if rounding is None:
-        return
     low, high, change = -rounding[0], rounding[1], rounding[2]
     noise = (1e-14 * torch.maximum(low.abs(), high.abs())).clamp(max=0.5)
     spread = torch.where(std.isnan(), high - low, std)

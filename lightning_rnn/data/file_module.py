@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lightning_rnn.data.base_module import Schema, SequenceDataModule
-from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
+from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
 from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
@@ -119,6 +120,7 @@ class FileDataModule(SequenceDataModule):
         }
         for name in ("val_fraction", "test_fraction"):
             _check_fraction(name, self.settings[name])
+        self.missing_values = missing_values or []
         self._time_kind: str | None = None  # of the training file, once it has been read
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
@@ -203,8 +205,9 @@ class FileDataModule(SequenceDataModule):
         options = {name: self.settings[name] for name in names if name in self.settings}
         options["feature_columns"] = options["feature_columns"] or feature_names
         only_features = self.settings["feature_columns"] is None
-        return read_file(
-            path, ReadOptions(**options, only_features=only_features, require_labels=require_labels)
+        return read_contents(
+            Path(path),
+            ReadOptions(**options, only_features=only_features, require_labels=require_labels),
         )
 
     def _encode(self, file: FileContents, path: str, *, has_labels: bool = True) -> Sequences:

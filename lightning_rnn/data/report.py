@@ -141,7 +141,7 @@ def _missing_marks(sequences: Sequences, schema: Schema) -> list[str]:
                     break
                 mark = sign * float(numbers[0])
                 finding = f"feature {name} is {mark:.9g} {counts[0]} times, far from other values"
-                findings.append(f"{finding}: set missing_values to [{mark:.9g}] if it means none")
+                findings.append(f"{finding}; if missing, set missing_values to [{mark:.9g}]")
                 column = column[column != mark]
                 numbers, counts = numbers[1:], counts[1:]
     return findings

@@ -104,16 +104,17 @@ class Sequences:
         groups: np.ndarray | None = None,
         ids: np.ndarray | None = None,
         offsets: Tensor | None = None,
-        rounding: Tensor | None = None,
+        rounding: Any = None,
         missing_values: list[float] | None = None,
         checked: bool = False,
     ) -> None:
         if offsets is None:
+            exact = values
             if not isinstance(values, DiskRows):
                 exact = checks.as_tensor(values, "values")
                 values = checks.as_values(exact, missing_values)
-                if rounding is None:
-                    rounding = checks.rounding_of(exact, missing_values)
+            if rounding is None:
+                rounding = checks.rounding_of(exact, missing_values)
             lengths = checks.as_lengths(lengths, num_rows=len(values))
             offsets = lengths.cumsum(0) - lengths
         self.values: Tensor | DiskRows = values
@@ -138,11 +139,13 @@ class Sequences:
         """Store one array per sequence.
 
         Args:
-            arrays: (N, T, F) array, (T, F) array for one sequence, or list of (T_i, F) arrays; a
-                list may also contain (T_i,) arrays of a single feature.
+            arrays: (N, T, F) array, (T, F) array for one sequence, or list or object array
+                of (T_i, F) arrays, or of (T_i,) arrays of a single feature.
             labels: (N,) integers, or None.
             missing_values: Numbers that stand for missing values, compared in float32.
         """
+        if isinstance(arrays, np.ndarray) and arrays.dtype == object:
+            arrays = list(arrays)
         if isinstance(arrays, np.ndarray | Tensor):
             block = checks.as_tensor(arrays, "x")
             if block.ndim == 2:
@@ -164,8 +167,7 @@ class Sequences:
             if part.ndim != 2 or (parts and part.shape[1] != parts[0].shape[1]):
                 raise DataError(f"x[{i}]: expected shape {expected}, got {tuple(part.shape)}")
             parts.append(part)
-        lengths = torch.tensor([len(part) for part in parts])
-        return cls(torch.cat(parts), lengths, labels, missing_values=missing_values)
+        return cls(torch.cat(parts), [*map(len, parts)], labels, missing_values=missing_values)
 
     def __len__(self) -> int:
         """Return N."""

@@ -50,9 +50,10 @@ def class_weight(
         check(0 < pos_weight < math.inf, "pos_weight", pos_weight, "a finite number above 0")
         return torch.tensor([1.0, pos_weight])
     if isinstance(class_weights, dict):
-        unknown = sorted(set(class_weights) - set(class_names))
+        weight_of = {str(name): weight for name, weight in class_weights.items()}  # YAML has 1: 3
+        unknown = sorted(set(weight_of) - set(class_names))
         check(not unknown, "class_weights", unknown, f"names among {', '.join(class_names)}")
-        class_weights = [class_weights.get(name, 1.0) for name in class_names]
+        class_weights = [weight_of.get(name, 1.0) for name in class_names]
     if isinstance(class_weights, list):
         fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)
         check(fits, "class_weights", class_weights, f"{num_classes} finite numbers above 0")

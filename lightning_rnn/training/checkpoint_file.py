@@ -13,7 +13,7 @@ from lightning_rnn.errors import CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.classifier import SequenceClassifier
 
-SIZES_AND_NAMES = ("input_size", "num_classes", "class_names", "feature_names")
+SIZES_AND_NAMES = ("input_size", "num_classes", "class_names", "feature_names", "missing_values")
 REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 

@@ -185,9 +185,8 @@ class SequenceClassifier(LightningModule):
         data = sequence_data(trainer)
         if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
-            missing_values = data.settings.get("missing_values") or []
-            self.network.preprocess.missing_values = missing_values
-            self.hparams["missing_values"] = missing_values
+            self.network.preprocess.missing_values = data.missing_values
+            self.hparams["missing_values"] = data.missing_values
         if self.hparams["class_weights"] == "balanced":
             self.class_weight.copy_(balanced_class_weights(data))
 

@@ -40,7 +40,8 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         options: What to read from the file; by default `ReadOptions()`.
 
     Raises:
-        DataError: If the file cannot be read, is damaged, or violates its format.
+        DataError: If the file cannot be read, is damaged, or violates its format; or if rounding to
+            float32 changes a feature by more than 1 % of its standard deviation.
 
     Example:
         >>> import tempfile
@@ -53,8 +54,14 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         >>> contents.sequences.lengths.tolist(), contents.sequences.values.flatten().tolist()
         ([2, 1], [0.25, 0.5, 3.0])
     """
-    path = Path(path).expanduser()
-    options = options or ReadOptions()
+    contents = read_contents(Path(path).expanduser(), options or ReadOptions())
+    with errors_with_path(Path(path)):
+        contents.sequences.moments(contents.feature_names)  # raises if digits are lost
+    return contents
+
+
+def read_contents(path: Path, options: ReadOptions) -> FileContents:
+    """Read a file like `read_file`, whatever digits are lost."""
     with errors_with_path(path):
         return find_reader(path, options)(path, options)
 

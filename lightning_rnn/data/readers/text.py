@@ -96,6 +96,8 @@ def _text_lines(path: Path, comments: tuple[bytes, ...] = ()) -> Iterator[tuple[
     with path.open("rb") as file:
         for number, line in utf8_lines(file, comments):
             text = line.rstrip("\r\n")
+            if "\r" in text:
+                raise unexpected(f"line {number}", "lines that end in \\n or \\r\\n", "\\r alone")
             if text.strip(" "):
                 yield number, text
 
