@@ -201,6 +201,8 @@ class CommandLine(LightningCLI):
             self.run.restore(self.model)
         known_schema = None if self.command == "fit" else self.model.schema
         self.datamodule.load(self.command, known_schema)
+        if self.command == "fit":
+            self.datamodule.train_moments  # noqa: B018  # refuses features that lose digits
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""

@@ -75,8 +75,13 @@ MAGNITUDES = st.floats(-38, 38.5).map(lambda power: 10.0**power)
 
 @pytest.mark.parametrize(
     ("cell", "stem", "pooling"),
-    [("rnn", "none", "last"), ("lstm", "conv", "mean"), ("gru", "none", "max")]
-    + [("mingru", "none", "mean"), ("mingru", "conv", "last")],
+    [
+        ("rnn", "none", "last"),
+        ("lstm", "conv", "mean"),
+        ("gru", "none", "max"),
+        ("mingru", "none", "mean"),
+        ("mingru", "conv", "last"),
+    ],
 )
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)

@@ -117,7 +117,9 @@ def test_class_weights_by_name():
 def test_other_batches_are_refused():
     loader = DataLoader(TensorDataset(torch.zeros(4, 3, 1), torch.zeros(4)), batch_size=2)
     message = "batch: expected a SequenceBatch, as of .* SequenceDataModule, got list"
-    for command in ("fit", "validate", "test", "predict"):
+    with pytest.raises(DataError, match=message):
+        trainer().fit(model(), loader, loader)
+    for command in ("validate", "test", "predict"):
         with pytest.raises(DataError, match=message):
             getattr(trainer(), command)(model(), loader)
 
