@@ -118,10 +118,14 @@ class FileDataModule(SequenceDataModule):
             "missing_values": missing_values,
             "positive_class": positive_class,
         }
-        for name in ("val_fraction", "test_fraction"):
-            _check_fraction(name, self.settings[name])
         self.missing_values = missing_values or []
         self._time_kind: str | None = None  # of the training file, once it has been read
+        self._check_fractions()
+
+    def _check_fractions(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            fraction = self.settings[name]
+            check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
 
@@ -235,10 +239,6 @@ def _errors_with_path(path: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _check_fraction(name: str, fraction: float) -> None:
-    check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
 
 
 def _absolute(path: str | None) -> str | None:

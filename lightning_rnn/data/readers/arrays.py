@@ -133,16 +133,8 @@ def _contents(
         if feature_names != available:
             columns = [available.index(name) for name in feature_names]
             rounding = rounding[:, columns]
-    stored: np.ndarray | DiskRows = values
-    # a copy of a mapping, made if the file is in another order, has no file name
-    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
-    if is_large and isinstance(values, np.memmap) and values.filename:
-        path = Path(str(values.filename))
-        stored = DiskRows(path, values.offset, values.shape, values.dtype, columns, marks)
-    elif columns is not None:
-        stored = values[:, columns]
     sequences = Sequences(
-        stored,
+        _stored(values, columns, marks),
         lengths,
         groups=groups,
         ids=ids,
@@ -151,6 +143,18 @@ def _contents(
         checked=checked and not marks,
     )
     return FileContents(sequences, labels, feature_names)
+
+
+def _stored(
+    values: np.ndarray, columns: list[int] | None, missing_values: list[float] | None
+) -> np.ndarray | DiskRows:
+    """Return columns of the values, which stay in their file if they are large."""
+    # a copy of a mapping, made if the file is in another order, has no file name
+    is_large = values.nbytes > MAX_BYTES_IN_MEMORY
+    if is_large and isinstance(values, np.memmap) and values.filename:
+        path = Path(str(values.filename))
+        return DiskRows(path, values.offset, values.shape, values.dtype, columns, missing_values)
+    return values if columns is None else values[:, columns]
 
 
 def _values_and_lengths(arrays: Arrays, names: Names) -> tuple[np.ndarray, np.ndarray]:

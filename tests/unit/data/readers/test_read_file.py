@@ -352,7 +352,7 @@ X = np.ones((2, 3, 1))
         ({"X": X, "y": [1, NAN]}, "sequence 1: expected a label, got a missing value"),
         (
             {"X": X, "y": np.char.encode(["x", "é"], "latin-1")},
-            "y: expected UTF-8 text (for Latin-1 store np.char.decode(array, 'latin-1')), got bytes",
+            "y: expected UTF-8 text (for Latin-1 store np.char.decode(array, 'latin-1')), got",
         ),
         ({"X": X, "y": ["a", "\ud800"]}, "surrogates not allowed"),
         ({"X": X * 1j, "y": [1, 2]}, "X: expected real numbers, got dtype complex128"),
