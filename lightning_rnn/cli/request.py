@@ -45,7 +45,7 @@ class Request:
         data = options["data.class_path"] or options["data"] or class_of(config.get("data"))
         return cls(
             args=args,
-            config_files=[Path(file) for file in options["config"]],
+            config_files=[Path(file).expanduser() for file in options["config"]],
             ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
             root_dir=Path(
                 _first_text(options["trainer.default_root_dir"], root_dir) or "."
@@ -109,7 +109,7 @@ def _scan(args: list[str]) -> dict[str, Any]:
 
 def _read_config(file: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{file}: {error.strerror}", name="config") from None
     except (ValueError, yaml.YAMLError) as error:
