@@ -219,13 +219,15 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
         check(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
         features_first = self.axis_order == "nft"
+        if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
+            x = list(x)
         if isinstance(x, list | tuple):
             arrays = []
             for i, sequence in enumerate(x):
                 array = as_array(sequence, f"x[{i}]")
                 arrays.append(array.T if features_first else array)
             return arrays
-        x = utils.check_array(x, dtype=np.float32, allow_nd=True, ensure_all_finite="allow-nan")
+        x = utils.check_array(x, allow_nd=True, ensure_all_finite="allow-nan")
         if x.ndim == 2:
             return x[:, :, None]
         return x.transpose(0, 2, 1) if features_first else x

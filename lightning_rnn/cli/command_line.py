@@ -57,10 +57,9 @@ CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by gr
 FROM_DATA = {  # arguments of the model that fit takes from the data module, and its attributes
     "input_size": "num_features",
     "num_classes": "num_classes",
-    "class_names": "class_names",
-    "feature_names": "feature_names",
-    "step_names": "step_names",
 }
+for _name in ("class_names", "feature_names", "step_names", "missing_values"):
+    FROM_DATA[_name] = _name
 
 
 class SaveConfig(SaveConfigCallback):
@@ -200,7 +199,7 @@ class CommandLine(LightningCLI):
         data = config["data"]
         for name, value in data.as_dict().get("init_args", {}).items():
             if name.endswith("_path") and isinstance(value, str):  # for config.yaml in any folder
-                data["init_args"][name] = os.path.abspath(value)
+                data["init_args"][name] = os.path.abspath(os.path.expanduser(value))
         if self.run is not None:
             config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)
@@ -224,6 +223,8 @@ class CommandLine(LightningCLI):
             self.run.restore(self.model)
         known_schema = None if self.command == "fit" else self.model.schema
         self.datamodule.load(self.command, known_schema)
+        if self.command == "fit":
+            self.datamodule.train_moments  # noqa: B018  # refuses features that lose digits
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""

@@ -64,7 +64,7 @@ def export(
     else:
         run = CheckpointFile.read(Path(ckpt_path))
     file_name = "step.onnx" if streaming else "model.onnx"
-    path = Path(output or run.run_folder / file_name)
+    path = Path(output or run.run_folder / file_name).expanduser()
     if path.is_dir() or (path.exists() and not overwrite):
         message = f"expected a new file, or overwrite=True, got {path}, which exists"
         raise OptionError(message, name="output")

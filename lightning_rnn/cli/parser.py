@@ -175,7 +175,7 @@ def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRN
     are those of the command, as far as they are parsed.
     """
     flags = {name: f"--{name}" for name in (*OWN_OPTIONS, *options)}
-    for group in ("trainer", "data", "model"):
+    for group in ("trainer", "model", "data"):
         settings = options.get(group)
         if isinstance(settings, dict):
             settings = settings.get("init_args", settings)

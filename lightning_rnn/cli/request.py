@@ -59,9 +59,11 @@ class Request:
             data = FileDataModule.__name__
         return cls(
             args=args,
-            config_files=[Path(file) for file in options["config"]],
+            config_files=[Path(file).expanduser() for file in options["config"]],
             ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
-            root_dir=Path(_first_text(options["trainer.default_root_dir"], root_dir) or "."),
+            root_dir=Path(
+                _first_text(options["trainer.default_root_dir"], root_dir) or "."
+            ).expanduser(),
             data_class=data.rpartition(".")[2] if isinstance(data, str) else None,
             preset=_first_text(options["preset"], config.get("preset")),
             has_max_epochs="trainer.max_epochs" in names,
@@ -137,7 +139,7 @@ def _config_names(config: dict[str, Any]) -> Iterator[str]:
 
 def _read_config(file: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{file}: {error.strerror}", name="config") from None
     except (ValueError, yaml.YAMLError) as error:

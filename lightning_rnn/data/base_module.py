@@ -11,23 +11,17 @@ from torch import Tensor
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.data.split import SPLITS_OF_STAGE
 from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError, check
-
-SPLITS_OF_STAGE = {
-    "fit": ("train", "val"),
-    "validate": ("val",),
-    "test": ("test",),
-    "predict": ("predict",),
-}
 
 
 class SequenceDataModule(LightningDataModule):
     """Data module of labelled sequences; a subclass implements `read_schema` and `load_split`.
 
     Args:
-        batch_size: Number of sequences per training batch of one process; None for a sixteenth of the
-            training sequences, rounded down to a power of two from 8 to 64.
+        batch_size: Number of sequences per training batch of one process; None for a sixteenth of
+            the training sequences, rounded down to a power of two from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
             they need at most a quarter of the free memory of the GPU.
@@ -66,14 +60,15 @@ class SequenceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check(seed >= 0, "seed", seed, "an integer of at least 0")
-        if batch_size is not None:
-            check(batch_size >= 1, "batch_size", batch_size, "an integer of at least 1")
+        is_valid = batch_size is None or batch_size >= 1
+        check(is_valid, "batch_size", batch_size, "an integer of at least 1")
         self.settings: dict[str, Any] = {
             "batch_size": batch_size,
             "buckets": buckets,
             "on_device": on_device,
             "seed": seed,
         }
+        self.missing_values: list[float] = []  # numbers that stand for missing values
         self._label_names: dict[str, list[str | None]] = {}  # of splits without codes
         self._splits: dict[str, Sequences | None] = {}
         self._device_copies: dict[str, tuple[Sequences, Sequences]] = {}  # original and copy
@@ -95,7 +90,7 @@ class SequenceDataModule(LightningDataModule):
         return "load_split returned None"
 
     def findings(self) -> list[str]:
-        """Return what is suspicious about the columns of the training data, a line for each."""
+        """Return a line for each suspicious finding about the training data."""
         return []
 
     def true_labels(self, name: str) -> list[str | None] | None:
@@ -149,7 +144,7 @@ class SequenceDataModule(LightningDataModule):
     @cached_property
     def train_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the training sequences, (F,) each."""
-        return self._required("train").moments()
+        return self._required("train").moments(self.feature_names)
 
     @cached_property
     def train_class_counts(self) -> Tensor:

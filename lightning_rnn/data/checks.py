@@ -10,32 +10,71 @@ from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.errors import DataError, as_array
 
 CHUNK_VALUES = 1 << 22  # numbers processed at once, so that data larger than memory can be read
+MAX_CHANGE = 0.01  # when numbers are rounded to float32, in standard deviations
+WIDE_DTYPES = (torch.float64, torch.int64, torch.int32)  # with more digits than float32
 
 
-def as_tensor(data: Any, name: str, dtype: torch.dtype) -> Tensor:
-    """Convert to a CPU tensor of float32 or int64, without copying if possible."""
+def as_tensor(data: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Convert to a CPU tensor of int64, or else of float32 if it holds all digits, or float64."""
     is_integer = dtype == torch.int64
     expected = "integers" if is_integer else "real numbers"
     if isinstance(data, Tensor):
         if data.is_complex() or (is_integer and data.is_floating_point()):
             raise DataError(f"{name}: expected {expected}, got dtype {data.dtype}")
-        return data.detach().cpu().to(dtype)
+        real = torch.float64 if data.dtype in WIDE_DTYPES else torch.float32
+        return data.detach().cpu().to(dtype or real)
     array = as_array(data, name)
     if array.dtype.kind not in ("biu" if is_integer else "biuf"):
         raise DataError(f"{name}: expected {expected}, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
-        array = np.asarray(array, dtype=np.int64 if is_integer else np.float32)
+    real_dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
+    array = np.asarray(array, dtype=np.int64 if is_integer else real_dtype)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def as_values(data: Any) -> Tensor | DiskRows:
-    """Convert to (rows, F) float32."""
-    values: Tensor | DiskRows = data
-    if not isinstance(data, DiskRows):
-        values = as_tensor(data, "values", torch.float32)
+def as_values(exact: Tensor, missing_values: list[float] | None) -> Tensor:
+    """Convert to (rows, F) float32, with NaN in place of `missing_values`."""
+    values = exact.float()  # numbers too large become infinite
     if values.ndim != 2 or values.shape[1] == 0:
         raise DataError(f"values: expected shape (steps, features), got {tuple(values.shape)}")
+    if missing_values:
+        marks = torch.tensor(missing_values, dtype=torch.float32)
+        return values.masked_fill(torch.isin(values, marks), torch.nan)
     return values
+
+
+def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
+    """Return the `rounding` of `Sequences` for numbers in a (rows, F) array or tensor."""
+    rounding = torch.full((3, data.shape[1]), -torch.inf, dtype=torch.float64)
+    chunk_rows = max(1, CHUNK_VALUES // data.shape[1])
+    for start in range(0, len(data), chunk_rows):
+        chunk = as_tensor(data[start : start + chunk_rows], "values")
+        if chunk.dtype == torch.float32:
+            break
+        rounded = as_values(chunk, missing_values).double()
+        numbers = chunk.masked_fill(rounded.isnan(), torch.nan)
+        change = (rounded - numbers).abs()
+        found = torch.stack([-numbers, numbers, change]).nan_to_num(-torch.inf, torch.inf)
+        rounding = torch.maximum(rounding, found.amax(1))
+    return rounding
+
+
+def check_rounding(rounding: Tensor, std: Tensor, names: list[str] | None) -> None:
+    """Check that float32 tells the numbers of each feature apart; see `Sequences.moments`.
+
+    A `std` is NaN if it is 0 but for rounding. Differences in the last digits of float64, which
+    calculations leave behind, may be lost.
+    """
+    low, high, change = -rounding[0], rounding[1], rounding[2]
+    noise = (1e-14 * torch.maximum(low.abs(), high.abs())).clamp(max=0.5)
+    spread = torch.where(std.isnan(), high - low, std)
+    lost = (change > MAX_CHANGE * spread) & (high - low > noise)
+    if lost.any():
+        found = lost.nonzero().flatten().tolist()
+        named = ", ".join(str(i) if names is None else repr(names[i]) for i in found)
+        i = found[0]
+        expected = "values that float32 tells apart (subtract a constant or leave the feature out)"
+        got = f"{low[i]:.17g} to {high[i]:.17g}, rounded by up to {change[i]:.2g}"
+        raise DataError(f"feature {named}: expected {expected}, got {got}")
 
 
 def as_lengths(data: Any, num_rows: int) -> Tensor:

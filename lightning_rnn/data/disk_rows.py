@@ -24,6 +24,7 @@ class DiskRows:
         shape: (rows, features) in the file, row by row.
         dtype: NumPy dtype of the numbers in the file; they are converted to float32.
         columns: Indices of the F features to return, in order; None for all.
+        missing_values: Numbers that are returned as NaN.
     """
 
     ndim = 2
@@ -36,13 +37,15 @@ class DiskRows:
         shape: tuple[int, ...],
         dtype: Any,
         columns: list[int] | None = None,
+        missing_values: list[float] | None = None,
     ) -> None:
-        self._arguments = (path, offset, shape, dtype, columns)
+        self._arguments = (path, offset, shape, dtype, columns, missing_values)
         self.shape = (shape[0], shape[1] if columns is None else len(columns))
         self._path = path
         self._offset = offset
         self._columns = columns
         self._dtype = np.dtype(dtype)
+        self._missing_values = np.array(missing_values or [], dtype=np.float32)
         self._stored_features = shape[1]
         self._file = os.open(path, os.O_RDONLY)  # kept, so that a replaced file is not noticed
         weakref.finalize(self, os.close, self._file)
@@ -83,6 +86,8 @@ class DiskRows:
             found = found[:, self._columns]
         with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
             found = found.astype(np.float32, copy=False)
+        if len(self._missing_values):
+            found[np.isin(found, self._missing_values)] = np.nan
         if not is_new.all():
             found = found[np.cumsum(is_new) - 1]
         return torch.from_numpy(found)

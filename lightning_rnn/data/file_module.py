@@ -1,19 +1,19 @@
 """Data module of sequence files."""
 
-import filecmp
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_rnn.data.base_module import SequenceDataModule
-from lightning_rnn.data.column_findings import column_findings
-from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
+from lightning_rnn.data.column_findings import column_findings, is_same_file
+from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
 from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
 from lightning_rnn.data.readers.contents import join_names
 from lightning_rnn.data.schema import Schema
@@ -50,9 +50,10 @@ class FileDataModule(SequenceDataModule):
         separator: Character between two cells (CSV); None to detect comma, semicolon and tab.
         decimal_comma: Whether numbers have a decimal comma (CSV).
         encoding: Encoding of the file (CSV); None for UTF-8.
+        missing_values: Numbers that stand for missing values, such as [-9999].
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
-        batch_size: Number of sequences per training batch of one process; None for a sixteenth of the
-            training sequences, from 8 to 64.
+        batch_size: Number of sequences per training batch of one process; None for a sixteenth of
+            the training sequences, from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
             they need at most a quarter of the free memory of the GPU.
@@ -75,6 +76,7 @@ class FileDataModule(SequenceDataModule):
 
     identity_settings = frozenset(
         {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
+        | {"missing_values"}
     )
     _has_checked_files = False  # those of test and predict, before training
 
@@ -97,6 +99,7 @@ class FileDataModule(SequenceDataModule):
         separator: str | None = None,
         decimal_comma: bool = False,
         encoding: str | None = None,
+        missing_values: list[float] | None = None,
         positive_class: str | None = None,
         batch_size: int | None = None,
         buckets: bool = False,
@@ -121,11 +124,17 @@ class FileDataModule(SequenceDataModule):
             "separator": separator,
             "decimal_comma": decimal_comma,
             "encoding": encoding,
+            "missing_values": missing_values,
             "positive_class": positive_class,
         }
-        for name in ("val_fraction", "test_fraction"):
-            _check_fraction(name, self.settings[name])
+        self.missing_values = missing_values or []
         self._time_kind: str | None = None  # of the training file, once it has been read
+        self._check_fractions()
+
+    def _check_fractions(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            fraction = self.settings[name]
+            check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
 
@@ -241,7 +250,7 @@ class FileDataModule(SequenceDataModule):
         elif schema is not None and schema.step_names is not None:
             options["model_names"] = schema.step_names
             options["one_row_per_sequence"] = True
-        return read_file(path, ReadOptions(**options))
+        return read_contents(Path(path), ReadOptions(**options))
 
     def _print_notices(self, name: str, path: str, file: FileContents) -> None:
         """Print what a user should know about the file of a split."""
@@ -252,7 +261,7 @@ class FileDataModule(SequenceDataModule):
         if name == "predict":
             if file.ignored:
                 print_notice(f"{path}: ignored columns: {join_names(file.ignored)}")
-        elif _is_same_file(path, self.settings["train_path"]):
+        elif is_same_file(path, self.settings["train_path"]):
             print_notice(f"{path}: the same sequences as in train_path")
 
     def _encode(self, file: FileContents, path: str, *, has_labels: bool = True) -> Sequences:
@@ -282,20 +291,7 @@ def _errors_with_path(path: str) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
 
 
-def _check_fraction(name: str, fraction: float) -> None:
-    check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
-
-
-def _is_same_file(path: str, other: str | None) -> bool:
-    """Return whether two files, or two folders written by `pack`, have the same values."""
-    if other is None or not (os.path.exists(path) and os.path.exists(other)):
-        return False
-    if os.path.isdir(path) and os.path.isdir(other):
-        return _is_same_file(os.path.join(path, "values.npy"), os.path.join(other, "values.npy"))
-    return os.path.isfile(other) and filecmp.cmp(path, other, shallow=False)
-
-
 def _absolute(path: str | None) -> str | None:
     if path is None:
         return None
-    return os.path.abspath(path)
+    return os.path.abspath(os.path.expanduser(path))

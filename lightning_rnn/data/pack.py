@@ -55,7 +55,7 @@ def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) ->
         OptionError: If the output exists and may not be replaced, or an option cannot be used.
         DataError: If the file cannot be used, see `read_file`.
     """
-    target = Path(os.path.abspath(output))
+    target = Path(os.path.abspath(Path(output).expanduser()))
     may_replace = overwrite and (target / CHECKED).is_file()
     expected = "a folder that does not exist, or overwrite and a folder written by pack"
     check(may_replace or not os.path.lexists(target), "output", output, expected)
@@ -63,7 +63,7 @@ def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
-        sequences = _write(_parts(Path(input), read_options, work), work)
+        sequences = _write(_parts(Path(input).expanduser(), read_options, work), work)
         if target.exists():
             target.rename(work / "old")
         (work / "packed").rename(target)
@@ -134,10 +134,12 @@ def _parts_by_id(
 def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     """Write the sequences to the folder `work / "packed"`, in the order of their first rows."""
     columns: dict[str, list[Any]] = {}
+    rounding: list[Any] = []  # of each part, (3, F), see `Sequences`
     with (work / "rows").open("wb") as file:
         for part in parts:
             sequences = part.contents.sequences
             file.writelines(values.numpy().data for values in sequences.chunks())
+            rounding.append(sequences.rounding)
             columns.setdefault("first_rows", []).append(part.first_rows)
             columns.setdefault("lengths", []).append(sequences.lengths.numpy())
             columns.setdefault("labels", []).append(part.contents.labels)
@@ -156,6 +158,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     ordered = unordered.select(torch.from_numpy(order))
     folder = work / "packed"
     folder.mkdir()
+    np.save(folder / "rounding.npy", np.max(rounding, axis=0))
     with (folder / "values.npy").open("wb") as file:
         header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

@@ -12,10 +12,12 @@ from lightning_rnn.data.readers.contents import join_names
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS
+from lightning_rnn.errors import DataError
 
 HISTOGRAM_BINS = 8
 BAR_WIDTH = 40  # characters
 MAX_SEQUENCES_READ = 5000  # to count missing values
+MIN_OTHER_VALUES = 10  # distinct values besides a number that may stand for missing ones
 MIN_CLASS_SIZE = 20  # number of sequences below which the metrics of a class are unreliable
 
 
@@ -32,6 +34,10 @@ def describe(data: SequenceDataModule) -> str:
         classes = class_counts(sequences, data.class_names)
         lines.append(f"{name}: {steps}; {missing_values(sequences)}; {classes}")
         findings += suspicions(name, sequences, data.schema)
+    try:
+        data.train_moments  # noqa: B018  # raises the error
+    except DataError as error:
+        findings.append(str(error))
     lines.append("lengths of all splits:")
     lines += length_histogram(torch.cat([split.lengths for split in splits.values()]))
     findings += overlaps(splits)
@@ -86,8 +92,8 @@ def length_histogram(lengths: Tensor) -> list[str]:
 
 
 def suspicions(name: str, sequences: Sequences, schema: Schema) -> list[str]:
-    """Return findings about one split: constant features, rare classes, repeated sequences."""
-    findings = _constant_features(sequences, schema)
+    """Return findings about one split: strange features, rare classes, repeated sequences."""
+    findings = _constant_features(sequences, schema) + _missing_marks(sequences, schema)
     if sequences.labels is not None:
         counts = sequences.labels.bincount(minlength=len(schema.class_names)).tolist()
         classes = zip(schema.class_names, counts, strict=True)
@@ -120,6 +126,28 @@ def _constant_features(sequences: Sequences, schema: Schema) -> list[str]:
             findings.append(f"feature {name} has no values")
         elif low == high:
             findings.append(f"feature {name} is always {low:g}")
+    return findings
+
+
+def _missing_marks(sequences: Sequences, schema: Schema) -> list[str]:
+    """Find numbers that recur and are farther from all others than these from each other.
+
+    Of large data, only the first 4 million values are read.
+    """
+    findings: list[str] = []
+    values = next(sequences.chunks()).double()
+    names = schema.feature_names or [str(i) for i in range(schema.num_features)]
+    for name, column in zip(names, values.T, strict=True):
+        for sign in (1, -1):
+            numbers, counts = (sign * column[~column.isnan()]).unique(return_counts=True)
+            while len(numbers) > MIN_OTHER_VALUES and counts[0] > 1:
+                if numbers[1] - numbers[0] <= numbers[-1] - numbers[1]:
+                    break
+                mark = sign * float(numbers[0])
+                finding = f"feature {name} is {mark:.9g} {counts[0]} times, far from other values"
+                findings.append(f"{finding}; if missing, set missing_values to [{mark:.9g}]")
+                column = column[column != mark]
+                numbers, counts = numbers[1:], counts[1:]
     return findings
 
 

@@ -79,6 +79,9 @@ class Sequences:
         ids: (N,) name of each sequence, or None if they are identified by their position.
         offsets: (N,) int64, row of `values` at which each sequence starts, to share the values of
             other `Sequences`; None if the sequences follow each other.
+        rounding: (3, F) float64: minus the lowest number, the highest number and the largest change
+            when the numbers of a feature were rounded to float32; None to take it from `values`.
+        missing_values: Numbers in `values` that stand for missing values, compared in float32.
         checked: Whether values are known to be finite and without steps to cut off.
 
     Raises:
@@ -101,10 +104,17 @@ class Sequences:
         groups: np.ndarray | None = None,
         ids: np.ndarray | None = None,
         offsets: Tensor | None = None,
+        rounding: Any = None,
+        missing_values: list[float] | None = None,
         checked: bool = False,
     ) -> None:
         if offsets is None:
-            values = checks.as_values(values)
+            exact = values
+            if not isinstance(values, DiskRows):
+                exact = checks.as_tensor(values, "values")
+                values = checks.as_values(exact, missing_values)
+            if rounding is None:
+                rounding = checks.rounding_of(exact, missing_values)
             lengths = checks.as_lengths(lengths, num_rows=len(values))
             offsets = lengths.cumsum(0) - lengths
         self.values: Tensor | DiskRows = values
@@ -113,6 +123,7 @@ class Sequences:
         self.labels = None if labels is None else checks.as_tensor(labels, "labels", torch.int64)
         self.groups = groups
         self.ids = ids
+        self.rounding = rounding
         for name, column in (("labels", self.labels), ("groups", groups), ("ids", ids)):
             if column is not None and column.shape != (len(self),):
                 expected = f"shape ({len(self)},), one per sequence"
@@ -122,35 +133,41 @@ class Sequences:
             self.lengths = checks.lengths_without_trailing_nan(values, offsets, lengths)
 
     @classmethod
-    def from_arrays(cls, arrays: Any, labels: Any = None) -> "Sequences":
+    def from_arrays(
+        cls, arrays: Any, labels: Any = None, *, missing_values: list[float] | None = None
+    ) -> "Sequences":
         """Store one array per sequence.
 
         Args:
-            arrays: (N, T, F) array, (T, F) array for one sequence, or list of (T_i, F) arrays; a
-                list may also contain (T_i,) arrays of a single feature.
+            arrays: (N, T, F) array, (T, F) array for one sequence, or list or object array
+                of (T_i, F) arrays, or of (T_i,) arrays of a single feature.
             labels: (N,) integers, or None.
+            missing_values: Numbers that stand for missing values, compared in float32.
         """
+        if isinstance(arrays, np.ndarray) and arrays.dtype == object:
+            arrays = list(arrays)
         if isinstance(arrays, np.ndarray | Tensor):
-            block = checks.as_tensor(arrays, "x", torch.float32)
+            block = checks.as_tensor(arrays, "x")
             if block.ndim == 2:
                 block = block[None]  # (1, T, F)
             if block.ndim != 3:
                 got = f"shape {tuple(block.shape)}"
                 raise DataError(f"x: expected shape (N, T, F) or (T, F), or a list, got {got}")
-            return cls(block.flatten(0, 1), torch.full((len(block),), block.shape[1]), labels)
+            lengths = torch.full((len(block),), block.shape[1])
+            return cls(block.flatten(0, 1), lengths, labels, missing_values=missing_values)
         if not isinstance(arrays, list | tuple) or not arrays:
             got = "an empty list" if arrays == [] else type(arrays).__name__
             raise DataError(f"x: expected an array or a list of at least one array, got {got}")
         parts: list[Tensor] = []
         for i, array in enumerate(arrays):
-            part = checks.as_tensor(array, f"x[{i}]", torch.float32)
+            part = checks.as_tensor(array, f"x[{i}]")
             if part.ndim == 1:
                 part = part[:, None]  # (T_i, 1)
             expected = f"(T, {parts[0].shape[1]}) as x[0]" if parts else "(T, F) or (T,)"
             if part.ndim != 2 or (parts and part.shape[1] != parts[0].shape[1]):
                 raise DataError(f"x[{i}]: expected shape {expected}, got {tuple(part.shape)}")
             parts.append(part)
-        return cls(torch.cat(parts), torch.tensor([len(part) for part in parts]), labels)
+        return cls(torch.cat(parts), [*map(len, parts)], labels, missing_values=missing_values)
 
     def __len__(self) -> int:
         """Return N."""
@@ -234,11 +251,12 @@ class Sequences:
             yield self.values.index_select(0, rows)
             start = stop
 
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self, names: list[str] | None = None) -> tuple[Tensor, Tensor]:
         """Return (F,) mean and standard deviation of the values that are not missing.
 
         Beyond 2^26 values they are those of a random sample of the sequences. A feature without
-        values has mean 0; one that is constant up to float32 rounding has deviation 1.
+        values has mean 0; one that is constant up to float32 rounding has deviation 1. If rounding
+        changed a feature by more than 1 % of its deviation, a DataError names it by its `names`.
         """
         sample = self._sample()
         # of x - shift, with a shift close to the mean, so that the squares lose no digits
@@ -254,7 +272,9 @@ class Sequences:
         mean = total / count.clamp(min=1)
         variance = squares / count.clamp(min=1) - mean.square()
         std = variance.clamp(min=0).sqrt()
-        std[(std <= 1e-6 * (shift + mean).abs()) | (std == 0)] = 1.0
+        is_constant = (std <= 1e-6 * (shift + mean).abs()) | (std == 0)
+        checks.check_rounding(self.rounding, torch.where(is_constant, torch.nan, std), names)
+        std[is_constant] = 1.0
         return torch.where(count > 0, shift + mean, 0.0).float(), std.float()
 
     def fingerprint(self) -> str:

@@ -8,6 +8,12 @@ from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
 SPLITS = ("train", "val", "test")
+SPLITS_OF_STAGE = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
 
 
 def split_rows(

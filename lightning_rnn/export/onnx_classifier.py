@@ -50,6 +50,7 @@ class OnnxClassifier:
         class_names: K names in the order of the columns of `predict_proba`.
         feature_names: F names, or None.
         num_features: Number of features F.
+        missing_values: Numbers that stand for missing values, like NaN.
         version: Version of this package that wrote the file.
         temperature: Temperature by which the graph divides the logits.
         threshold: For two classes, the probability above which `predict` returns the second one.
@@ -80,6 +81,7 @@ class OnnxClassifier:
         self.class_names: list[str] = metadata["class_names"]
         self.feature_names: list[str] | None = metadata["feature_names"]
         self.num_features: int = metadata["num_features"]
+        self.missing_values = np.array(metadata["missing_values"], np.float32)
         self.version: str = metadata["version"]
         self.temperature: float = metadata["temperature"]
         self.threshold: float = metadata["threshold"]
@@ -134,7 +136,8 @@ class OnnxClassifier:
         sequences = []
         for i, values in enumerate(x):
             sequence = check_sequence(values, f"x[{i}]", self.num_features)
-            has_value = ~np.isnan(sequence).all(axis=1)
+            is_missing = np.isnan(sequence) | np.isin(sequence, self.missing_values)
+            has_value = ~is_missing.all(axis=1)
             has_value[0] = True  # a sequence has at least one step
             last = np.flatnonzero(has_value)[-1]
             sequences.append(sequence[: last + 1])

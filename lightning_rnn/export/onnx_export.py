@@ -92,6 +92,7 @@ def export_onnx(
         "class_names": class_names,
         "feature_names": feature_names,
         "num_features": network.input_size,
+        "missing_values": network.preprocess.missing_values,
         "temperature": float(network.decision.temperature),
         "threshold": float(network.decision.threshold),
         "streaming": streaming,

@@ -7,6 +7,7 @@ from torch.nn.functional import conv1d
 from lightning_rnn.errors import check
 from lightning_rnn.models.inception import InceptionBlock, InceptionStem
 from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.models.preprocess import MAX_DEVIATIONS
 from lightning_rnn.models.stem import ConvStem
 
 State = dict[str, Tensor]  # parts of the state of B sequences, (B, ...) each, by name
@@ -104,9 +105,9 @@ class StepNetwork(nn.Module):
             Logits, as the network computes them for the sequence so far, and the new state.
         """
         state = dict(zip(self._part_names, parts, strict=True))
-        preprocess = self.network.preprocess
-        x = (x - preprocess.mean) / preprocess.std
+        x = self.network.preprocess.standardise(x)
         x = torch.where(x.isnan(), state["last_values"], x)
+        x = x.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
         steps = state["steps"] + 1
         stem = self.network.stem
         summary = x.new_zeros(x.shape[0], 0)

@@ -51,15 +51,17 @@ class InceptionBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, *, is_full: bool) -> Tensor:
         """Return (B, 64, T) from inputs (B, C, T) that are zero outside of a mask (B, 1, T)."""
-        return self.norm(self.convolve(pad(x, self.context)), mask, is_full=is_full)
+        convolved = self.convolve(pad(x, self.context))
+        output: Tensor = self.norm(convolved, mask, is_full=is_full)
+        return output
 
     def convolve(self, window: Tensor) -> Tensor:
         """Return (B, 64, T) from a window (B, C, T + 38) of inputs with their context."""
         width = window.shape[2] - sum(self.context)
         reduced = self.bottleneck(window)
         parts = []
-        for conv in self.convs:
-            parts.append(conv(self._seen(reduced, conv.weight.shape[2], width)))
+        for conv, size in zip(self.convs, KERNEL_SIZES, strict=True):
+            parts.append(conv(self._seen(reduced, size, width)))
         maxima = max_pool1d(self._seen(window, POOL_SIZE, width), POOL_SIZE, stride=1)
         parts.append(self.pool_conv(maxima))
         return torch.cat(parts, dim=1)

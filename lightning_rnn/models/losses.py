@@ -39,29 +39,36 @@ def training_loss(
 
 
 def class_weight(
-    num_classes: int,
+    class_names: list[str],
     pos_weight: float | None,
-    class_weights: Literal["balanced"] | list[float] | None,
+    class_weights: Literal["balanced"] | list[float] | dict[str, float] | None,
 ) -> Tensor:
     """Return the weight of each class in the loss, (K,) float32; 1 by default.
 
     Args:
-        num_classes: K.
+        class_names: K names.
         pos_weight: Weight of the second of two classes, relative to the first.
-        class_weights: Weights of all classes; 1 if balanced, until the data are known.
+        class_weights: Weights of all classes, or of some by name and 1 for the others; 1 if
+            balanced, until the data are known.
 
     Raises:
         OptionError: If the weights do not fit the classes.
     """
+    num_classes = len(class_names)
     if pos_weight is not None:
         check(num_classes == 2, "pos_weight", pos_weight, f"none with {num_classes} classes")
         check(class_weights is None, "pos_weight", pos_weight, "none together with class_weights")
         check(0 < pos_weight < math.inf, "pos_weight", pos_weight, "a finite number above 0")
         return torch.tensor([1.0, pos_weight])
+    if isinstance(class_weights, dict):
+        weight_of = {str(name): weight for name, weight in class_weights.items()}  # YAML has 1: 3
+        unknown = sorted(set(weight_of) - set(class_names))
+        check(not unknown, "class_weights", unknown, f"names among {', '.join(class_names)}")
+        class_weights = [weight_of.get(name, 1.0) for name in class_names]
     if isinstance(class_weights, list):
         fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)
         check(fits, "class_weights", class_weights, f"{num_classes} finite numbers above 0")
         return torch.tensor(class_weights, dtype=torch.float32)
     is_known = class_weights is None or class_weights == "balanced"
-    check(is_known, "class_weights", class_weights, "balanced or a list of numbers")
+    check(is_known, "class_weights", class_weights, "balanced, or numbers by name or in a list")
     return torch.ones(num_classes)

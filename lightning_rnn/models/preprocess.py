@@ -8,12 +8,16 @@ from torch import Tensor, nn
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.padding import Padding
 
+MAX_DEVIATIONS = 1e4  # limit of standardised values, so that huge numbers overflow nowhere
+
 
 class Preprocess(nn.Module):
     """Standardises the features and fills missing values with the last value before them.
 
     Missing values before the first value of a feature are replaced by the training mean. Later
     steps never change earlier ones. The buffers `mean` and `std` (F,) are 0 and 1 at first.
+    Standardised values are at most 1e4 in size. The attribute `missing_values` lists numbers that
+    stand for a missing value, like NaN.
     """
 
     mean: Tensor
@@ -21,6 +25,7 @@ class Preprocess(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
+        self.missing_values: list[float] = []
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))
 
@@ -29,15 +34,21 @@ class Preprocess(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
+    def standardise(self, x: Tensor) -> Tensor:
+        """Return standardised values, NaN where missing, from raw values (..., F)."""
+        for value in self.missing_values:
+            x = x.masked_fill(x == value, torch.nan)
+        return (x - self.mean) / self.std
+
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         """Return (B, T, F) without NaN and zero in padding, from raw values with NaN if missing."""
-        x = (x - self.mean) / self.std
+        x = self.standardise(x)
         if not padding.is_full:
             x = x.masked_fill(~valid_steps(padding.lengths, x.shape[1])[..., None], 0.0)
         # The sum of all values is NaN if any of them is; reading it would stall an accelerator.
         if not padding.is_readable or math.isnan(float(x.detach().sum())):
             x = fill_forward(x)
-        return x
+        return x.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
 def fill_forward(x: Tensor) -> Tensor:

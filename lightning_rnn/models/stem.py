@@ -59,9 +59,16 @@ class MaskedBatchNorm(nn.Module):
         known to be true everywhere, for which torch has a faster function.
         """
         if is_full and mask.numel() > 1 and not is_distributed():
-            moments = (self.running_mean, self.running_var)
-            scale = (self.weight, self.bias)
-            return batch_norm(x, *moments, *scale, self.training, self.momentum, self.eps)
+            return batch_norm(
+                x,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                training=self.training,
+                momentum=self.momentum,
+                eps=self.eps,
+            )
         if self.training:
             mean, var = self._batch_moments(x, mask)
         else:

@@ -13,7 +13,14 @@ from lightning_rnn.errors import CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.classifier import SequenceClassifier
 
-SIZES_AND_NAMES = ("input_size", "num_classes", "class_names", "feature_names", "step_names")
+SIZES_AND_NAMES = (
+    "input_size",
+    "num_classes",
+    "class_names",
+    "feature_names",
+    "step_names",
+    "missing_values",
+)
 REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 
@@ -28,6 +35,7 @@ class CheckpointFile:
     @classmethod
     def read(cls, path: Path) -> "CheckpointFile":
         """Read a checkpoint; see `load_checkpoint`."""
+        path = path.expanduser()
         content = load_checkpoint(path)
         data_class = next((name for name in DATA_MODULES if name in content), None)
         return cls(path.absolute(), content, data_class)

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
@@ -20,12 +19,13 @@ from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
 from lightning_rnn.training.data_statistics import (
     balanced_class_weights,
+    check_batch,
     check_sizes,
     labels_of,
     schema_of,
     sequence_data,
 )
-from lightning_rnn.training.inference import infer
+from lightning_rnn.training.inference import InferenceMixin
 from lightning_rnn.training.logs import log_epoch
 from lightning_rnn.training.schedules import SCHEDULES, LearningRateSchedule, Schedule
 from lightning_rnn.training.threads import ThreadChoice
@@ -37,7 +37,7 @@ MAX_LR = 1e30
 CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
-class SequenceClassifier(LightningModule):
+class SequenceClassifier(InferenceMixin, LightningModule):
     """Trains, evaluates and applies a `SequenceNetwork`.
 
     A checkpoint contains all that is needed to use the model: sizes and names are hyper-parameters,
@@ -49,6 +49,7 @@ class SequenceClassifier(LightningModule):
         class_names: K names in the order of the class codes; taken from the data if not given.
         feature_names: F names; taken from the data if not given.
         step_names: Names of the time steps of a wide table; taken from the data if not given.
+        missing_values: Numbers that stand for missing values; training takes them from the data.
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
@@ -61,8 +62,9 @@ class SequenceClassifier(LightningModule):
             inception three blocks of convolutions of sizes 9, 19 and 39, whose mean over all steps
             is classified, too.
         pos_weight: Weight of the second of two classes in the loss; the first has weight 1.
-        class_weights: Weight of each class in the loss, in the order of the class names; balanced
-            weights each class inversely to its frequency in the training data.
+        class_weights: Weight of each class in the loss: by name, such as {ill: 3}, and 1 for other
+            classes, or a list in the order of the class names; balanced weights each class
+            inversely to its frequency in the training data.
         label_smoothing: Share of the target that is spread evenly over all classes in training.
         optimizer: adam or adamw.
         lr: Learning rate; the highest one if a schedule changes it.
@@ -97,6 +99,7 @@ class SequenceClassifier(LightningModule):
         class_names: list[str] | None = None,
         feature_names: list[str] | None = None,
         step_names: list[str] | None = None,
+        missing_values: list[float] | None = None,
         cell: CellName = "rnn",
         hidden_size: int = 32,
         num_layers: int = 1,
@@ -105,7 +108,7 @@ class SequenceClassifier(LightningModule):
         pooling: Pooling = "last",
         stem: Stem = "none",
         pos_weight: float | None = None,
-        class_weights: Literal["balanced"] | list[float] | None = None,
+        class_weights: Literal["balanced"] | list[float] | dict[str, float] | None = None,
         label_smoothing: float = 0.0,
         optimizer: Literal["adam", "adamw"] = "adam",
         lr: float = 0.01,
@@ -146,13 +149,11 @@ class SequenceClassifier(LightningModule):
         self.hparams.update(sizes | names | {"step_names": schema.step_names})
         self.schema = schema
         self.network = SequenceNetwork(**sizes, options=self.options)
+        self.network.preprocess.missing_values = self.hparams["missing_values"] or []
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
-        self.register_buffer("class_weight", class_weight(sizes["num_classes"], *weights))
-
-    @property
-    def class_names(self) -> list[str]:
-        """K names in the order of the class codes."""
-        return self.schema.class_names
+        self.register_buffer("class_weight", class_weight(schema.class_names, *weights))
+        if isinstance(weights[1], dict):  # checkpoints hold plain values
+            self.hparams["class_weights"] = self.class_weight.tolist()
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks that training needs with any Trainer."""
@@ -183,6 +184,8 @@ class SequenceClassifier(LightningModule):
         data = sequence_data(trainer)
         if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
+            self.network.preprocess.missing_values = data.missing_values
+            self.hparams["missing_values"] = data.missing_values
         if self.hparams["class_weights"] == "balanced":
             self.class_weight.copy_(balanced_class_weights(data))
 
@@ -245,36 +248,12 @@ class SequenceClassifier(LightningModule):
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
         """Return row, probabilities, predicted class and embedding of each sequence."""
+        check_batch(batch)
         states = self.network.embed(batch.x, batch.padding)
         logits = self.network.logits(states)
         decision = self.network.decision
         probabilities = decision.probabilities(logits)
         return Predictions(batch.index, probabilities, decision.predict(logits), states.float())
-
-    def predict_proba(self, x: Any) -> np.ndarray:
-        """Predict probabilities from raw values, on the device of the model.
-
-        Args:
-            x: (N, T, F) array, (T, F) array for one sequence, or a list of (T_i, F) arrays; NaN
-                where a value is missing.
-
-        Returns:
-            (N,) float32 probabilities of the second of two classes, or (N, K).
-
-        Raises:
-            DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
-        """
-        return infer(self, x, lambda *batch: self.network.decision.probabilities(self(*batch)))
-
-    def predict(self, x: Any) -> np.ndarray:
-        """Predict class names (N,) from raw values; see `predict_proba`."""
-        codes = infer(self, x, lambda *batch: self.network.decision.predict(self(*batch)))
-        names: np.ndarray = np.array(self.class_names)[codes]
-        return names
-
-    def embed(self, x: Any) -> np.ndarray:
-        """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
-        return infer(self, x, self.network.embed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""

@@ -68,15 +68,6 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
 
 
-def labels_of(batch: SequenceBatch) -> Tensor:
-    """Return the labels (B,) of a batch, and refuse batches of other kinds."""
-    if not isinstance(batch, SequenceBatch):
-        raise DataError(f"batch: expected a SequenceBatch, got {type(batch).__name__}")
-    if batch.y is None:
-        raise DataError("expected labelled sequences for training and evaluation, got none")
-    return batch.y
-
-
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     """Return (K,) weights that are inversely proportional to the class frequencies.
 
@@ -91,3 +82,18 @@ def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     counts: Tensor = data.train_class_counts.float()
     weights: Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
     return weights.to(torch.float32)
+
+
+def check_batch(batch: object) -> None:
+    """Refuse batches of other loaders, such as pairs (x, y)."""
+    if not isinstance(batch, SequenceBatch):
+        expected = "a SequenceBatch, as of Sequences.batch or the loaders of a SequenceDataModule"
+        raise DataError(f"batch: expected {expected}, got {type(batch).__name__}")
+
+
+def labels_of(batch: SequenceBatch) -> Tensor:
+    """Return the labels (B,) of a batch."""
+    check_batch(batch)
+    if batch.y is None:
+        raise DataError("expected labelled sequences for training and evaluation, got none")
+    return batch.y

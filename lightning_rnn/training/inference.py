@@ -8,31 +8,83 @@ import torch
 from torch import Tensor
 
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
+from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.padding import Padding
 
 
 @torch.inference_mode()
-def infer(model: Any, x: Any, function: Callable[[Tensor, Padding], Tensor]) -> np.ndarray:
+def infer(
+    network: SequenceNetwork, x: Any, function: Callable[[Tensor, Padding], Tensor]
+) -> np.ndarray:
     """Return what a function computes for each sequence; see `SequenceClassifier.predict_proba`.
 
     The function takes the values (B, T, F) of a batch and their padding, and returns B rows. The
-    model, a `SequenceClassifier`, is in evaluation mode meanwhile, on its own device.
+    network is in evaluation mode meanwhile, on its own device.
     """
-    sequences = Sequences.from_arrays(x)
-    expected = model.schema.num_features
-    if sequences.num_features != expected:
-        raise DataError(f"x: expected {expected} features, got {sequences.num_features}")
-    parameter = next(model.parameters())
-    was_training = model.training
-    model.eval()
+    sequences = Sequences.from_arrays(x, missing_values=network.preprocess.missing_values)
+    if sequences.num_features != network.input_size:
+        got = sequences.num_features
+        raise DataError(f"x: expected {network.input_size} features, got {got}")
+    parameter = next(network.parameters())
+    was_training = network.training
+    network.eval()
     rows = []
     results = []
     for batch in SequenceLoader(sequences, EvalSampler(sequences.lengths, batch_size=1)):
         result = function(batch.x.to(parameter), batch.padding.to(parameter.device))
         rows.append(batch.index)
         results.append(result.cpu())
-    model.train(was_training)
+    network.train(was_training)
     order = torch.cat(rows).argsort()
     return torch.cat(results)[order].numpy()
+
+
+class InferenceMixin:
+    """Predictions of a model from arrays.
+
+    Attributes:
+        network: The network of the model.
+        schema: Sizes and names.
+    """
+
+    network: SequenceNetwork
+    schema: Schema
+
+    @property
+    def class_names(self) -> list[str]:
+        """K names in the order of the class codes."""
+        return self.schema.class_names
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Predict probabilities from raw values, on the device of the model.
+
+        Args:
+            x: (N, T, F) array, (T, F) array for one sequence, or a list of (T_i, F) arrays; NaN
+                where a value is missing.
+
+        Returns:
+            (N,) float32 probabilities of the second of two classes, or (N, K).
+
+        Raises:
+            DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
+        """
+        return infer(self.network, x, self._probabilities)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Predict class names (N,) from raw values; see `predict_proba`."""
+        codes = infer(self.network, x, self._predictions)
+        names: np.ndarray = np.array(self.class_names)[codes]
+        return names
+
+    def embed(self, x: Any) -> np.ndarray:
+        """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
+        return infer(self.network, x, self.network.embed)
+
+    def _probabilities(self, x: Tensor, padding: Padding) -> Tensor:
+        return self.network.decision.probabilities(self.network(x, padding))
+
+    def _predictions(self, x: Tensor, padding: Padding) -> Tensor:
+        return self.network.decision.predict(self.network(x, padding))

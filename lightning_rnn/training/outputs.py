@@ -167,7 +167,7 @@ class PredictionsFile(Callback):
     ) -> None:
         self.path = folder / "predictions.csv"
         if output is not None:
-            self.path = Path(output)
+            self.path = Path(output).expanduser()
             is_known = self.path.suffix in (".csv", ".parquet")
             check(is_known, "output", output, "a file name ending in .csv or .parquet")
             if self.path.exists() and not overwrite:

@@ -38,6 +38,11 @@ class EpochLines(Callback):
         if device == "cpu":
             device = f"cpu (threads: {torch.get_num_threads()})"
         print(f"model: {num_parameters:,} parameters; device: {device}", flush=True)
+        weights: Any = pl_module.class_weight
+        if (weights != 1).any():
+            pairs = zip(data.class_names, weights.tolist(), strict=True)
+            text = ", ".join(f"{name} {weight:.4g}" for name, weight in pairs)
+            print(f"class weights: {text}", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the share of padding, if the lengths differ."""

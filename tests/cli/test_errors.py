@@ -31,7 +31,7 @@ PARSE_ERRORS = {
     "--data.bogus 7": "--data.bogus: unknown for this data module; --data.help",
     "--model.hidden_size ten": "--model.hidden_size: expected int, got 'ten'",
     "--model.cell elman": "--model.cell: expected one of rnn, lstm, gru, mingru, got 'elman'",
-    "--model.class_weights x": "--model.class_weights: expected balanced or list, got 'x'",
+    "--model.class_weights x": "--model.class_weights: expected balanced or list or dict, got 'x'",
     "--model.input_size 3": "--model.input_size: comes from the data and cannot be given",
     "--model.class_names [1]": "--model.class_names: comes from the data and cannot be given",
     "--model 5": "--model: expected settings by name, got '5'",

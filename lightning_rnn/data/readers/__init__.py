@@ -41,7 +41,8 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         options: What to read from the file; by default `ReadOptions()`.
 
     Raises:
-        DataError: If the file cannot be read, is damaged, or violates its format.
+        DataError: If the file cannot be read, is damaged, or violates its format; or if rounding to
+            float32 changes a feature by more than 1 % of its standard deviation.
 
     Example:
         >>> import tempfile
@@ -54,8 +55,14 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         >>> contents.sequences.lengths.tolist(), contents.sequences.values.flatten().tolist()
         ([2, 1], [0.25, 0.5, 3.0])
     """
-    path = Path(path)
-    options = options or ReadOptions()
+    contents = read_contents(Path(path).expanduser(), options or ReadOptions())
+    with errors_with_path(Path(path)):
+        contents.sequences.moments(contents.feature_names)  # raises if digits are lost
+    return contents
+
+
+def read_contents(path: Path, options: ReadOptions) -> FileContents:
+    """Read a file like `read_file`, whatever digits are lost."""
     with errors_with_path(path):
         contents = find_reader(path, options)(path, options)
     if contents.labels is not None and not any(contents.labels):
@@ -94,7 +101,10 @@ def find_reader(path: Path, options: ReadOptions) -> Reader:
     if extension == ".gz":
         extension = "".join(path.suffixes[-2:]).lower()
     if extension not in READERS:
-        raise unexpected("", f"one of the extensions {', '.join(READERS)}", repr(extension))
+        expected = f"one of the extensions {', '.join(READERS)}"
+        if extension in ("", ".txt"):
+            expected += " (.tsv for UCR text files, with tabs between label and values)"
+        raise unexpected("", expected, repr(extension))
     if path.stat().st_size == 0:
         raise DataError("the file is empty")
     reader = READERS[extension]

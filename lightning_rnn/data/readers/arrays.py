@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
@@ -58,11 +60,12 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
 
     For a file `name.npy` these are `name_lengths.npy`, `name_labels.npy`, `name_groups.npy` and
     `name_ids.npy`; for a folder with `values.npy` they are `lengths.npy` etc., and `features.npy`
-    with the (F,) names of the features or `steps.npy` with those of the steps of a wide table.
-    Large values stay on disk.
+    with the (F,) names of the features or `steps.npy` with those of the steps of a wide table, and
+    `rounding.npy`, see `Sequences`. Large values stay on disk.
     """
     if path.is_dir():
-        files = {role: path / f"{role}.npy" for role in ("values", *NPY_ROLES, *NAMES_OF)}
+        roles = ("values", *NPY_ROLES, *NAMES_OF, "rounding")
+        files = {role: path / f"{role}.npy" for role in roles}
     else:
         files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
         files["values"] = path
@@ -115,20 +118,38 @@ def _contents(
     elif options.group_column is not None and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
+    marks = options.missing_values
+    if checked and "rounding" in arrays:
+        rounding = torch.from_numpy(arrays["rounding"])
+    else:
+        rounding = checks.rounding_of(values, marks)
     feature_names, step_names, ignored = _names_of_columns(arrays, values.shape[1], options)
     columns = None
     if feature_names is not None and feature_names != arrays["features"].tolist():
         columns = [arrays["features"].tolist().index(name) for name in feature_names]
-    stored: np.ndarray | DiskRows = values
+        rounding = rounding[:, columns]
+    sequences = Sequences(
+        _stored(values, columns, marks),
+        lengths,
+        groups=groups,
+        ids=ids,
+        rounding=rounding,
+        missing_values=marks,
+        checked=checked and not marks,
+    )
+    return FileContents(sequences, labels, feature_names, step_names=step_names, ignored=ignored)
+
+
+def _stored(
+    values: np.ndarray, columns: list[int] | None, missing_values: list[float] | None
+) -> np.ndarray | DiskRows:
+    """Return columns of the values, which stay in their file if they are large."""
     # a copy of a mapping, made if the file is in another order, has no file name
     is_large = values.nbytes > MAX_BYTES_IN_MEMORY
     if is_large and isinstance(values, np.memmap) and values.filename:
         path = Path(str(values.filename))
-        stored = DiskRows(path, values.offset, values.shape, values.dtype, columns)
-    elif columns is not None:
-        stored = values[:, columns]
-    sequences = Sequences(stored, lengths, groups=groups, ids=ids, checked=checked)
-    return FileContents(sequences, labels, feature_names, step_names=step_names, ignored=ignored)
+        return DiskRows(path, values.offset, values.shape, values.dtype, columns, missing_values)
+    return values if columns is None else values[:, columns]
 
 
 def _names_of_columns(
@@ -176,6 +197,12 @@ def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
     if array.shape != (count,) or array.dtype.kind not in "biufSU":
         expected = f"numbers or text of shape ({count},)"
         raise unexpected(name, expected, f"{array.dtype} {array.shape}")
+    if array.dtype.kind == "S":
+        try:
+            return np.char.decode(array)
+        except UnicodeDecodeError as error:
+            expected = "UTF-8 text (for Latin-1 store np.char.decode(array, 'latin-1'))"
+            raise unexpected(name, expected, f"bytes {error.object!r}") from error
     if array.dtype.kind == "U":
         np.char.encode(array)  # raises for text that could not be written to a file later
     return array
@@ -186,8 +213,6 @@ def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
     array = _checked_names(array, name, count)
     if array.dtype.kind in "bf":
         return class_names(array)
-    if array.dtype.kind == "S":
-        array = np.char.decode(array)
     texts = np.char.strip(array.astype(str)).astype(object)
     texts[[is_missing(text) for text in texts]] = ""
     return texts

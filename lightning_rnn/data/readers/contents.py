@@ -17,6 +17,7 @@ from lightning_rnn.errors import DataError, check
 MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
 FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
 UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
+FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to infinity
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value
 
@@ -68,9 +69,10 @@ class ReadOptions:
             semicolon or tab if the header has only that.
         decimal_comma: Whether numbers in a CSV file have a decimal comma.
         encoding: Encoding of a CSV file, such as `latin-1`; None for UTF-8.
+        missing_values: Numbers that stand for missing values of features, compared in float32.
 
     Raises:
-        OptionError: If the time format or the separator cannot be used.
+        OptionError: If the time format, the separator or a missing value cannot be used.
 
     Example:
         >>> from lightning_rnn import ReadOptions
@@ -90,9 +92,12 @@ class ReadOptions:
     separator: str | None = None
     decimal_comma: bool = False
     encoding: str | None = None
+    missing_values: list[float] | None = None
 
     def __post_init__(self) -> None:
         """Check the options of the format."""
+        is_finite = all(abs(value) < FLOAT32_OVERFLOW for value in self.missing_values or [])
+        check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
         if self.separator is not None:
             is_usable = re.fullmatch(r'[^"\n\r\x80-\U0010ffff]|\\t', self.separator) is not None
             check(is_usable, "separator", self.separator, "one ASCII character")

@@ -89,7 +89,9 @@ def table_contents(
         values = values[order]
         first_rows, lengths = np.unique(owners, return_counts=True)
     ids = np.asarray(ids, dtype=object)[first_rows]
-    sequences = Sequences(values, lengths, groups=_pick(groups, first_rows), ids=ids)
+    groups = _pick(groups, first_rows)
+    marks = options.missing_values
+    sequences = Sequences(values, lengths, groups=groups, ids=ids, missing_values=marks)
     picked = _pick(labels, first_rows)
     contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
@@ -139,10 +141,10 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
 
 
 def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np.ndarray:
-    """Return (rows, F) float32, NaN where a cell is missing."""
+    """Return (rows, F) float64, NaN where a cell is missing."""
     import polars as pl
 
-    values = np.empty((rows.frame.height, len(features)), dtype=np.float32)
+    values = np.empty((rows.frame.height, len(features)), dtype=np.float64)
     for i, name in enumerate(features):
         column = rows.frame[name]
         cells = column
@@ -153,8 +155,9 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
                 cells = cells.str.replace(",", ".", literal=True)
         elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
             raise unexpected(f"column {quote(name)}", "numbers or booleans", str(column.dtype))
-        numbers = cells.cast(pl.Float64, strict=False).cast(pl.Float32)
-        is_refused = cells.is_not_null() & (numbers.is_null() | numbers.is_infinite())
+        numbers = cells.cast(pl.Float64, strict=False)
+        is_infinite = numbers.cast(pl.Float32).is_infinite()
+        is_refused = cells.is_not_null() & (numbers.is_null() | is_infinite)
         if is_refused.any():
             row = int(is_refused.arg_true()[0])
             expected = FINITE_NUMBERS

@@ -17,6 +17,7 @@ from lightning_rnn.data.readers.class_names import (
 )
 from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
+    FLOAT32_OVERFLOW,
     FileContents,
     ReadOptions,
     complete,
@@ -32,7 +33,6 @@ from lightning_rnn.data.sequences import Sequences
 # a value with a time stamp: (2007-01-01 00:00:00,241.97)
 STAMPED_VALUE = re.compile(r"\(([^()]*),([^(),]*)\)")
 OUTSIDE_PARENTHESES = r"(?![^(]*\))"
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def _text_lines(path: Path, comments: tuple[bytes, ...] = ()) -> Iterator[tuple[
     with path.open("rb") as file:
         for number, line in utf8_lines(file, comments):
             text = line.rstrip("\r\n")
+            if "\r" in text:
+                raise unexpected(f"line {number}", "lines that end in \\n or \\r\\n", "\\r alone")
             if text.strip(" "):
                 yield number, text
 
@@ -156,7 +158,7 @@ def _parse_line(number: int, text: str, header: _Header) -> _Line:
                 raise unexpected(place, "the time stamps of channel 1", "others")
         channels.append(_parse_numbers(cells, place))
     num_steps = max(len(channel) for channel in channels)
-    values = np.full((num_steps, len(channels)), np.nan, dtype=np.float32)  # (T, F)
+    values = np.full((num_steps, len(channels)), np.nan)  # (T, F)
     for i, channel in enumerate(channels):
         values[: len(channel), i] = channel
     return _Line(number, label, values, stamps)
@@ -176,7 +178,7 @@ def _split_stamps(field: str, place: str) -> tuple[list[str], list[str]]:
 
 
 def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
-    """Return the cells as float32, NaN for missing values."""
+    """Return the cells as numbers, NaN for missing values."""
     numbers: list[float] = []
     for i, cell in enumerate(cells, start=1):
         text = cell.strip()
@@ -185,10 +187,10 @@ def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
             number = float(text)
         elif is_missing(text):
             number = math.nan
-        if abs(number) > MAX_FLOAT32:
+        if abs(number) >= FLOAT32_OVERFLOW:
             raise unexpected(f"{place}, value {i}", FINITE_NUMBERS, quote(text))
         numbers.append(number)
-    return np.array(numbers, dtype=np.float32)
+    return np.array(numbers)
 
 
 def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
@@ -203,7 +205,9 @@ def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
             steps = steps[order]
         values.append(steps)
     lengths = [len(steps) for steps in values]
-    sequences = Sequences(np.concatenate(values), lengths, ids=row_ids(len(lines)))
+    ids = row_ids(len(lines))
+    marks = options.missing_values
+    sequences = Sequences(np.concatenate(values), lengths, ids=ids, missing_values=marks)
     labels = class_names(np.array([line.label for line in lines], dtype=object))
     labels = complete(labels, "a label", lambda i: f"line {lines[i].number}", options)
     return FileContents(sequences, labels, None, time_kind)

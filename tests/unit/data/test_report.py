@@ -41,6 +41,35 @@ def test_what_is_odd():
     assert "train: feature a has no values" in suspicions("train", part, TWO)
 
 
+def test_numbers_that_may_mean_missing():
+    part = make()
+    part.values[::7, 0] = -9999.0
+    part.values[::9, 0] = torch.finfo().min
+    part.values[1::9, 1] = 999.0
+    first, second, third = suspicions("train", part, TWO)
+    assert first.startswith("train: feature a is -3.40282347e+38 12 times, far from other values")
+    assert second.startswith("train: feature a is -9999 13 times")
+    assert second.endswith("if missing, set missing_values to [-9999]")
+    assert third.startswith("train: feature b is 999 11 times")
+    once = make()
+    once.values[0] = -9999.0
+    assert suspicions("train", once, TWO) == []
+
+
+@pytest.mark.parametrize("kind", ["binary", "counts", "uniform", "clipped", "heavy"])
+def test_other_numbers_do_not(kind):
+    rng = np.random.default_rng(0)
+    values = {
+        "binary": (rng.random(400) < 0.02).astype(float),
+        "counts": rng.poisson(0.2, 400),
+        "uniform": rng.random(400).round(2),
+        "clipped": rng.normal(size=400).clip(-2, 2),
+        "heavy": np.exp(2 * rng.normal(size=400)).round(1),
+    }[kind]
+    part = Sequences(values.reshape(200, 2), [2] * 100, np.arange(100) % 2)
+    assert not any("far from" in finding for finding in suspicions("train", part, TWO))
+
+
 def test_parts_that_share():
     groups = np.array([f"g{i}" for i in range(50)], dtype=object)
     train, val = (

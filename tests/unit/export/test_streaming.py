@@ -1,5 +1,6 @@
 """Step by step gives what the whole sequence so far gives."""
 
+from functools import cache
 from itertools import product
 
 import networks
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn import StreamingClassifier, export_onnx
+from lightning_rnn import OnnxClassifier, SequenceClassifier, StreamingClassifier, export_onnx
 from lightning_rnn.errors import DataError, OptionError
 
 COMBINATIONS = list(
@@ -67,6 +68,65 @@ def test_sequences_come_and_go_in_any_order(kind, data, nets):
         for name in gone:
             del seen[name]
         assert len(stream) == len(seen)
+
+
+MAGNITUDES = st.floats(-38, 38.5).map(lambda power: 10.0**power)
+
+
+@pytest.mark.parametrize(
+    ("cell", "stem", "pooling"),
+    [
+        ("rnn", "none", "last"),
+        ("lstm", "conv", "mean"),
+        ("gru", "none", "max"),
+        ("mingru", "none", "mean"),
+        ("mingru", "conv", "last"),
+    ],
+)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_all_finite_values_give_the_same_everywhere(cell, stem, pooling, data, exported):
+    model, whole_file, stream_file = exported(cell, stem, pooling)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    x = [values(rng, length, 2) for length in (1, 9, 30)]
+    for sequence in x:
+        for _ in range(data.draw(st.integers(0, 4))):
+            place = tuple(rng.integers(sequence.shape))
+            sign = data.draw(st.sampled_from([-1, 1]))
+            sequence[place] = sign * data.draw(MAGNITUDES)
+        sequence[-1] = data.draw(st.sampled_from([0.5, -9999.0, np.nan]))  # an end to cut off
+    expected = model.predict_proba(x)
+    assert np.isfinite(expected).all()
+    found = [OnnxClassifier(whole_file).predict_proba(x)]
+    known = [np.isfinite(sequence) & (sequence != -9999) for sequence in x]
+    ends = [max(1, np.append(np.flatnonzero(rows.any(1)), 0).max() + 1) for rows in known]
+    cut = [sequence[:end] for sequence, end in zip(x, ends, strict=True)]
+    for stream in (stream_file, model.network):
+        found.append(StreamingClassifier(stream).update("abc", cut))
+    for probabilities in found:
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function that returns a model with a mark for missing values, and its two files."""
+
+    @cache
+    def export(cell, stem, pooling):
+        torch.manual_seed(0)
+        options = {"cell": cell, "stem": stem, "pooling": pooling, "hidden_size": 4}
+        model = SequenceClassifier(
+            input_size=2, num_classes=2, missing_values=[-9999.0], **options
+        ).eval()
+        model.network.preprocess.set_moments(torch.tensor([5.0, 1e6]), torch.tensor([0.1, 1e3]))
+        folder = tmp_path_factory.mktemp("export")
+        files = [folder / "model.onnx", folder / "step.onnx"]
+        for file in files:
+            streaming = file.name == "step.onnx"
+            export_onnx(model.network, file, class_names=["a", "b"], streaming=streaming)
+        return model, *files
+
+    return export
 
 
 @pytest.fixture(scope="module")

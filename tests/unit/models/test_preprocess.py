@@ -75,6 +75,30 @@ def test_takes_raw_values_and_leaves_zeros_behind_the_end():
     assert preprocess(x, Padding(torch.tensor([3, 1]))).tolist() == expected
 
 
+@given(
+    x=st.lists(st.floats(width=32, allow_infinity=False), min_size=2, max_size=20),
+    mean=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    std=st.floats(2.0**-100, 2.0**127, width=32),
+)
+@settings(max_examples=300, deadline=None)
+def test_all_finite_values_stay_finite(x, mean, std):
+    preprocess = Preprocess(1)
+    preprocess.set_moments(torch.tensor([mean]), torch.tensor([std]))
+    steps = torch.tensor(x)[None, :, None]
+    found = preprocess(steps, Padding(torch.tensor([len(x)])))
+    exact = fill_forward((steps.double() - preprocess.mean.double()) / preprocess.std.double())
+    torch.testing.assert_close(found.double(), exact.clamp(-1e4, 1e4), rtol=1e-5, atol=1e-30)
+
+
+def test_numbers_that_mean_missing():
+    preprocess = Preprocess(2)
+    preprocess.set_moments(torch.tensor([5.0, 6.0]), torch.tensor([2.0, 3.0]))
+    preprocess.missing_values = [-9999.0, -3.4028235e38]
+    x = torch.tensor([[[7.0, -9999.0], [torch.finfo().min, 9.0], [-9998.0, NAN]]])
+    out = preprocess(x, Padding(torch.tensor([3])))
+    assert out.tolist() == [[[1.0, 0.0], [1.0, 1.0], [-5001.5, 1.0]]]
+
+
 def test_starts_with_mean_0_and_deviation_1():
     x = torch.randn(2, 3, 4)
     assert torch.equal(Preprocess(4)(x, Padding(torch.tensor([3, 3]))), x)

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModule
 from lightning_rnn.data.schema import Schema
@@ -101,6 +102,26 @@ def test_loss_of_many_classes_equals_torchs(weights):
         classifier(batch.x, batch.lengths), batch.y
     ).mean()
     torch.testing.assert_close(classifier.training_step(batch, 0), expected)
+
+
+def test_class_weights_by_name():
+    by_name = model(num_classes=3, class_names=["a", "1", "c"], class_weights={"c": 2.0, 1: 3.0})
+    assert by_name.class_weight.tolist() == [1.0, 3.0, 2.0]
+    assert by_name.hparams["class_weights"] == [1.0, 3.0, 2.0]
+    with pytest.raises(
+        OptionError, match=r"^class_weights: expected names among 0, 1, got \['x'\]"
+    ):
+        model(class_weights={"x": 2.0})
+
+
+def test_other_batches_are_refused():
+    loader = DataLoader(TensorDataset(torch.zeros(4, 3, 1), torch.zeros(4)), batch_size=2)
+    message = "batch: expected a SequenceBatch, as of .* SequenceDataModule, got list"
+    with pytest.raises(DataError, match=message):
+        trainer().fit(model(), loader, loader)
+    for command in ("validate", "test", "predict"):
+        with pytest.raises(DataError, match=message):
+            getattr(trainer(), command)(model(), loader)
 
 
 def test_class_weights_of_two_classes_weigh_both():

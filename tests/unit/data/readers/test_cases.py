@@ -55,6 +55,7 @@ def test_values(name, options, values):
             {"separator": ","},
             "line 2: expected 1 cells .* separator",
         ),
+        ("value_epoch_seconds.csv", {}, "feature 'v': .* float32 tells apart .* up to 59$"),
         ("tabs.csv", {"separator": ";"}, "one of the columns .*separator.*, got 'id'"),
     ],
 )

@@ -162,7 +162,8 @@ def test_no_such_file_folder_extension_empty(refused, tmp_path):
         read_file(tmp_path)
     assert (
         refused("a.txt", "x") == "expected one of the extensions .ts, .tsv, .npz,"
-        " .npy, .csv, .csv.gz, .parquet, got '.txt'"
+        " .npy, .csv, .csv.gz, .parquet (.tsv for UCR text files, with tabs between label and"
+        " values), got '.txt'"
     )
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):
         assert refused(name, "") == "the file is empty"
@@ -265,6 +266,10 @@ def test_ts_without_labels(accepted, refused):
             "@classLabel maybe\n@data\n",
             "line 1, @classlabel: expected true or false, got 'maybe'",
         ),
+        (
+            "@classLabel true 1\r@data\r1:1\r",
+            "line 1: expected lines that end in \\n or \\r\\n, got",
+        ),
         (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text (for a CSV file of another "),
         (TS + "(1,2:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
         (TS + "(1,2),3:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
@@ -298,6 +303,7 @@ def test_tsv(accepted):
             "1\t1\t2\n1\t1\n",
             "line 2: expected a label and 2 values separated by tabs, got 2 cells",
         ),
+        ("1\t1\r2\t1\r", "line 1: expected lines that end in \\n or \\r\\n, got \\r alone"),
         ("1 1 2\n", "line 1: expected a label and 1 values separated by tabs, got 1 cells"),
         ("1\t1\n2\tx\n", "line 2, value 1: expected numbers, got 'x'"),
         ("1\t1\t-inf\n", "line 1, value 2: expected numbers, got '-inf'"),
@@ -349,6 +355,10 @@ X = np.ones((2, 3, 1))
         ({"X": X}, "expected an array y of class labels, got none"),
         ({"X": X, "y": [1]}, "y: expected numbers or text of shape (2,), got int64 (1,)"),
         ({"X": X, "y": [1, NAN]}, "sequence 1: expected a label, got a missing value"),
+        (
+            {"X": X, "y": np.char.encode(["x", "é"], "latin-1")},
+            "y: expected UTF-8 text (for Latin-1 store np.char.decode(array, 'latin-1')), got",
+        ),
         ({"X": X, "y": ["a", "\ud800"]}, "surrogates not allowed"),
         ({"X": X * 1j, "y": [1, 2]}, "X: expected real numbers, got dtype complex128"),
         ({"X": X.astype(str), "y": [1, 2]}, "X: expected real numbers, got dtype <U32"),

@@ -1,0 +1,138 @@
+"""Features whose digits float32 cannot hold are refused, whatever holds them."""
+
+from math import prod
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn import FileDataModule, RecurrentClassifier, Sequences
+from lightning_rnn.data.pack import pack
+from lightning_rnn.data.readers import arrays, read_file
+from lightning_rnn.data.readers.contents import ReadOptions
+from lightning_rnn.errors import DataError
+
+LOST = r"feature .*: expected values that float32 tells apart .*rounded by up to"
+EPOCH = 1.7e9 + np.arange(240.0).reshape(24, 10)  # 24 sequences of seconds
+CLASSES = ["a", "b"] * 12
+OPTIONS = ReadOptions(id_column="id", feature_columns=["v"])
+
+
+def is_refused(values):
+    sequences = Sequences(values, [len(values)])
+    try:
+        sequences.moments()
+    except DataError:
+        return True
+    return False
+
+
+@given(
+    offset=st.floats(-16, 16).map(lambda power: 10.0**power),
+    spread=st.floats(-8, 12).map(lambda power: 10.0**power),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=300, deadline=None)
+def test_refused_if_rounding_changes_more_than_a_hundredth_of_the_deviation(offset, spread, seed):
+    values = offset + spread * np.random.default_rng(seed).normal(size=(50, 1))
+    assume(spread > 1e-12 * offset)  # below, it is the noise of calculations
+    change = np.abs(values - values.astype(np.float32)).max()
+    share = change / values.std()
+    assume(not 0.001 < share < 0.1)  # near the limit, the deviation may be that after rounding
+    assert is_refused(values) == (share > 0.01)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full((9, 1), 0.1),  # constant
+        np.full((9, 1), 1e12 + 0.3),
+        0.1 * np.array([[1.0], [3.0]]) / np.array([[1.0], [3.0]]) + 1e-17,  # noise
+        np.array([[0.3], [0.1 + 0.2]] * 5),
+        16_777_000 + np.arange(9)[:, None],  # whole, and exact in float32
+        1.7e9 + 86400.0 * np.arange(100)[:, None],  # far apart
+        np.array([[1e-3], [np.nan], [3.4e38], [2e5]]),
+        (1.7e9 + np.arange(9.0)[:, None]).astype(np.float32),  # lost before
+    ],
+)
+def test_accepted(values):
+    assert not is_refused(values)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint64, np.int32, ">f8"])
+def test_every_type(dtype):
+    values = (1.7e9 + np.arange(60)[:, None]).astype(dtype)
+    assert is_refused(values)
+    assert is_refused(values.tolist())
+    if dtype not in (np.uint64, ">f8"):
+        assert is_refused(torch.from_numpy(values))
+
+
+def test_all_features_are_named():
+    values = np.array([0, 1e9, 2e9]) + np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(DataError, match="feature 'b', 'c': "):
+        Sequences(values, [40]).moments(["a", "b", "c"])
+
+
+def write_files(folder):
+    """Write the sequences of EPOCH in every format."""
+    steps = EPOCH.size
+    ids = np.repeat(np.arange(len(EPOCH)), EPOCH.shape[1])
+    table = pl.DataFrame(
+        {
+            "id": ids,
+            "other": np.random.default_rng(0).normal(size=steps),
+            "v": EPOCH.reshape(-1).astype(np.int64),
+            "label": np.array(CLASSES)[ids],
+        }
+    )
+    table.write_csv(folder / "long.csv")
+    table.write_parquet(folder / "long.parquet")
+    rows = [[label, *map(str, row)] for label, row in zip(CLASSES, EPOCH, strict=True)]
+    (folder / "x.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    lines = [",".join(row[1:]) + f":{row[0]}\n" for row in rows]
+    (folder / "x.ts").write_text("@classLabel true a b\n@data\n" + "".join(lines))
+    names = ["label", *(f"t{i}" for i in range(10))]
+    (folder / "wide.csv").write_text("\n".join(map(",".join, [names, *rows])) + "\n")
+    np.savez(folder / "x.npz", X=EPOCH, y=CLASSES)
+    np.save(folder / "y.npy", EPOCH)
+    np.save(folder / "y_labels.npy", CLASSES)
+    pack(input=str(folder / "long.csv"), output=str(folder / "packed"), id_column="id")
+
+
+@pytest.mark.parametrize("limit", [0, arrays.MAX_BYTES_IN_MEMORY])
+@pytest.mark.parametrize(
+    "name",
+    ["long.csv", "long.parquet", "x.tsv", "x.ts", "wide.csv", "x.npz", "y.npy", "packed"],
+)
+def test_every_format(tmp_path, monkeypatch, name, limit):
+    monkeypatch.setattr(arrays, "MAX_BYTES_IN_MEMORY", limit)
+    write_files(tmp_path)
+    path = str(tmp_path / name)
+    options = OPTIONS if name in ("long.csv", "long.parquet") else ReadOptions()
+    with pytest.raises(DataError, match=LOST):
+        read_file(path, options)
+    data = FileDataModule(
+        train_path=path, predict_path=path, id_column=options.id_column, test_fraction=0.2
+    )
+    with pytest.raises(DataError, match=LOST):
+        data.train_moments  # noqa: B018  # what fit asks for
+    assert len(data.split("predict")) == len(EPOCH)  # only training needs all digits
+
+
+def test_features_of_a_packed_folder_are_refused_by_name(tmp_path):
+    write_files(tmp_path)
+    folder = str(tmp_path / "packed")
+    with pytest.raises(DataError, match="feature 'v': "):
+        read_file(folder)
+    contents = read_file(folder, ReadOptions(feature_columns=["other"]))
+    assert prod(contents.sequences.values.shape) == EPOCH.size
+
+
+def test_the_estimator():
+    for x in (EPOCH, EPOCH[:, :, None], [*EPOCH], EPOCH.astype(np.int64)):
+        with pytest.raises(DataError, match=LOST):
+            RecurrentClassifier(max_epochs=1).fit(x, CLASSES)
