@@ -33,7 +33,7 @@ FILES = yaml.safe_load((Path(__file__).parents[2] / "configs/files.yaml").read_t
 
 
 @parametrize_with_checks(
-    [RecurrentClassifier(hidden_size=8, max_steps=10, random_state=0)],
+    [RecurrentClassifier(hidden_size=8, stem="conv", max_steps=10, random_state=0)],
     expected_failed_checks=lambda estimator: UNMET,
 )
 def test_scikit_learns_own_checks(estimator, check):
