@@ -15,9 +15,11 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, as_array, check, import_extra
+from lightning_rnn.models.initialization import Initialization
 from lightning_rnn.models.network import Pooling, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.optimizers import OptimizerName
 from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.schedules import Schedule
 
@@ -65,11 +67,14 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         cell: Recurrent cell: rnn, lstm, gru or mingru; see `SequenceClassifier`.
         hidden_size: Width H of the state, per layer and direction.
-        num_layers: Number of recurrent layers.
+        num_layers: Number of recurrent layers; by default 2 with mingru, 1 with the other cells.
         bidirectional: Whether each sequence is also read backwards.
         dropout: Probability of dropping an input of a higher layer or of the head.
         pooling: last, mean or max of the top layer's states over time.
         stem: conv puts two strided convolutions in front of the recurrent layers; or none.
+        initialization: Starting weights of the recurrent layers: chrono or torch.
+        memory_span: Number of steps that the network should be able to remember when training
+            starts; by default the length of the longest sequence.
         class_weight: Weight of each class in the loss, by label and 1 where not given; balanced
             weighs classes inversely to their frequency.
         optimizer: adam or adamw.
@@ -106,13 +111,15 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         cell: CellName = MODEL["cell"],
         hidden_size: int = MODEL["hidden_size"],
-        num_layers: int = MODEL["num_layers"],
+        num_layers: int | None = MODEL["num_layers"],
         bidirectional: bool = MODEL["bidirectional"],
         dropout: float = MODEL["dropout"],
         pooling: Pooling = MODEL["pooling"],
         stem: Stem = MODEL["stem"],
+        initialization: Initialization = MODEL["initialization"],
+        memory_span: int | None = MODEL["memory_span"],
         class_weight: Literal["balanced"] | dict[Any, float] | None = MODEL["class_weights"],
-        optimizer: Literal["adam", "adamw"] = MODEL["optimizer"],
+        optimizer: OptimizerName = MODEL["optimizer"],
         lr: float = MODEL["lr"],
         weight_decay: float = MODEL["weight_decay"],
         schedule: Schedule = MODEL["schedule"],
@@ -132,6 +139,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.dropout = dropout
         self.pooling = pooling
         self.stem = stem
+        self.initialization = initialization
+        self.memory_span = memory_span
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr

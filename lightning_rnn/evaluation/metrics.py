@@ -18,6 +18,7 @@ from lightning_rnn.models.losses import cross_entropies
 EPOCH_METRICS = ("loss", "accuracy", "auroc", "f1")
 TEST_METRICS = (*EPOCH_METRICS, "average_precision", "balanced_accuracy", "brier", "log_loss")
 CALIBRATION_BINS = 15
+CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
 def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[str, Tensor]:
@@ -63,6 +64,20 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
             validate_args=False,
         )
     return values
+
+
+def evaluate_test(evaluation: Evaluation, decision: Decision) -> dict[str, Tensor]:
+    """Compute all metrics, and some without the temperature and threshold of a fitted decision.
+
+    The names of the latter end with `_uncalibrated`; see `evaluate`.
+    """
+    metrics = evaluate(evaluation, decision, full=True)
+    if decision.is_fitted:
+        uncalibrated = evaluate(evaluation, Decision(), full=True)
+        for name in CALIBRATED_METRICS:
+            if name in uncalibrated:
+                metrics[f"{name}_uncalibrated"] = uncalibrated[name]
+    return metrics
 
 
 class WeightedMetrics:

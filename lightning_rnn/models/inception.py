@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, max_pool1d, pad
 
 from lightning_rnn.models.padding import valid_steps
-from lightning_rnn.models.stem import MaskedBatchNorm, StemOutput
+from lightning_rnn.models.stem import Lengths, MaskedBatchNorm, StemOutput
 from lightning_rnn.padding import Padding
 
 KERNEL_SIZES = (9, 19, 39)
@@ -101,7 +101,7 @@ class InceptionStem(nn.Module):
         self.output_size = num_channels
         self.summary_size = num_channels
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
+    def output_lengths(self, lengths: Lengths) -> Lengths:
         """Return how many steps of the output sequences of so many steps have."""
         return (lengths + STRIDE - 1) // STRIDE
 

@@ -1,7 +1,8 @@
 """The network: preprocessing, stem, recurrent layers, pooling, head and decision."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,14 @@ from torch.nn.functional import dropout
 from lightning_rnn.errors import check
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.inception import InceptionStem
+from lightning_rnn.models.initialization import (
+    INITIALIZATIONS,
+    UNKNOWN_SPAN,
+    Initialization,
+    are_gates_spread,
+    initialize,
+    spread_gates,
+)
 from lightning_rnn.models.padding import last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.recurrent import CELLS, CellName, RecurrentStack
@@ -37,6 +46,13 @@ class NetworkOptions:
     dropout: float = 0.0
     pooling: Pooling = "last"
     stem: Stem = "none"
+    initialization: Initialization = "chrono"
+    memory_span: int | None = None
+
+    @classmethod
+    def select(cls, settings: Mapping[str, Any]) -> "NetworkOptions":
+        """Create options from those of the settings that have the name of one."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})
 
     def __post_init__(self) -> None:  # noqa: D105  # documented in the class docstring
         check(self.cell in CELLS, "cell", self.cell, f"one of {', '.join(CELLS)}")
@@ -45,6 +61,12 @@ class NetworkOptions:
         check(0 <= self.dropout < 1, "dropout", self.dropout, "a number of at least 0 and below 1")
         check(self.pooling in POOLINGS, "pooling", self.pooling, f"one of {', '.join(POOLINGS)}")
         check(self.stem in STEMS, "stem", self.stem, f"one of {', '.join(STEMS)}")
+        expected = f"one of {', '.join(INITIALIZATIONS)}"
+        check(
+            self.initialization in INITIALIZATIONS, "initialization", self.initialization, expected
+        )
+        if self.memory_span is not None:
+            check(self.memory_span >= 1, "memory_span", self.memory_span, "at least 1 step")
 
 
 class SequenceNetwork(nn.Module):
@@ -116,6 +138,23 @@ class SequenceNetwork(nn.Module):
         if summary_size > 0:
             self.summary_head = nn.Linear(summary_size, num_outputs)
         self.decision = Decision()
+        if options.initialization == "chrono":
+            initialize(self.recurrent, self.head, self._recurrent_span())
+
+    def set_memory_span(self, span: int) -> None:
+        """Set the number of input steps that the initialization makes the network remember.
+
+        Weights that the initialization has not set, such as trained ones, are not changed.
+        """
+        is_new = are_gates_spread(self.recurrent, self._recurrent_span())
+        self.options = replace(self.options, memory_span=span)
+        if self.options.initialization == "chrono" and is_new:
+            spread_gates(self.recurrent, self._recurrent_span())
+
+    def _recurrent_span(self) -> int:
+        """Return the memory span in steps of the recurrent layers."""
+        span = self.options.memory_span or UNKNOWN_SPAN
+        return span if self.stem is None else self.stem.output_lengths(span)
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
         """Compute logits: the mean over the heads.

@@ -1,7 +1,7 @@
 """Strided convolutions in front of the recurrent layers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch.nn.functional import batch_norm
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.padding import Padding
+
+Lengths = TypeVar("Lengths", int, Tensor)
 
 
 @dataclass(eq=False)
@@ -131,7 +133,7 @@ class ConvStem(nn.Module):
             self.convs.append(conv)
             self.norms.append(MaskedBatchNorm(num_channels))
 
-    def output_lengths(self, lengths: Tensor) -> Tensor:
+    def output_lengths(self, lengths: Lengths) -> Lengths:
         """Return how many steps of the output sequences of so many steps have."""
         return (lengths + 3) // 4
 

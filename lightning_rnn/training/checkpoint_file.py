@@ -79,7 +79,8 @@ class CheckpointFile:
     def check_model(self, settings: dict[str, Any]) -> None:
         """Raise an OptionError if arguments for `SequenceClassifier` describe another network."""
         names = {*SIZES_AND_NAMES, *(field.name for field in fields(NetworkOptions))}
-        self._compare(names, settings, self.hyper_parameters)
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        self._compare(names, chosen, self.hyper_parameters)
 
     def check_data(self, class_name: str, settings: dict[str, Any], *, resumes: bool) -> None:
         """Raise an OptionError if a data module with these settings has other data.

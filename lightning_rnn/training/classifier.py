@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import check
-from lightning_rnn.evaluation.metrics import evaluate
+from lightning_rnn.evaluation.metrics import evaluate, evaluate_test
 from lightning_rnn.evaluation.results import Evaluation, Predictions
-from lightning_rnn.models.decision import Decision
+from lightning_rnn.models.initialization import UNKNOWN_SPAN, Initialization
 from lightning_rnn.models.losses import class_weight, cross_entropies, training_loss
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
@@ -22,19 +22,21 @@ from lightning_rnn.training.data_statistics import (
     check_batch,
     check_sizes,
     labels_of,
+    longest_train_sequence,
     schema_of,
     sequence_data,
 )
 from lightning_rnn.training.inference import InferenceMixin
 from lightning_rnn.training.logs import log_epoch
+from lightning_rnn.training.optimizers import (
+    FUSED_DEVICES,
+    OptimizerName,
+    OptimizerOptions,
+    check_learning_rate,
+)
 from lightning_rnn.training.schedules import SCHEDULES, LearningRateSchedule, Schedule
 from lightning_rnn.training.threads import ThreadChoice
 from lightning_rnn.training.train_metrics import StepMonitor, TrainMetrics
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-FUSED_DEVICES = ("cpu", "cuda")  # devices for which torch has a fused Adam
-MAX_LR = 1e30
-CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
 class SequenceClassifier(InferenceMixin, LightningModule):
@@ -53,7 +55,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
-        num_layers: Number of recurrent layers.
+        num_layers: Number of recurrent layers; null for 2 with mingru, a single layer of which
+            cannot tell early steps from late ones, and for 1 with the other cells.
         bidirectional: Whether each sequence is also read backwards.
         dropout: Probability of dropping an input of a higher layer (with one mask for all time
             steps) or of the head.
@@ -61,6 +64,11 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         stem: conv puts two strided convolutions (64 channels, kernel size 9) in front of the cells;
             inception three blocks of convolutions of sizes 9, 19 and 39, whose mean over all steps
             is classified, too.
+        initialization: Starting weights of the cells: chrono, which lets the state and its gradient
+            last for `memory_span` steps, or torch, where they last for a few steps.
+        memory_span: Number of time steps that the network should be able to remember when training
+            starts; null for the length of the longest training sequence, or for 100 steps if the
+            data module is none of this package.
         pos_weight: Weight of the second of two classes in the loss; the first has weight 1.
         class_weights: Weight of each class in the loss: by name, such as {ill: 3}, and 1 for other
             classes, or a list in the order of the class names; balanced weights each class
@@ -102,37 +110,32 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         missing_values: list[float] | None = None,
         cell: CellName = "rnn",
         hidden_size: int = 32,
-        num_layers: int = 1,
+        num_layers: int | None = None,
         bidirectional: bool = False,
         dropout: float = 0.0,
         pooling: Pooling = "last",
         stem: Stem = "none",
+        initialization: Initialization = "chrono",
+        memory_span: int | None = None,
         pos_weight: float | None = None,
         class_weights: Literal["balanced"] | list[float] | dict[str, float] | None = None,
         label_smoothing: float = 0.0,
-        optimizer: Literal["adam", "adamw"] = "adam",
+        optimizer: OptimizerName = "adam",
         lr: float = 0.01,
         weight_decay: float = 0.0,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check(0 < lr <= MAX_LR, "lr", lr, f"a number above 0, at most {MAX_LR:g}")
-        check(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
+        if num_layers is None:
+            self.hparams["num_layers"] = 2 if cell == "mingru" else 1
         check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
-        check(optimizer in OPTIMIZERS, "optimizer", optimizer, "adam or adamw")
         check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
+        self.optimizer_options = OptimizerOptions(optimizer, weight_decay)
+        check_learning_rate(lr)
         self.lr = lr
         self.schedule = schedule
-        self.options = NetworkOptions(
-            cell=cell,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            pooling=pooling,
-            stem=stem,
-        )
+        self.options = NetworkOptions.select(self.hparams)
         self.evaluation: Evaluation | None = None
         self._batches: list[Evaluation] = []  # of the current validation or test
         self.checkpoint_metrics: dict[str, float] = {}  # of the loaded checkpoint
@@ -182,6 +185,9 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             return
         check_sizes(self.schema, trainer)
         data = sequence_data(trainer)
+        if self.hparams["memory_span"] is None:
+            self.hparams["memory_span"] = longest_train_sequence(data) or UNKNOWN_SPAN
+            self.network.set_memory_span(self.hparams["memory_span"])
         if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
             self.network.preprocess.missing_values = data.missing_values
@@ -193,10 +199,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         """Return Adam or AdamW; not fused in mixed precision, where Lightning could not clip."""
         is_mixed = str(self.trainer.precision).endswith("mixed")
         fused = self.device.type in FUSED_DEVICES and not is_mixed
-        options = {"weight_decay": self.hparams["weight_decay"], "fused": fused or None}
-        name = self.hparams["optimizer"]
-        optimizer: Optimizer = OPTIMIZERS[name](self.parameters(), lr=self.lr, **options)
-        return optimizer
+        return self.optimizer_options.create(self.parameters(), lr=self.lr, fused=fused)
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
         """Return logits (B,) or (B, K) from raw values (B, T, F); see `SequenceNetwork.forward`."""
@@ -237,14 +240,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test split, also without the temperature and the threshold."""
         self.evaluation = Evaluation.gather(self._batches)
-        decision = self.network.decision
-        metrics = evaluate(self.evaluation, decision, full=True)
-        if decision.is_fitted:
-            uncalibrated = evaluate(self.evaluation, Decision(), full=True)
-            for name in CALIBRATED_METRICS:
-                if name in uncalibrated:
-                    metrics[f"{name}_uncalibrated"] = uncalibrated[name]
-        log_epoch(self, "test", metrics)
+        log_epoch(self, "test", evaluate_test(self.evaluation, self.network.decision))
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> Predictions:
         """Return row, probabilities, predicted class and embedding of each sequence."""

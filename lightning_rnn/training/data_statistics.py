@@ -68,6 +68,12 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
 
 
+def longest_train_sequence(data: SequenceDataModule | None) -> int | None:
+    """Return the number of steps of the longest training sequence, if it is known."""
+    train = None if data is None else data.split("train")
+    return None if train is None else int(train.lengths.max())
+
+
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     """Return (K,) weights that are inversely proportional to the class frequencies.
 

@@ -168,6 +168,8 @@ class Case:
     def model_options(self) -> dict[str, Any]:
         """Arguments of `SequenceClassifier`."""
         options = {"cell": self.cell, "stem": self.stem, "hidden_size": 8, "input_size": 2}
+        # the record is older than the other starting weights and numbers of layers
+        options |= {"initialization": "torch", "num_layers": 1}
         return {**options, **VARIANTS[self.variant].model}
 
     @property

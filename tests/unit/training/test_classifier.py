@@ -226,7 +226,7 @@ def test_predict_proba_equals_forward_on_each_sequence(num_classes, pooling):
 
 
 def test_predict_proba_of_a_list_of_one_dimensional_arrays():
-    classifier, series = model(), [np.arange(3.0), np.arange(7.0), [1, 2]]
+    classifier, series = model(), [np.arange(3.0), np.arange(7.0), [2, 1]]
     columns = [np.asarray(s, dtype=float)[:, None] for s in series]
     found = classifier.predict_proba(series)
     np.testing.assert_array_equal(found, classifier.predict_proba(columns))

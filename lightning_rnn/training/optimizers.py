@@ -1,0 +1,43 @@
+"""Optimizers, and the values that their options may have."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_rnn.errors import check
+
+OptimizerName = Literal["adam", "adamw"]
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+FUSED_DEVICES = ("cpu", "cuda")  # devices for which torch has a fused Adam
+MAX_LEARNING_RATE = 1e30
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Options of an optimizer, without the learning rate, which a schedule changes.
+
+    Raises:
+        OptionError: If a value is out of range.
+    """
+
+    optimizer: OptimizerName
+    weight_decay: float
+
+    def __post_init__(self) -> None:  # noqa: D105  # documented in the class docstring
+        check(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, "adam or adamw")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number of at least 0")
+
+    def create(self, parameters: Iterable[Tensor], *, lr: float, fused: bool) -> Optimizer:
+        """Return an optimizer of the parameters; `fused` asks for torch's fused kernel."""
+        factory = OPTIMIZERS[self.optimizer]
+        return factory(parameters, lr=lr, weight_decay=self.weight_decay, fused=fused or None)
+
+
+def check_learning_rate(lr: float) -> None:
+    """Raise an OptionError if a learning rate is out of range."""
+    expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
+    check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)
