@@ -3,11 +3,11 @@
     python -m benchmarks.real FOLDER --seeds 5 --jobs 2
     python -m benchmarks.real FOLDER --name gru --sets CBF,Meat --model.cell gru
 
-FOLDER contains data sets of the UCR and UEA archives: NAME/NAME_TRAIN.tsv or .ts, and NAME_TEST.
-All options that are not of this command are options of `fit`. Each run trains on the official
-training split and is tested on the other, in a process of one thread. Runs are added to
-`results/real.csv` as they end, and those that are in the file are not run again: after a kill, the
-same command continues. Change `--name` after a change of the code.
+FOLDER contains data sets of the UCR and UEA archives: NAME_TRAIN.tsv or .ts and NAME_TEST, in
+folders of their own or together. All options that are not of this command are options of `fit`.
+Each run trains on the official training split and is tested on the other, in a process of one
+thread. Runs are added to `results/real.csv` as they end, and those that are in the file are not run
+again: after a kill, the same command continues. Change `--name` after a change of the code.
 
 `published.csv` has the accuracies of other methods on the same splits; columns: set, method and
 accuracy. InceptionTime and HIVE-COTE 2: first split of the archive; the sources of the others are
@@ -24,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, ROOT, append_rows, read_rows
+from benchmarks import harness
+from benchmarks.harness import ROOT, append_rows, read_rows
 from lightning_rnn.cli.parallel_runs import Run, fit_and_test, run_parallel
 
 CONFIG = ROOT / "configs/files.yaml"
@@ -40,7 +41,7 @@ def find_sets(folder: Path, chosen: Sequence[str] | None) -> dict[str, tuple[Pat
         SystemExit: If a file is missing.
     """
     sets = {}
-    for train_path in sorted((*folder.glob("*/*_TRAIN.ts"), *folder.glob("*/*_TRAIN.tsv"))):
+    for train_path in sorted((*folder.rglob("*_TRAIN.ts"), *folder.rglob("*_TRAIN.tsv"))):
         name = train_path.stem.removesuffix("_TRAIN")
         test_path = train_path.with_name(f"{name}_TEST{train_path.suffix}")
         if not test_path.exists():
@@ -49,7 +50,7 @@ def find_sets(folder: Path, chosen: Sequence[str] | None) -> dict[str, tuple[Pat
     missing = sorted(set(chosen or ()) - sets.keys())
     if missing or not sets:
         names = ", ".join(missing) or "data sets"
-        raise SystemExit(f"expected {names} in {folder}: NAME/NAME_TRAIN.tsv and NAME_TEST.tsv")
+        raise SystemExit(f"expected {names} in {folder}: NAME_TRAIN.tsv or .ts, and NAME_TEST")
     return {name: paths for name, paths in sets.items() if chosen is None or name in chosen}
 
 
@@ -216,8 +217,9 @@ def main(
     seeds: int = 5,
     jobs: int = 2,
     published: Path = PUBLISHED,
-    results: Path = RESULTS,
+    quick: bool = False,
 ) -> None:
+    results = harness.RESULTS / "quick" if quick else harness.RESULTS
     path = results / "real.csv"
     labels = labels_of(name, fit_args)
     found = find_sets(folder, sets)

@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, append_rows, read_rows
+from benchmarks import harness
+from benchmarks.harness import append_rows, read_rows
 from benchmarks.study_figures import FIGURES
 from lightning_rnn.cli.parallel_runs import run_parallel
 
@@ -172,7 +173,11 @@ def quick_cases(plan: list[Case]) -> list[Case]:
 
 
 def main(questions: list[str], jobs: int = 2, quick: bool = False) -> None:
-    folder = RESULTS / "quick" if quick else RESULTS
+    folder = harness.RESULTS
+    pictures = Path(__file__).parents[1] / "docs"
+    if quick:
+        folder = folder / "quick"
+        pictures = folder
     path = folder / "study.csv"
     finished = {tuple(row[name] for name in Case.__annotations__) for row in read_rows(path)}
     plan = [case for question in questions for case in cases(question)]
@@ -187,7 +192,6 @@ def main(questions: list[str], jobs: int = 2, quick: bool = False) -> None:
         print(f"{number}/{len(to_do)}  {' '.join(map(str, words))}: {end}", flush=True)
     keys = {case.key() for case in plan}
     rows = [row for row in read_rows(path) if tuple(row[n] for n in Case.__annotations__) in keys]
-    pictures = folder if quick else Path(__file__).parents[1] / "docs"
     for question in questions:
         draw = FIGURES[question]
         draw([row for row in rows if row["question"] == question], pictures)

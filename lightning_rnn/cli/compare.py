@@ -33,7 +33,7 @@ class Rehearsal(CommandLine):
     def execute(self) -> None:
         """Check what the command line of `fit` accepts and a comparison does not."""
         world_size = self.trainer.world_size
-        check(world_size == 1, "trainer.devices", world_size, "1: a run is one process")
+        check(world_size == 1, "devices", world_size, "1: a run is one process")
         self.datamodule.load("test", None)
 
 
