@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -109,11 +108,11 @@ def run_parallel(
 
 
 def _call_program(args: list[str], folder: Path) -> None:
-    from lightning_rnn.__main__ import main
+    from lightning_rnn.cli.main import run as run_program
 
     path = folder / "log.txt"
     with path.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        exit_code = main(args)
+        exit_code = run_program(args)
     if exit_code != 0:
         last_line = path.read_text(encoding="utf-8").strip().rpartition("\n")[2]
         message = last_line.rpartition("error: ")[2]
@@ -135,5 +134,4 @@ def _exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        sys.stderr.flush()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)
