@@ -1,4 +1,4 @@
-"""How accurate is `fit --config configs/files.yaml` on real series, beside published methods?
+"""How accurate is `fit` on real series, beside published methods?
 
     python -m benchmarks.real FOLDER --seeds 5 --jobs 2
     python -m benchmarks.real FOLDER --name gru --sets CBF,Meat --model.cell gru
@@ -92,8 +92,7 @@ def plan_runs(
     runs = {}
     for seed in range(seeds):
         for name, (train_path, test_path) in sets.items():
-            args = [f"--config={CONFIG}", *fit_args]
-            args += [f"--data.train_path={train_path}", f"--data.test_path={test_path}"]
+            args = [*fit_args, f"--data.train_path={train_path}", f"--data.test_path={test_path}"]
             args += [f"--seed_everything={seed}", f"--data.seed={seed}"]
             runs[name, str(seed)] = Run(folder / f"{name}_{seed}", tuple(args))
     return runs
