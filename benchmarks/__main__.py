@@ -1,6 +1,16 @@
 """Run every benchmark at tiny sizes, to see that it works; writes to benchmarks/results/quick/."""
 
-from benchmarks import accuracy, cells, inference, larger_than_memory, start_up, training
+from benchmarks import (
+    accuracy,
+    cells,
+    inference,
+    larger_than_memory,
+    real,
+    start_up,
+    study,
+    training,
+)
+from benchmarks.harness import ROOT
 
 SHORT_FIT = ["--trainer.max_epochs=1", "--data.num_train=64", "--data.num_test=64"]
 
@@ -10,3 +20,6 @@ cells.main(runs=1, quick=True)
 inference.main(runs=1, quick=True)
 larger_than_memory.main(runs=1, quick=True)
 accuracy.main("cells", "model.cell", "rnn", "gru", SHORT_FIT, runs=1, quick=True)
+study.main(list(study.QUESTIONS), quick=True)
+files = ROOT / "tests/files"
+real.main(files, ["--trainer.max_steps=2"], seeds=1, quick=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lightning_rnn import __version__
+from lightning_rnn.atomic_files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -161,14 +162,27 @@ def spread(name: str, values: Sequence[float]) -> dict[str, str]:
 def save(name: str, rows: Sequence[Mapping[str, object]], *, quick: bool = False) -> None:
     """Write rows to `results/name.csv`, or `results/quick/name.csv`, with machine and versions."""
     path = (RESULTS / "quick" if quick else RESULTS) / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    complete = [{**row, **_versions()} for row in rows]
+    path.unlink(missing_ok=True)
+    append_rows(path, rows)
+    print(path.read_text(), flush=True)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file of results; none if it does not exist."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add rows with machine and versions to a file, which is replaced atomically."""
+    complete = [*read_rows(path), *({**row, **_versions()} for row in rows)]
     columns = dict.fromkeys(column for row in complete for column in row)
-    with path.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(complete)
-    print(path.read_text(), flush=True)
 
 
 def _versions() -> dict[str, str]:

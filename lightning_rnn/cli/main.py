@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command, summary
+from lightning_rnn.cli.compare import compare, run_compare
 from lightning_rnn.cli.launchers import process_rank
 from lightning_rnn.cli.parser import PROGRAM, own_error_behind, with_flags
 from lightning_rnn.cli.request import COMMANDS, Request, find_run
@@ -84,6 +85,8 @@ def _run_command(args: list[str], interrupts: Interrupts) -> None:
         print(_program_help())
     elif name in EXTRA_COMMANDS:
         run_extra_command(name, args[1:])
+    elif name == "compare":
+        run_compare(args[1:])
     elif name in COMMANDS:
         request = Request.from_args(args)
         run = find_run(request)
@@ -91,13 +94,14 @@ def _run_command(args: list[str], interrupts: Interrupts) -> None:
             request = request.with_config_of(run)
         CommandLine(request, run, interrupts)
     else:
-        names = ", ".join((*COMMANDS, *EXTRA_COMMANDS))
+        names = ", ".join((*COMMANDS, "compare", *EXTRA_COMMANDS))
         got = repr(name) if name else "nothing"
         raise OptionError(f"expected one of {names}, got {got}", name="command")
 
 
 def _program_help() -> str:
-    commands = COMMANDS | {name: summary(function) for name, function in EXTRA_COMMANDS.items()}
+    commands = COMMANDS | {"compare": summary(compare)}
+    commands |= {name: summary(function) for name, function in EXTRA_COMMANDS.items()}
     lines = [f"  {name:10}{text}" for name, text in commands.items()]
     return f"""usage: {PROGRAM} COMMAND [options]
 

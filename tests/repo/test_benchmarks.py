@@ -121,6 +121,149 @@ def test_accuracy_runs(benchmark, tmp_path):
     assert float(row["difference"]) == pytest.approx(difference, abs=2e-4)
 
 
+def test_rows_are_added_to_a_file(benchmark, tmp_path):
+    harness = benchmark("harness")
+    path = tmp_path / "new" / "rows.csv"
+    assert harness.read_rows(path) == []
+    harness.append_rows(path, [{"a": 1}, {"a": 2}])
+    harness.append_rows(path, [{"a": 3, "b": "x,y"}])
+    rows = harness.read_rows(path)
+    assert [(row["a"], row["b"]) for row in rows] == [("1", ""), ("2", ""), ("3", "x,y")]
+    assert {row["python"] for row in rows} == {sys.version.split()[0]}
+
+
+def test_cases_of_the_study_are_different(benchmark):
+    study = benchmark("study")
+    for question in study.QUESTIONS:
+        cases = list(study.cases(question))
+        assert len({case.key() for case in cases}) == len(cases) >= 40
+        assert {case.cell for case in cases} == set(study.CELLS)
+        starts = {case.initialization for case in cases}
+        assert starts == (
+            set(study.STARTS) - {"torch"} if question == "defaults" else set(study.STARTS)
+        )
+
+
+def test_a_task_is_learned_if_most_seeds_have_learned_it(benchmark):
+    figures = benchmark("study_figures")
+    rows = [
+        {"sequences": "640", "learned": "True"},
+        {"sequences": "25600", "learned": "False"},
+        {"sequences": "1280", "learned": "True"},
+    ]
+    assert figures.median_sequences(rows) == 1280
+    assert math.isinf(figures.median_sequences(rows[1:2] * 2 + rows[:1]))
+
+
+@pytest.mark.slow
+def test_study_runs_and_continues(benchmark, tmp_path, capsys):
+    study = benchmark("study")
+    questions = list(study.QUESTIONS)
+    study.main(questions, quick=True)
+    rows = read_results(tmp_path, "study")
+    longer = [row["test_lengths"] for row in rows if row["question"] == "longer"]
+    assert longer[:7] == ["1 to 40", "40", "64", "96", "128", "192", "256"]
+    assert {path.name for path in (tmp_path / "quick").glob("*.png")} == {
+        "study_lengths.png",
+        "study_longer.png",
+        "study_published.png",
+    }
+    path = tmp_path / "quick/study.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    removed = [line for line in lines if line.startswith("published,adding")]
+    path.write_text("".join(line for line in lines if line not in removed))
+    capsys.readouterr()
+    study.main(questions, quick=True)
+    assert f"{len(removed)} to do" in capsys.readouterr().out
+    again = read_results(tmp_path, "study")
+    changing = ("seconds", "cpu_seconds", "load")
+    for row in (*rows, *again):
+        for name in changing:
+            del row[name]
+    assert sorted(map(str, again)) == sorted(map(str, rows))
+
+
+def write_sets(folder):
+    """Copy the data sets of the tests, each to a folder of its own."""
+    for path in (ROOT / "tests/files").glob("*_T*.ts*"):
+        name = path.stem.rpartition("_")[0]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.slow
+def test_real_series_run_and_continue(benchmark, tmp_path, capsys):
+    real = benchmark("real")
+    write_sets(tmp_path / "sets")
+    published = tmp_path / "published.csv"
+    published.write_text(
+        "set,method,accuracy\nGunPoint_slice,best,0.0\nItalyPowerDemand,best,1.0\n"
+    )
+    arguments = {"fit_args": ["--trainer.max_steps=2", "--model.hidden_size=4"], "seeds": 2}
+    arguments |= {"published": published, "quick": True}
+    real.main(tmp_path / "sets", **arguments)
+    assert "| best | 2 | 0.500 |" in capsys.readouterr().out
+    rows = read_results(tmp_path, "real")
+    names = ("GunPoint_slice", "ItalyPowerDemand", "JapaneseVowels_slice")
+    assert {(row["set"], row["seed"]) for row in rows} == {(n, s) for n in names for s in "01"}
+    assert {row["steps"] for row in rows} == {"2"}
+    assert all(0 <= float(row["accuracy"]) <= 1 and float(row["log_loss"]) > 0 for row in rows)
+    assert {row["fit"] for row in rows} == {"--trainer.max_steps=2 --model.hidden_size=4"}
+    assert (tmp_path / "quick/real_default.png").exists()
+    real.main(tmp_path / "sets", **{**arguments, "sets": ["GunPoint_slice"], "seeds": 3})
+    assert "1 of 3 runs to do" in capsys.readouterr().out
+    assert read_results(tmp_path, "real")[:6] == rows
+
+
+def test_real_series_need_both_files(benchmark, tmp_path):
+    real = benchmark("real")
+    with pytest.raises(SystemExit, match="expected data sets in"):
+        real.find_sets(tmp_path, None)
+    write_sets(tmp_path)
+    assert list(real.find_sets(tmp_path, None)) == [
+        "GunPoint_slice",
+        "ItalyPowerDemand",
+        "JapaneseVowels_slice",
+    ]
+    with pytest.raises(SystemExit, match="expected Coffee in"):
+        real.find_sets(tmp_path, ["Coffee", "GunPoint_slice"])
+    (tmp_path / "GunPoint_slice/GunPoint_slice_TEST.tsv").unlink()
+    with pytest.raises(SystemExit, match=r"GunPoint_slice_TEST\.tsv"):
+        real.find_sets(tmp_path, None)
+
+
+def test_another_config_is_another_variant(benchmark, tmp_path):
+    real = benchmark("real")
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {cell: gru}\n")
+    before = real.labels_of("x", ["--config", str(path), "--model.lr=0.1"])
+    assert before["fit"] == "--config mine.yaml --model.lr=0.1"
+    path.write_text("model: {cell: lstm}\n")
+    after = real.labels_of("x", ["--config", str(path), "--model.lr=0.1"])
+    assert after["configs"] != before["configs"]
+    assert after | {"configs": ""} == before | {"configs": ""}
+
+
+def test_average_ranks(benchmark):
+    """Three sets with all figures: ours is first, first with another one, and last."""
+    real = benchmark("real")
+    ours = {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.5}
+    published = {
+        "x": {"a": 0.8, "b": 0.8, "c": 0.3, "e": 1.0},
+        "y": {"a": 0.7, "b": 0.6, "c": 0.2, "d": 0.5},
+        "rare": {"d": 1.0},
+    }
+    ranks, number = real.average_ranks(ours, published)
+    assert number == 3
+    assert ranks == pytest.approx({"ours": 5.5 / 3, "x": 4.5 / 3, "y": 8 / 3})
+
+
+def test_published_figures_are_shares(benchmark):
+    table = benchmark("real").published_table(benchmark("real").PUBLISHED)
+    assert {len(table["InceptionTime"]), len(table["HIVE-COTE 2"])} == {19, 17}
+    assert all(0.5 < value <= 1 for known in table.values() for value in known.values())
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_documents_name_existing_scripts_and_benchmarks(path):
     text = path.read_text()

@@ -58,13 +58,15 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_command_runs(page, command, clone, monkeypatch, run):
+def test_command_runs(page, command, clone, monkeypatch, run, tmp_path):
     monkeypatch.chdir(clone)
     args = shlex.split(command)[3:]
     if "--ckpt_path" in args and "version_" in args[-1]:
         args[-1] = "last"
     if args[0] == "fit" and not {"--print_config", "--data.help", "last"} & set(args):
         args += SHORT
+    if args[0] == "compare":
+        args += [*SHORT, "--seeds=1", f"--folder={tmp_path / 'comparison'}"]
     has_run = bool(list(clone.glob("lightning_logs/version_*/checkpoints/last.ckpt")))
     if "--data.predict_path" in args:
         assert run("fit", *FILE, *SHORT).code == 0
