@@ -31,7 +31,7 @@ from benchmarks.study_figures import FIGURES
 from lightning_rnn.cli.parallel_runs import run_parallel
 
 CELLS = ("rnn", "lstm", "gru", "mingru")
-STARTS = ("torch", "auto")  # values of `initialization`
+STARTS = ("torch", "chrono")  # values of `initialization`
 NEW_SEQUENCES = 640  # per epoch
 LONGER = (40, 64, 96, 128, 192, 256)
 
@@ -67,7 +67,7 @@ def cases(question: str) -> Iterator[Case]:
     if question == "defaults":
         for seed, length, cell in itertools.product(range(5), (50, 200), CELLS):
             task = "delayed_recall"
-            yield Case(question, task, length, length, cell, "auto", seed, 40_000, max_wrong=None)
+            yield Case(question, task, length, length, cell, "chrono", seed, 40_000, max_wrong=None)
     if question == "lengths":
         tasks = ("delayed_recall", "temporal_order", "adding")
         grid = itertools.product(range(3), tasks, (25, 50, 100, 200), CELLS, STARTS)

@@ -9,8 +9,8 @@ from typing import Any
 Row = dict[str, str]
 
 COLORS = {"rnn": "C0", "lstm": "C1", "gru": "C2", "mingru": "C3"}
-LINES = {"torch": ":", "auto": "-"}
-STARTS = {"torch": "torch's starting weights", "auto": "ours"}
+LINES = {"torch": ":", "chrono": "-"}
+STARTS = {"torch": "torch's starting weights", "chrono": "ours"}
 CHANCE = {"temporal_order": 0.25}  # 0.5 for all other tasks
 # sequences to the criterion: Hochreiter and Schmidhuber 1997, tables 7 and 9
 SEQUENCES_1997 = {"temporal_order": 31_390, "temporal_order_6b": 571_100, "adding": 74_000}

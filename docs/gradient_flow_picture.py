@@ -19,7 +19,7 @@ from lightning_rnn import SequenceClassifier, SyntheticDataModule
 from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, measure_gradient_flow
 
 CELLS = ("rnn", "lstm", "gru", "mingru")
-STARTS = {"torch": "torch's starting weights", "auto": "our starting weights"}
+STARTS = {"torch": "torch's starting weights", "chrono": "our starting weights"}
 LENGTH = 50
 
 
