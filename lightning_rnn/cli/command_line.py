@@ -31,9 +31,11 @@ from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
+from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
+from lightning_rnn.training.validation_interval import ValidationInterval
 
 DEFAULT_DATA = "SyntheticDataModule"
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -42,6 +44,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "enable_model_summary": False,  # EpochLines prints the number of parameters
     "enable_autolog_hparams": False,  # HyperParameters logs them together with the metrics
+    "check_val_every_n_epoch": None,  # ValidationInterval chooses
     "num_sanity_val_steps": 0,  # the first validation comes soon enough
     "use_distributed_sampler": False,  # the loaders know their rank
 }
@@ -235,9 +238,17 @@ class CommandLine(LightningCLI):
         if shows_bar is None:
             shows_bar = has_bar or sys.stdout.isatty()
         if shows_bar and not has_bar:
-            callbacks.append(TQDMProgressBar(refresh_rate=20))  # at 1 it takes longer than a step
+            refresh_rate = 20  # at 1 it takes longer than a step
+            is_fit = self.command == "fit"
+            bar = RunProgressBar(refresh_rate) if is_fit else TQDMProgressBar(refresh_rate)
+            callbacks.append(bar)
         if not chosen["fast_dev_run"]:
             callbacks += self._own_callbacks()
+        if chosen["check_val_every_n_epoch"] is None:
+            if chosen["val_check_interval"] is None and not chosen["fast_dev_run"]:
+                callbacks.insert(0, ValidationInterval())
+            if chosen["val_check_interval"] is None or type(chosen["val_check_interval"]) is float:
+                kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
         logger = self._logger(chosen["default_root_dir"] or ".")
         if chosen["logger"] in (None, True):
             kwargs["logger"] = logger
