@@ -35,7 +35,7 @@ from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
-from lightning_rnn.training.validation_interval import ValidationInterval
+from lightning_rnn.training.validation_interval import StepLimit, ValidationInterval
 
 DEFAULT_DATA = "SyntheticDataModule"
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -249,6 +249,7 @@ class CommandLine(LightningCLI):
                 callbacks.insert(0, ValidationInterval())
             if chosen["val_check_interval"] is None or type(chosen["val_check_interval"]) is float:
                 kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
+        callbacks.insert(0, StepLimit())
         logger = self._logger(chosen["default_root_dir"] or ".")
         if chosen["logger"] in (None, True):
             kwargs["logger"] = logger
