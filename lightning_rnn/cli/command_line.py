@@ -238,10 +238,10 @@ class CommandLine(LightningCLI):
         if shows_bar is None:
             shows_bar = has_bar or sys.stdout.isatty()
         if shows_bar and not has_bar:
-            refresh_rate = 20  # at 1 it takes longer than a step
-            is_fit = self.command == "fit"
-            bar = RunProgressBar(refresh_rate) if is_fit else TQDMProgressBar(refresh_rate)
-            callbacks.append(bar)
+            bar_class: type[TQDMProgressBar | RunProgressBar] = TQDMProgressBar
+            if self.command == "fit":
+                bar_class = RunProgressBar
+            callbacks.append(bar_class(refresh_rate=20))  # at 1 it takes longer than a step
         if not chosen["fast_dev_run"]:
             callbacks += self._own_callbacks()
         if chosen["check_val_every_n_epoch"] is None:

@@ -1,12 +1,11 @@
 """The progress bar of `fit`."""
 
-import math
 import sys
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 
 class RunProgressBar(ProgressBar):
@@ -20,7 +19,7 @@ class RunProgressBar(ProgressBar):
         super().__init__()
         self._refresh_rate = refresh_rate
         self._is_enabled = True
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None  # a tqdm
 
     def enable(self) -> None:
         """Show the line."""
@@ -36,10 +35,9 @@ class RunProgressBar(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the line."""
-        total = trainer.estimated_stepping_batches
         self._bar = tqdm(
             desc="steps",
-            total=None if math.isinf(total) else int(total),
+            total=trainer.estimated_stepping_batches,  # tqdm takes infinity for unknown
             initial=trainer.global_step,
             disable=not self._is_enabled,
             file=sys.stdout,

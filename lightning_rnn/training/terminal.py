@@ -66,9 +66,8 @@ class EpochLines(Callback):
         if not trainer.is_global_zero:
             return
         sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
-        padding = sampler.padding() if isinstance(sampler, TrainSampler) else 0.0
-        if padding > 0:
-            _print(trainer, f"padding: {padding:.1%} of the steps in training batches")
+        if isinstance(sampler, TrainSampler) and sampler.padding() > 0:
+            _print(trainer, f"padding: {sampler.padding():.1%} of the steps in training batches")
         epochs = trainer.check_val_every_n_epoch
         if trainer.limit_val_batches and epochs is not None and epochs > 1:
             num_steps = epochs * trainer.num_training_batches
@@ -91,9 +90,9 @@ class EpochLines(Callback):
         """Begin the line of the epoch, whose training metrics are not yet known."""
         epoch = trainer.current_epoch + 1
         if is_last_step(trainer) or self._is_due(trainer, epoch):
-            has_limit = trainer.max_epochs not in (None, -1)
-            total = f"/{trainer.max_epochs}" if has_limit else ""
-            self._line = f"epoch {epoch}{total}"
+            self._line = f"epoch {epoch}"
+            if trainer.max_epochs not in (None, -1):
+                self._line += f"/{trainer.max_epochs}"
             if trainer.max_steps != -1:
                 self._line += f", step {trainer.global_step}/{trainer.max_steps}"
             self._num_epochs = epoch
@@ -104,11 +103,12 @@ class EpochLines(Callback):
         if not is_report_due(trainer):
             return False
         spacing = epochs_per_validation(trainer, trainer.num_training_batches)
-        total = trainer.estimated_stepping_batches / trainer.num_training_batches
-        num_reports = total / spacing
-        if num_reports > MAX_LINES:
-            spacing = max(spacing, min(self._num_epochs // 3, total // 12))
-        return epoch >= self._num_epochs + spacing
+        num_epochs = trainer.estimated_stepping_batches / trainer.num_training_batches
+        if num_epochs <= MAX_LINES * spacing:
+            return True
+        return epoch >= self._num_epochs + max(
+            spacing, min(self._num_epochs // 3, num_epochs // 12)
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before, all of whose metrics are known now."""
@@ -168,11 +168,10 @@ class HyperParameters(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the metrics of `best.ckpt`."""
-        folder = None if trainer.log_dir is None else Path(trainer.log_dir)  # a collective call
-        metrics = pl_module.checkpoint_metrics  # if there was nothing left to train
+        best = Path(trainer.log_dir or ".") / "checkpoints" / "best.ckpt"  # a collective call
+        metrics = pl_module.checkpoint_metrics  # if nothing was trained
         step = trainer.global_step
-        best = None if folder is None else folder / "checkpoints" / "best.ckpt"
-        if best is not None and best.exists() and trainer.is_global_zero:
+        if best.exists() and trainer.is_global_zero:
             content = torch.load(best, map_location="cpu", weights_only=True)
             metrics = _decisive(content["metrics"])
             step = content["global_step"]

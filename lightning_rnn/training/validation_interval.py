@@ -96,8 +96,9 @@ class ValidationInterval(Callback):
             return
         num_batches = len(data.train_dataloader())
         limit = trainer.limit_train_batches
-        is_share = isinstance(limit, float)
-        num_batches = int(num_batches * limit) if is_share else min(num_batches, int(limit))
+        if isinstance(limit, float):  # a share
+            limit = int(num_batches * limit)
+        num_batches = min(num_batches, limit or 0)
         if num_batches > 0:
             trainer.check_val_every_n_epoch = epochs_per_validation(trainer, num_batches)
 
