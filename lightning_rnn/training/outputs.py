@@ -116,10 +116,12 @@ def metric_notes(class_names: list[str], *, is_weighted: bool) -> list[str]:
         averages = f"of the positive class, {class_names[1]!r}"
     else:
         averages = "means over the classes, which all count the same"
-    weights = "weighted by class as in training" if is_weighted else "as in training"
+    weights = ""
+    if is_weighted:
+        weights = "weighted by class, "
     return [
         f"auroc, average_precision, f1: {averages}",
-        f"loss: {weights}, before calibration; log_loss: not weighted, after calibration",
+        f"loss: {weights}before calibration; log_loss: not weighted, after calibration",
     ]
 
 
