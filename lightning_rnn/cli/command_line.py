@@ -2,20 +2,19 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size, print_once
 from lightning_rnn.cli.parser import (
     PROGRAM,
     Parser,
+    SaveConfig,
     add_own_options,
     own_errors_with_flags,
     plain_values,
@@ -63,20 +62,6 @@ FROM_DATA = {  # arguments of the model that fit takes from the data module, and
 }
 for _name in ("class_names", "feature_names", "step_names", "missing_values"):
     FROM_DATA[_name] = _name
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder when training starts, atomically."""
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Do nothing: a resumed run that is refused later must keep its file."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the file."""
-        folder = trainer.log_dir  # a collective call
-        if folder is not None and trainer.is_global_zero:
-            with atomic_write(Path(folder) / self.config_filename) as temporary:
-                self.parser.save(self.config, temporary, skip_none=False, multifile=False)
 
 
 class CommandLine(LightningCLI):
