@@ -3,14 +3,18 @@
     python -m benchmarks.baselines published --cell rnn     # the published script
     python -m benchmarks.baselines best --cell lstm ...     # tensors in memory, one gather a batch
     python -m benchmarks.baselines packed FILE.npz ...      # variable length as in tutorials
+    python -m benchmarks.baselines steps CONFIG FILE ...    # the training steps of `fit` alone
 
-Each prints a line per epoch. None writes logs or checkpoints; only `best` validates.
+The last prints one line, the others a line per epoch. None writes logs or checkpoints; only `best`
+validates.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
@@ -119,6 +123,34 @@ def train_packed(path: str, hidden: int, batch: int, epochs: int, bidirectional:
         print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.4f}")
 
 
+def train_steps(config: str, path: str, steps: int) -> None:
+    """Train the network of a config with the batches and threads of `fit`, and do nothing else."""
+    # imported here, because the other loops do without
+    from lightning_rnn import FileDataModule, SequenceClassifier
+    from lightning_rnn.training.threads import choose_num_threads
+
+    settings = yaml.safe_load(Path(config).read_text())["model"]
+    data = FileDataModule(train_path=path)
+    torch.set_num_threads(choose_num_threads(settings["hidden_size"], data.batch_size))
+    model = SequenceClassifier(
+        input_size=data.num_features, num_classes=data.num_classes, **settings
+    )
+    model.network.preprocess.set_moments(*data.train_moments)
+    rate, decay = settings["lr"], settings["weight_decay"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+    loader = data.train_dataloader()
+    for step in range(steps):
+        if step % len(loader) == 0:
+            loader.batch_sampler.set_epoch(step // len(loader))
+            batches = iter(loader)
+        loss = model.training_step(next(batches), 0)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    print(f"epoch {steps // len(loader)}  loss {loss.item():.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     loops = parser.add_subparsers(required=True)
@@ -133,6 +165,11 @@ def main() -> None:
     packed.set_defaults(train=train_packed)
     packed.add_argument("path")
     packed.add_argument("--bidirectional", action="store_true")
+    steps = loops.add_parser("steps")
+    steps.set_defaults(train=train_steps)
+    steps.add_argument("config")
+    steps.add_argument("path")
+    steps.add_argument("--steps", type=int, default=2000)
     for loop in (published, best, packed):
         loop.add_argument("--epochs", type=int, default=10)
     for loop in (published, best):

@@ -40,7 +40,7 @@ class Side:
         name: Name in the table.
         command: Arguments of `python`. A command that trains prints a line per epoch, which begins
             with "epoch".
-        sequences: Number of training sequences per epoch.
+        sequences: Number of training sequences per epoch; 0 if their time is not to be measured.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Side:
                 errors.seek(0)
                 raise RuntimeError(f"{self.command} failed: {errors.read()[-2000:]}")
         us_per_sequence = math.nan
-        if len(times) > 1:
+        if len(times) > 1 and self.sequences > 0:
             sequences = self.sequences * (len(times) - 1)
             us_per_sequence = 1e6 * (times[-1] - times[0]) / sequences
         unit = 1024 if sys.platform == "linux" else 2**20  # Linux counts KiB, macOS bytes

@@ -9,6 +9,8 @@ wide: the same with 8,192 sequences of 512 steps, H = 256, B = 256.
 ragged: an LSTM over packed sequences, against `fit`; 2,400 sequences of 6 to 92 steps.
 ranks: one process, against two that share the sequences; the LSTM of `mid`.
 monitoring: `fit` without TensorBoard and calibration, by default, and with figures in each epoch.
+small: the training steps alone, against `fit` with `configs/files.yaml`, with and without a
+    validation file; 2,000 steps on 20 sequences of 24 steps, three steps an epoch.
 sizes: 10,000 sequences of 10 steps, against 1,000, 100,000 and 1,000,000; B = 256.
 
 `fit` validates after each epoch, writes TensorBoard events and checkpoints, and prints its usual
@@ -16,13 +18,14 @@ lines.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.harness import ROOT, Side, compare, options_of, save
 
-CASES = ("published", "mid", "ragged", "ranks", "monitoring", "sizes")
+CASES = ("published", "mid", "ragged", "ranks", "monitoring", "small", "sizes")
 CELLS = ("rnn", "lstm", "gru")
 FIT = ["-m", "lightning_rnn", "fit"]
 BASELINE = ["-m", "benchmarks.baselines"]
@@ -111,6 +114,25 @@ def monitoring(epochs: int) -> list[Side]:
     ]
 
 
+def small(folder: Path, steps: int) -> list[Side]:
+    """Return the sides without a number of sequences, as not every epoch prints a line."""
+    rng = np.random.default_rng(0)
+    y = np.arange(20) % 2
+    for name in ("train", "val"):
+        x = rng.standard_normal((20, 24, 1), dtype=np.float32) + 0.8 * (2 * y[:, None, None] - 1)
+        np.savez(folder / f"{name}.npz", X=x, y=y)
+    config = ROOT / "configs/files.yaml"
+    train_path = folder / "train.npz"
+    alone = [*BASELINE, "steps", str(config), str(train_path), f"--steps={steps}"]
+    options = {"config": config, "data.train_path": train_path, "trainer.max_steps": steps}
+    fit = [*FIT, *flags(options)]
+    return [
+        Side("steps alone", alone, 0),
+        Side("fit", [*fit, f"--data.val_path={folder / 'val.npz'}"], 0),
+        Side("fit without validation", fit, 0),
+    ]
+
+
 def size(sequences: int) -> Side:
     options = {
         "data.num_train": sequences,
@@ -133,10 +155,13 @@ def comparisons(case: str, folder: Path, device: str, quick: bool) -> dict[str, 
         sequences = 64 if quick else 2400
         directions = ("one-way", "two-way")
         return {f"ragged {name}": ragged(folder, name, sequences, epochs) for name in directions}
-    if case == "ranks":
-        return {case: ranks(shape)}
-    if case == "monitoring":
-        return {case: monitoring(epochs)}
+    sides_of = {
+        "ranks": partial(ranks, shape),
+        "monitoring": partial(monitoring, epochs),
+        "small": partial(small, folder, 20 if quick else 2000),
+    }
+    if case in sides_of:
+        return {case: sides_of[case]()}
     if case == "sizes":
         numbers = (100, 10) if quick else (10_000, 1_000, 100_000, 1_000_000)
         return {case: [size(number) for number in numbers]}

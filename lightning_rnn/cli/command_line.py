@@ -2,20 +2,19 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size, print_once
 from lightning_rnn.cli.parser import (
     PROGRAM,
     Parser,
+    SaveConfig,
     add_own_options,
     own_errors_with_flags,
     plain_values,
@@ -31,9 +30,11 @@ from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
+from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
+from lightning_rnn.training.validation_interval import StepLimit, ValidationInterval
 
 DEFAULT_DATA = "SyntheticDataModule"
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -42,6 +43,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "enable_model_summary": False,  # EpochLines prints the number of parameters
     "enable_autolog_hparams": False,  # HyperParameters logs them together with the metrics
+    "check_val_every_n_epoch": None,  # ValidationInterval chooses
     "num_sanity_val_steps": 0,  # the first validation comes soon enough
     "use_distributed_sampler": False,  # the loaders know their rank
 }
@@ -60,20 +62,6 @@ FROM_DATA = {  # arguments of the model that fit takes from the data module, and
 }
 for _name in ("class_names", "feature_names", "step_names", "missing_values"):
     FROM_DATA[_name] = _name
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder when training starts, atomically."""
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Do nothing: a resumed run that is refused later must keep its file."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the file."""
-        folder = trainer.log_dir  # a collective call
-        if folder is not None and trainer.is_global_zero:
-            with atomic_write(Path(folder) / self.config_filename) as temporary:
-                self.parser.save(self.config, temporary, skip_none=False, multifile=False)
 
 
 class CommandLine(LightningCLI):
@@ -235,9 +223,18 @@ class CommandLine(LightningCLI):
         if shows_bar is None:
             shows_bar = has_bar or sys.stdout.isatty()
         if shows_bar and not has_bar:
-            callbacks.append(TQDMProgressBar(refresh_rate=20))  # at 1 it takes longer than a step
+            bar_class: type[TQDMProgressBar | RunProgressBar] = TQDMProgressBar
+            if self.command == "fit":
+                bar_class = RunProgressBar
+            callbacks.append(bar_class(refresh_rate=20))  # at 1 it takes longer than a step
         if not chosen["fast_dev_run"]:
             callbacks += self._own_callbacks()
+        if chosen["check_val_every_n_epoch"] is None:
+            if chosen["val_check_interval"] is None and not chosen["fast_dev_run"]:
+                callbacks.insert(0, ValidationInterval())
+            if chosen["val_check_interval"] is None or type(chosen["val_check_interval"]) is float:
+                kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
+        callbacks.insert(0, StepLimit())
         logger = self._logger(chosen["default_root_dir"] or ".")
         if chosen["logger"] in (None, True):
             kwargs["logger"] = logger

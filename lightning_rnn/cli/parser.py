@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import LightningRNNError, OptionError
 from lightning_rnn.training.presets import PresetName
@@ -58,6 +61,20 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `OptionError` in place of exiting."""
         raise parse_error(message)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the run folder when training starts, atomically."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Do nothing: a resumed run that is refused later must keep its file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the file."""
+        folder = trainer.log_dir  # a collective call
+        if folder is not None and trainer.is_global_zero:
+            with atomic_write(Path(folder) / self.config_filename) as temporary:
+                self.parser.save(self.config, temporary, skip_none=False, multifile=False)
 
 
 def plain_values(settings: Any) -> Any:

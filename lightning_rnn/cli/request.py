@@ -20,7 +20,7 @@ from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint, own_config
 
 COMMANDS = {
-    "fit": "Train, with validation after each epoch.",
+    "fit": "Train, with validation after each epoch (short epochs share one).",
     "validate": "Evaluate a checkpoint on the validation split.",
     "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
     "predict": "Write the predictions of a checkpoint to a file; needs no labels.",

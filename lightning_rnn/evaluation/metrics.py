@@ -4,6 +4,7 @@ Weights of one give the value of a metric, the counts of a bootstrap resample it
 resample, and derivatives with respect to the weights the influence of each sequence.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -78,6 +79,60 @@ def evaluate_test(evaluation: Evaluation, decision: Decision) -> dict[str, Tenso
             if name in uncalibrated:
                 metrics[f"{name}_uncalibrated"] = uncalibrated[name]
     return metrics
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How well one class is recognized; None where a metric is undefined.
+
+    Attributes:
+        precision: Share of the sequences predicted as this class that are of this class.
+        recall: Share of the sequences of this class that are predicted as this class.
+        f1: Harmonic mean of both.
+        support: Number of sequences of this class.
+        predicted_as: Number of sequences of this class by predicted class.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    predicted_as: dict[str, int]
+
+
+def evaluate_classes(
+    evaluation: Evaluation, decision: Decision, class_names: list[str]
+) -> dict[str, ClassMetrics]:
+    """Compute the metrics of each of the K classes against the rest.
+
+    Example:
+        >>> labels = torch.tensor([1, 0, 0])
+        >>> logits = torch.tensor([2.0, -1.0, 0.5])
+        >>> evaluation = Evaluation(torch.arange(3), logits, labels, losses=torch.zeros(3))
+        >>> classes = evaluate_classes(evaluation, Decision(), ["no", "yes"])
+        >>> classes["no"].recall, classes["no"].predicted_as
+        (0.5, {'no': 1, 'yes': 1})
+    """
+    num_classes = len(class_names)
+    codes = evaluation.labels * num_classes + decision.predict(evaluation.logits)
+    counts = codes.bincount(minlength=num_classes**2).view(num_classes, num_classes)
+    metrics = {}
+    for k, name in enumerate(class_names):
+        correct = int(counts[k, k])
+        support = int(counts[k].sum())
+        predicted = int(counts[:, k].sum())
+        metrics[name] = ClassMetrics(
+            precision=_ratio(correct, predicted),
+            recall=_ratio(correct, support),
+            f1=_ratio(2 * correct, support + predicted),
+            support=support,
+            predicted_as=dict(zip(class_names, counts[k].tolist(), strict=True)),
+        )
+    return metrics
+
+
+def _ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None
 
 
 class WeightedMetrics:

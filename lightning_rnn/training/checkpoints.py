@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.errors import DataError, check
+from lightning_rnn.training.validation_interval import ends_epoch, is_report_due
 
 Monitor = Literal["val/loss", "val/accuracy", "val/auroc", "val/f1"]
 
@@ -22,15 +23,17 @@ class Checkpoints(Checkpoint):
     """Saves the latest and the best state of a run in its folder `checkpoints/`.
 
     `last.ckpt` is the latest state, `previous.ckpt` the one before it, `best.ckpt` the one with the
-    best validation metric. Unlike Lightning's `ModelCheckpoint`, it keeps `last.ckpt` up to date
-    when the metric does not improve, and never takes NaN for a best value.
+    best validation metric. They are saved at the end of an epoch; epochs of few steps share a save,
+    see `epochs_per_validation`. Unlike Lightning's `ModelCheckpoint`, it keeps `last.ckpt` up to
+    date when the metric does not improve, and never takes NaN for a best value.
 
     Args:
         monitor: Validation metric that decides which state is the best. Without validation data,
             the last state is the best.
         mode: Whether the lowest (min) or the highest (max) value is best; auto chooses by the
             metric.
-        every_n_steps: Number of steps after which to save, in addition to every end of an epoch.
+        every_n_steps: Number of steps after which to save, in addition to the end of an epoch (of
+            several, if they are short).
         every_n_minutes: Number of minutes after which to save; checked when a step is logged.
 
     Raises:
@@ -61,6 +64,13 @@ class Checkpoints(Checkpoint):
         self._saved_step = 0
         self._saved_time = 0.0
 
+    @property
+    def rule(self) -> str:
+        """What makes a state the best, in words."""
+        if not self._has_validated:
+            return "the last state, for want of a validation"
+        return f"{'lowest' if self._sign < 0 else 'highest'} {self.monitor}"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Determine the folder; a collective call."""
         log_dir = trainer.log_dir
@@ -90,10 +100,9 @@ class Checkpoints(Checkpoint):
         if self.folder is None or not has_interval or not is_new_step:
             return
         self._is_due = self._is_due or self._interval_has_passed(trainer)
-        is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         interval = trainer.val_check_batch
         validates_next = interval is not None and (batch_idx + 1) % interval == 0
-        if self._is_due and not is_last_batch and not validates_next:
+        if self._is_due and not ends_epoch(trainer) and not validates_next:
             self.save_last(trainer)
 
     def _interval_has_passed(self, trainer: Trainer) -> bool:
@@ -120,13 +129,14 @@ class Checkpoints(Checkpoint):
         if math.isfinite(score) and score > self._best_score:
             self._best_score = score
             self._has_improved = True
-        if self._has_improved and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if self._has_improved and not ends_epoch(trainer):
             self._save(trainer, "best.ckpt")
             self._has_improved = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last state, which is also the best one if validation says so."""
-        if self.folder is None:
+        is_due = self._has_improved or self._is_due or is_report_due(trainer)
+        if self.folder is None or not is_due:
             return
         is_best = self._has_improved or not self._has_validated
         if is_best:

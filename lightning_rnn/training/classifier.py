@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -254,8 +253,10 @@ class SequenceClassifier(InferenceMixin, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""
         checkpoint["hyper_parameters"].pop("_instantiator", None)  # names code
-        metrics = self.trainer.callback_metrics
-        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if self.trainer.ckpt_path is not None:  # a resumed run goes on with those of its checkpoint
+            metrics = self.checkpoint_metrics | metrics
+        checkpoint["metrics"] = metrics
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the metrics."""

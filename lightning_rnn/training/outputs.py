@@ -1,7 +1,7 @@
 """Files that `test` and `predict` write into the run folder."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,26 @@ from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
+from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
 from lightning_rnn.evaluation.plots import new_axes, pixels, save_png
 from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.watching import Watcher
 
+MAX_MATRIX = 10  # classes whose confusion counts are printed as a matrix
+MAX_NAME = 20  # characters of a class name in a table
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
 
 
 class MetricsFile(Callback):
     """Prints the metrics of a test and writes them to `test_metrics.json`.
 
-    The file is flat: `test/accuracy`, the bounds of its 95 % interval `test/accuracy_low` and
-    `test/accuracy_high`, and for bootstrapped metrics the number of resamples that were left out
-    because they leave the metric undefined, `test/loss_undefined_resamples`. An earlier file with
-    other metrics is kept as `test_metrics-1.json` and so on.
+    The file has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of its 95 %
+    interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the number
+    of resamples that were left out because they leave the metric undefined,
+    `test/loss_undefined_resamples`. Only `classes` is nested: the fields of `ClassMetrics` by the
+    name of the class. An earlier file with other metrics is kept as `test_metrics-1.json` and so
+    on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,10 +47,20 @@ class MetricsFile(Callback):
         groups = None
         if sequences is not None and sequences.groups is not None:
             groups = sequences.groups[evaluation.index.cpu().numpy()]
-        intervals = confidence_intervals(evaluation, pl_module.network.decision, groups)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        for line in metrics_table(metrics, intervals):
+        decision = pl_module.network.decision
+        intervals = confidence_intervals(evaluation, decision, groups)
+        metrics: dict[str, Any] = {}
+        for name, value in trainer.callback_metrics.items():
+            metrics[name] = float(value)
+        classes = evaluate_classes(evaluation, decision, pl_module.class_names)
+        num_sequences = len(evaluation.labels)
+        print(f"test: {num_sequences} sequences")
+        is_weighted = bool((pl_module.class_weight != 1).any())
+        notes = metric_notes(pl_module.class_names, is_weighted=is_weighted)
+        for line in (*metrics_table(metrics, intervals), *notes, *class_tables(classes)):
             print(line)
+        metrics["test/num_sequences"] = num_sequences
+        metrics["classes"] = {name: asdict(values) for name, values in classes.items()}
         for name, interval in intervals.items():
             metrics[f"test/{name}_low"] = interval.low
             metrics[f"test/{name}_high"] = interval.high
@@ -75,7 +90,7 @@ def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> 
     suffix = "_uncalibrated"
     has_uncalibrated = any(name.endswith(suffix) for name in metrics)
     last_title = "uncalibrated" if has_uncalibrated else ""
-    lines = [f"{'test':32}{'95 % interval':15}  {last_title}".rstrip()]
+    lines = [f"{'metric':32}{'95 % interval':15}  {last_title}".rstrip()]
     for key in sorted(metrics):
         if not key.startswith("test/") or key.endswith(suffix):
             continue
@@ -92,6 +107,52 @@ def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> 
             value = f"{metrics[key + suffix]:.4f}" if key + suffix in metrics else ""
             line += f"{value:>12}  "
         lines.append(f"{line}{note}".rstrip())
+    return lines
+
+
+def metric_notes(class_names: list[str], *, is_weighted: bool) -> list[str]:
+    """Return lines that say what the metrics of a test mean."""
+    if len(class_names) == 2:
+        averages = f"of the positive class, {class_names[1]!r}"
+    else:
+        averages = "means over the classes, which all count the same"
+    weights = ""
+    if is_weighted:
+        weights = "weighted by class, "
+    return [
+        f"auroc, average_precision, f1: {averages}",
+        f"loss: {weights}before calibration; log_loss: not weighted, after calibration",
+    ]
+
+
+def class_tables(classes: dict[str, ClassMetrics]) -> list[str]:
+    """Return lines with the metrics of each class, and with the counts of confusions.
+
+    The counts of more than 10 classes are the 10 most frequent confusions, which take less space.
+    """
+    width = min(MAX_NAME, max(len("class"), *(len(name) for name in classes))) + 2
+    lines = [f"{'class':{width}}{'precision':>9}{'recall':>9}{'f1':>9}{'support':>9}"]
+    for name, values in classes.items():
+        line = f"{name[:MAX_NAME]:{width}}"
+        for value in (values.precision, values.recall, values.f1):
+            line += f"{'-':>9}" if value is None else f"{value:9.4f}"
+        lines.append(f"{line}{values.support:9}")
+    if len(classes) > MAX_MATRIX:
+        confusions = []
+        for name, values in classes.items():
+            for other, count in values.predicted_as.items():
+                if other != name and count > 0:
+                    confusions.append((count, name, other))
+        confusions.sort(key=lambda confusion: -confusion[0])
+        lines.append("most frequent confusions:")
+        for count, name, other in confusions[:MAX_MATRIX]:
+            lines.append(f"  {count} of {name!r} predicted as {other!r}")
+        return lines
+    lines.append(f"{'true':{width}}predicted as")
+    lines.append(" " * width + "".join(f"{name[:MAX_NAME]:>{width}}" for name in classes))
+    for name, values in classes.items():
+        counts = "".join(f"{count:>{width}}" for count in values.predicted_as.values())
+        lines.append(f"{name[:MAX_NAME]:{width}}{counts}")
     return lines
 
 

@@ -11,13 +11,19 @@ from torch import Tensor
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 from lightning_rnn.evaluation import plots_gradient_flow as plots
-from lightning_rnn.evaluation.gradient_flow import attribute, horizon, measure_gradient_flow
+from lightning_rnn.evaluation.gradient_flow import (
+    GradientFlow,
+    attribute,
+    horizon,
+    measure_gradient_flow,
+)
 from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures, pixels, save_png
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import last_step, write_to_loggers
+from lightning_rnn.training.validation_interval import is_last_step
 from lightning_rnn.training.watching import (
-    FIRST_FIGURES,
+    DrawingTime,
     Watcher,
     can_draw,
     is_due,
@@ -33,9 +39,10 @@ class Figures(Watcher):
     """Adds precision-recall curves and figures of evaluations to TensorBoard.
 
     Args:
-        every_n_epochs: Interval in epochs. By default, curves are added in epochs 1, 2, 4, 8 and so
-            on and in the last, figures in epochs 16, 32, 64 and so on; drawing them takes 2 to 3 s.
-            Every separate validation or test is shown.
+        every_n_epochs: Interval in epochs, of which those with a validation are shown. By default,
+            these are the epochs 1, 2, 4, 8 and so on and the last, and figures are left out where
+            drawing them, in about 1 s, would take more than 5 % of the time of the run. Every
+            separate validation or test is shown.
 
     Raises:
         OptionError: If `every_n_epochs` is below 1.
@@ -46,19 +53,36 @@ class Figures(Watcher):
         check(is_valid, "Figures.every_n_epochs", every_n_epochs, "an integer of at least 1")
         self.every_n_epochs = every_n_epochs
         self.folder: Path | None = None  # for PNG files of the figures
+        self._drawing_time = DrawingTime()
+        self._last_shown = -1  # step of the last validation that was shown
+        self._last_validated = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to measure the time of the run."""
+        self._drawing_time = DrawingTime()
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show a validation: a separate one, or one at the end of an epoch that is due."""
         if trainer.state.fn != "fit":
             self._show(trainer, pl_module, "val", pl_module.checkpoint_step, with_figures=True)
             return
-        is_epoch_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if trainer.sanity_checking or not is_epoch_end:
+        if trainer.sanity_checking:
             return
-        epoch = trainer.current_epoch + 1
-        if is_due(epoch, self.every_n_epochs, last=trainer.max_epochs):
-            with_figures = is_due(epoch, self.every_n_epochs, first=FIRST_FIGURES)
-            self._show(trainer, pl_module, "val", last_step(trainer), with_figures=with_figures)
+        self._last_validated = last_step(trainer)
+        is_epoch_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if is_epoch_end and is_due(trainer.current_epoch + 1, self.every_n_epochs):
+            self._show_validation(trainer, pl_module, is_last=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Show the last validation, unless there is an interval."""
+        if self.every_n_epochs is None and self._last_validated != self._last_shown:
+            self._show_validation(trainer, pl_module, is_last=True)
+
+    def _show_validation(self, trainer: Trainer, pl_module: Any, *, is_last: bool) -> None:
+        has_interval = self.every_n_epochs is not None
+        with_figures = has_interval or self._drawing_time.suffices(is_last=is_last)
+        self._last_shown = self._last_validated
+        self._show(trainer, pl_module, "val", self._last_validated, with_figures=with_figures)
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the test."""
@@ -81,12 +105,13 @@ class Figures(Watcher):
             has_place = writer is not None or self.folder is not None
             if not with_figures or not has_place or sequences is None or not can_draw():
                 return
-            for name, figure in evaluation_figures(evaluation, decision, sequences, names):
-                image = pixels(figure)
-                if writer is not None:
-                    writer.add_image(f"{split}/{name}", image, step, dataformats="HWC")
-                if self.folder is not None:
-                    save_png(image, self.folder / f"{split}_{name}.png")
+            with self._drawing_time.measure():
+                for name, figure in evaluation_figures(evaluation, decision, sequences, names):
+                    image = pixels(figure)
+                    if writer is not None:
+                        writer.add_image(f"{split}/{name}", image, step, dataformats="HWC")
+                    if self.folder is not None:
+                        save_png(image, self.folder / f"{split}_{name}.png")
             if self.folder is not None:
                 print(f"figures written to {self.folder}")
 
@@ -106,8 +131,9 @@ class GradientFlowProbe(Watcher):
 
     Args:
         every_n_epochs: Interval in epochs. By default, the epochs 1, 2, 4, 8 and so on and the
-            last, with figures from epoch 16 on, and not for sequences of more than 2,000 steps. A
-            measurement takes about 0.5 ms a step and layer, its figures 1 s.
+            last, and not for sequences of more than 2,000 steps. A measurement takes about 0.5 ms a
+            step and layer. By default, its figures are left out where drawing them, in about 1 s,
+            would take more than 5 % of the time of the run.
 
     Raises:
         OptionError: If `every_n_epochs` is below 1.
@@ -120,6 +146,11 @@ class GradientFlowProbe(Watcher):
         self.every_n_epochs = every_n_epochs
         self.epochs: list[int] = []
         self.curves: dict[str, list[Tensor]] = {}
+        self._drawing_time = DrawingTime()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to measure the time of the run."""
+        self._drawing_time = DrawingTime()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Measure the first sequences of the validation split, or else of the training split."""
@@ -127,7 +158,7 @@ class GradientFlowProbe(Watcher):
         epoch = trainer.current_epoch + 1
         if not self.is_enabled or not trainer.is_global_zero or data is None:
             return
-        if not is_due(epoch, self.every_n_epochs, last=trainer.max_epochs):
+        if not is_due(epoch, self.every_n_epochs, is_last=is_last_step(trainer)):
             return
         with self.contain_failure():
             writer = tensorboard_writer(trainer)
@@ -153,19 +184,27 @@ class GradientFlowProbe(Watcher):
         for name, share in flow.saturation.items():
             scalars[f"gradient_flow/saturation/{name}"] = share
         write_to_loggers(trainer, scalars)
-        if not is_due(epoch, self.every_n_epochs, first=FIRST_FIGURES) or not can_draw():
+        suffices = self._drawing_time.suffices(is_last=is_last_step(trainer))
+        if (self.every_n_epochs is None and not suffices) or not can_draw():
             return
-        history = {name: torch.stack(curves) for name, curves in self.curves.items()}
-        rows = rows[:NUM_ATTRIBUTED]
+        with self._drawing_time.measure():
+            for name, figure in self._draw(network, sequences, flow).items():
+                tag = f"gradient_flow/{name}"
+                writer.add_image(tag, pixels(figure), last_step(trainer), dataformats="HWC")
+
+    def _draw(
+        self, network: SequenceNetwork, sequences: Sequences, flow: GradientFlow
+    ) -> dict[str, Any]:
+        """Return the figures of a measurement by name."""
+        rows = torch.arange(min(NUM_ATTRIBUTED, len(sequences)))
+        device = network.head.weight.device
         contributions = attribute(network, sequences.batch(rows).to(device))
-        figures = {
+        history = {name: torch.stack(curves) for name, curves in self.curves.items()}
+        return {
             "gradient": plots.gradient_curves(flow),
             "gradient_by_epoch": plots.gradient_heat_map(self.epochs, history),
             "attribution": plots.attribution(contributions, sequences, rows.tolist()),
         }
-        for name, figure in figures.items():
-            tag = f"gradient_flow/{name}"
-            writer.add_image(tag, pixels(figure), last_step(trainer), dataformats="HWC")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements of past epochs."""
@@ -180,32 +219,41 @@ class GradientFlowProbe(Watcher):
 class Throughput(Watcher):
     """Logs at the end of each epoch how many sequences a second are trained on by all ranks.
 
-    Validation is not counted.
+    Neither validation nor drawing and saving, which follow it, are counted.
     """
 
     def __init__(self) -> None:
-        self._start = 0.0
-        self._validation_start = 0.0
+        self._start: float | None = None  # None while the clock stands still
+        self._seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a resumed run may begin inside an epoch."""
         self._start = time.monotonic()
+        self._seconds = 0.0
 
     on_train_epoch_start = on_train_start
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self._validation_start = time.monotonic()
+        self._stop()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue the clock."""
-        self._start += time.monotonic() - self._validation_start
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Continue after a validation."""
+        if self._start is None:
+            self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the throughput; loaders of other packages do not count their sequences."""
+        self._stop()
         count = getattr(trainer.train_dataloader, "count", 0)
         if self.is_enabled and count:
             with self.contain_failure():
-                seconds = max(1e-9, time.monotonic() - self._start)
-                rate = count * trainer.world_size / seconds
+                rate = count * trainer.world_size / max(1e-9, self._seconds)
                 write_to_loggers(trainer, {"train/sequences_per_second": rate})
+
+    def _stop(self) -> None:
+        if self._start is not None:
+            self._seconds += time.monotonic() - self._start
+        self._start = None

@@ -2,28 +2,44 @@
 
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, Timer, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
+from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.data_statistics import sequence_data
+from lightning_rnn.training.progress_bar import RunProgressBar
+from lightning_rnn.training.validation_interval import (
+    ends_epoch,
+    epochs_per_validation,
+    is_last_step,
+    is_report_due,
+)
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+MAX_LINES = 30  # of epochs, about
 READABLE_LIMIT = 1000  # metrics from here on are printed with three digits
 
 
 class EpochLines(Callback):
-    """Prints the data and the model, then one line per epoch."""
+    """Prints the data and the model, a line for each epoch, and why the run has ended.
+
+    If the run has more than 30 validations, some epochs are left out, more and more of them, so
+    that there are about 30 lines. A line has the metrics that were measured in its epoch.
+    """
 
     def __init__(self) -> None:
-        self._epoch: str | None = None  # whose line is still to be printed
+        self._line: str | None = None  # without the metrics of the training
+        self._num_epochs = 0  # until the last line
+        self._validation = ""  # metrics of the last validation of the epoch
         self._start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -45,31 +61,72 @@ class EpochLines(Callback):
             print(f"class weights: {text}", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the share of padding, if the lengths differ."""
-        sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
-        if not trainer.is_global_zero or not isinstance(sampler, TrainSampler):
+        """Print the share of padding, how often there is a validation, and of which weights."""
+        self._num_epochs = trainer.current_epoch
+        if not trainer.is_global_zero:
             return
-        padding = sampler.padding()
-        if padding > 0:
-            _print(trainer, f"padding: {padding:.1%} of the steps in training batches")
+        sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
+        if isinstance(sampler, TrainSampler) and sampler.padding() > 0:
+            _print(trainer, f"padding: {sampler.padding():.1%} of the steps in training batches")
+        epochs = trainer.check_val_every_n_epoch
+        if trainer.limit_val_batches and epochs is not None and epochs > 1:
+            num_steps = epochs * trainer.num_training_batches
+            _print(trainer, f"validation: every {epochs} epochs ({num_steps} batches)")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
+            if isinstance(callback, WeightAveraging):
+                name = type(callback).__name__
+                text = "validation and checkpoints: of the averaged weights, train/loss of others"
+                _print(trainer, f"{text} ({name})")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metrics."""
+        if trainer.sanity_checking:
+            return
+        self._validation = _format_metrics(_of_split(trainer.callback_metrics, "val"))
+        if not ends_epoch(trainer):
+            self._validation += f" (at step {trainer.global_step})"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the line of the epoch, whose training metrics are not yet known."""
+        epoch = trainer.current_epoch + 1
+        if is_last_step(trainer) or self._is_due(trainer, epoch):
+            self._line = f"epoch {epoch}"
+            if trainer.max_epochs not in (None, -1):
+                self._line += f"/{trainer.max_epochs}"
+            if trainer.max_steps != -1:
+                self._line += f", step {trainer.global_step}/{trainer.max_steps}"
+            self._num_epochs = epoch
+        else:
+            self._validation = ""
+
+    def _is_due(self, trainer: Trainer, epoch: int) -> bool:
+        if not is_report_due(trainer):
+            return False
+        spacing = epochs_per_validation(trainer, trainer.num_training_batches)
+        num_epochs = trainer.estimated_stepping_batches / trainer.num_training_batches
+        if num_epochs <= MAX_LINES * spacing:
+            return True
+        return epoch >= self._num_epochs + max(
+            spacing, min(self._num_epochs // 3, num_epochs // 12)
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before, all of whose metrics are known now."""
         self._print_epoch(trainer)
-        total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        self._epoch = f"epoch {trainer.current_epoch + 1}{total}"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of the last epoch."""
+        """Print the line of the last epoch, and which rule has ended the run."""
         self._print_epoch(trainer)
         if trainer.is_global_zero:
             seconds = time.monotonic() - self._start
-            print(f"trained to step {trainer.global_step} in {seconds:.1f} s")
+            print(f"trained to step {trainer.global_step} in {seconds:.1f} s; {_ending(trainer)}")
 
     def _print_epoch(self, trainer: Trainer) -> None:
-        if self._epoch is not None and trainer.is_global_zero:
-            _print(trainer, f"{self._epoch}{_format_metrics(trainer.callback_metrics)}")
-        self._epoch = None
+        if self._line is not None and trainer.is_global_zero:
+            train = _format_metrics(_of_split(trainer.callback_metrics, "train"))
+            _print(trainer, f"{self._line}{train}{self._validation}")
+        self._line = None
+        self._validation = ""
 
 
 class NextCommands(Callback):
@@ -93,7 +150,10 @@ class NextCommands(Callback):
             print("nothing was trained: there is no checkpoint")
             return
         content = torch.load(best, map_location="cpu", weights_only=True)
-        metrics = _format_metrics(content["metrics"])
+        metrics = _format_metrics(_decisive(content["metrics"]))
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints):
+                metrics = f" ({callback.rule}){metrics}"
         print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}{metrics}")
         suffix = f"--ckpt_path {shlex.quote(str(best))}"
         names = _available_commands(trainer)
@@ -107,21 +167,29 @@ class HyperParameters(Callback):
     """Logs settings and the metrics they led to for TensorBoard's HParams tab."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Log the settings with the last metrics of training and validation, or of the test."""
+        """Log the settings with the metrics of `best.ckpt`."""
+        best = Path(trainer.log_dir or ".") / "checkpoints" / "best.ckpt"  # a collective call
+        metrics = pl_module.checkpoint_metrics  # if nothing was trained
+        step = trainer.global_step
+        if best.exists() and trainer.is_global_zero:
+            content = torch.load(best, map_location="cpu", weights_only=True)
+            metrics = _decisive(content["metrics"])
+            step = content["global_step"]
+        self._log(trainer, pl_module, metrics, step)
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log the settings with the metrics of the test."""
+        self._log(trainer, pl_module, trainer.callback_metrics, pl_module.checkpoint_step)
+
+    def _log(self, trainer: Trainer, pl_module: Any, metrics: Mapping[str, Any], step: int) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
         settings = {k: value for k, value in pl_module.hparams.items() if not k.startswith("_")}
         data = sequence_data(trainer)
         if data is not None:
             settings |= {f"data/{name}": value for name, value in data.settings.items()}
-        metrics = {}
-        # nothing has been logged if there was nothing left to train
-        for name, value in (trainer.callback_metrics or pl_module.checkpoint_metrics).items():
-            if not name.endswith("_step"):
-                metrics[f"hp/{name.replace('/', '_')}"] = float(value)
-        trainer.logger.log_hyperparams(settings, metrics, step=trainer.global_step)
-
-    on_test_end = on_fit_end
+        scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
+        trainer.logger.log_hyperparams(settings, scalars, step=step)
 
 
 def _print_data(data: SequenceDataModule) -> None:
@@ -143,7 +211,7 @@ def _print_data(data: SequenceDataModule) -> None:
         print(f"suspicious: {finding}")
 
 
-def _format_metrics(metrics: Any) -> str:
+def _format_metrics(metrics: Mapping[str, Any]) -> str:
     text = ""
     for name in EPOCH_METRICS:
         if name in metrics:
@@ -151,6 +219,30 @@ def _format_metrics(metrics: Any) -> str:
             digits = ".4f" if abs(value) < READABLE_LIMIT else ".3g"
             text += f"  {name} {value:{digits}}"
     return text
+
+
+def _of_split(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name.startswith(f"{split}/")}
+
+
+def _decisive(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of the validation; without one, those of the training epoch."""
+    return _of_split(metrics, "val") or _of_split(metrics, "train")
+
+
+def _ending(trainer: Trainer) -> str:
+    """Return which rule has ended a run, in words."""
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return f"ended by max_steps: {trainer.max_steps}"
+    if trainer.current_epoch == trainer.max_epochs:
+        return f"ended by max_epochs: {trainer.max_epochs}"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            reason = callback.stopping_reason_message.partition(" Signaling")[0]
+            return f"ended by EarlyStopping: {reason}"
+        if isinstance(callback, Timer) and (callback.time_remaining() or 1) <= 0:
+            return f"ended by max_time: {callback.time_elapsed():.0f} s of training"
+    return "ended by a callback"
 
 
 def _available_commands(trainer: Trainer) -> list[str]:
@@ -169,7 +261,7 @@ def _available_commands(trainer: Trainer) -> list[str]:
 def _print(trainer: Trainer, line: str) -> None:
     """Print a line, above the progress bar if there is one."""
     bar = trainer.progress_bar_callback
-    if isinstance(bar, TQDMProgressBar):
+    if isinstance(bar, TQDMProgressBar | RunProgressBar):
         bar.print(line)
     else:
         print(line, flush=True)

@@ -1,6 +1,7 @@
 """Shared by callbacks that observe a run."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -10,7 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-FIRST_FIGURES = 16  # epoch of the first figures by default; a short run spends no time on them
+DRAWING_SHARE = 0.05  # of the time of a run, for the figures of each of two callbacks
+FIRST_DRAWING = 1.5  # seconds that the first figures are expected to take
 
 
 class Watcher(Callback):
@@ -33,18 +35,42 @@ class Watcher(Callback):
             print(message, file=sys.stderr, flush=True)
 
 
-def is_due(
-    epoch: int, every_n_epochs: int | None, *, first: int = 1, last: int | None = None
-) -> bool:
+def is_due(epoch: int, every_n_epochs: int | None, *, is_last: bool = False) -> bool:
     """Return whether to look at an epoch, counted from 1.
 
-    Without an interval, these are the powers of two from `first` on, so that the cost grows only
-    with the logarithm of the length of the run, and `last`.
+    Without an interval, these are the powers of two, so that the cost grows only with the logarithm
+    of the length of the run, and the last one.
     """
     if every_n_epochs is not None:
         return epoch % every_n_epochs == 0
     is_power_of_two = epoch & (epoch - 1) == 0
-    return epoch == last or (epoch >= first and is_power_of_two)
+    return is_last or is_power_of_two
+
+
+class DrawingTime:
+    """Limits the time that figures take to a share of the time of the run so far.
+
+    The time of the last figures of a run is kept free.
+    """
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._total = 0.0
+        self._latest = FIRST_DRAWING
+
+    def suffices(self, *, is_last: bool) -> bool:
+        """Return whether there is time to draw once more."""
+        num_drawings = 1 if is_last else 2
+        planned = self._total + num_drawings * self._latest
+        return planned <= DRAWING_SHARE * (time.monotonic() - self._start)
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Measure a block that draws."""
+        start = time.monotonic()
+        yield
+        self._latest = time.monotonic() - start
+        self._total += self._latest
 
 
 @cache

@@ -262,6 +262,8 @@ def test_test_takes_the_newest_run_and_writes_metrics(trained, run_ok):
     out = run_ok("test")
     assert f"no --ckpt_path given: using {BEST.absolute()}" in out
     found = json.loads((RUN / "test_metrics.json").read_text())
+    assert found.pop("test/num_sequences") == 64
+    assert list(found.pop("classes")) == ["negative", "positive"]
     run_ok("predict")
     table = pl.read_csv(RUN / "predictions.csv")
     y, p = test_part().labels.numpy(), table["probability_positive"].to_numpy()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lightning_rnn.evaluation.metrics import (
     CALIBRATION_BINS,
     evaluate,
+    evaluate_classes,
 )
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
@@ -158,3 +159,19 @@ def test_cross_entropies_equal_the_definition(num_classes, n, seed):
     np.testing.assert_allclose(
         cross_entropies(o.logits, o.labels).numpy(), expected, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("num_classes", "n"), [(2, 30), (3, 40), (12, 25)])
+def test_metrics_of_classes_equal_scikit_learns(num_classes, n):
+    evaluation = random_evaluation(num_classes, n, seed=n)
+    names = [f"class {k}" for k in range(num_classes)]
+    y = evaluation.labels.numpy()
+    decided = Decision().predict(evaluation.logits).numpy()
+    codes = list(range(num_classes))
+    expected = sk.precision_recall_fscore_support(y, decided, labels=codes, zero_division=np.nan)
+    matrix = sk.confusion_matrix(y, decided, labels=codes)
+    for k, found in enumerate(evaluate_classes(evaluation, Decision(), names).values()):
+        values = [np.nan if v is None else v for v in (found.precision, found.recall, found.f1)]
+        assert values == pytest.approx([column[k] for column in expected[:3]], nan_ok=True)
+        assert found.support == expected[3][k]
+        assert found.predicted_as == dict(zip(names, matrix[k].tolist(), strict=True))

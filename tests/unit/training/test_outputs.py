@@ -1,16 +1,21 @@
-"""Accuracy against the share of each sequence that has been seen."""
+"""What `test` prints and writes."""
 
 import json
 import math
+import re
 
 import numpy as np
 import polars as pl
 import pytest
+from evaluations import random_evaluation
 from helpers import RUN
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.data.readers import ReadOptions, read_file
+from lightning_rnn.evaluation.metrics import evaluate_classes
+from lightning_rnn.models.decision import Decision
+from lightning_rnn.training.outputs import class_tables
 
 
 def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
@@ -51,3 +56,49 @@ def test_matplotlib_is_named_where_it_is_missing(trained, run, monkeypatch):
     assert result.code == 2
     assert "matplotlib is not installed; run: pip install 'lightning_rnn[figures]'" in result.err
     assert not list(RUN.glob("earliness*"))
+
+
+def test_the_test_says_how_to_judge_it(trained, run_ok):
+    out = run_ok("test")
+    lines = out.splitlines()
+    found = json.loads((RUN / "test_metrics.json").read_text())
+    assert "test: 64 sequences" in lines
+    assert found["test/num_sequences"] == 64
+    assert "auroc, average_precision, f1: of the positive class, 'positive'" in lines
+    classes = found["classes"]
+    assert sum(values["support"] for values in classes.values()) == 64
+    assert classes["positive"]["f1"] == pytest.approx(found["test/f1"])
+    correct = sum(values["predicted_as"][name] for name, values in classes.items())
+    assert correct == pytest.approx(64 * found["test/accuracy"])
+    for name, values in classes.items():
+        row = [name, *(f"{values[key]:.4f}" for key in ("precision", "recall", "f1"))]
+        rows = [line.split() for line in lines]
+        assert [*row, str(values["support"])] in rows
+        assert [name, *map(str, values["predicted_as"].values())] in rows
+
+
+def test_many_classes_have_their_most_frequent_confusions():
+    names = [f"{k} {'x' * 30}" for k in range(12)]
+    classes = evaluate_classes(random_evaluation(12, 50, seed=0), Decision(), names)
+    lines = class_tables(classes)
+    assert max(map(len, lines)) < 120
+    confusions = [line for line in lines if " predicted as " in line]
+    assert 0 < len(confusions) <= 10
+    for line in confusions:
+        count, true, predicted = re.fullmatch(
+            r"  (\d+) of '(.*)' predicted as '(.*)'", line
+        ).groups()
+        assert classes[true].predicted_as[predicted] == int(count)
+
+
+def test_all_right_is_no_certainty(empty, run_ok):
+    """30 of 30 have intervals that reach down."""
+    x = np.repeat([[[-1.0]], [[1.0]]], 15, axis=0) * np.ones((1, 6, 1))
+    np.savez("all.npz", X=x, y=np.repeat(["a", "b"], 15))
+    data = ("--data", "FileDataModule", "--data.train_path", "all.npz", "--data.test_path")
+    run_ok("fit", *data, "all.npz", "--trainer.max_epochs", 20)
+    run_ok("test")
+    found = json.loads((RUN / "test_metrics.json").read_text())
+    for name in ("accuracy", "f1", "auroc", "balanced_accuracy", "average_precision"):
+        assert found[f"test/{name}"] == 1
+        assert 0.7 < found[f"test/{name}_low"] < 0.95

@@ -25,7 +25,7 @@ from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import watching
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe
-from lightning_rnn.training.watching import FIRST_FIGURES, is_due
+from lightning_rnn.training.watching import DRAWING_SHARE, DrawingTime, is_due
 
 EVALUATION = (
     "roc",
@@ -143,18 +143,25 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
 
 
 def test_what_is_due():
-    assert [epoch for epoch in range(1, 200) if is_due(epoch, None, first=FIRST_FIGURES)] == [
-        16,
-        32,
-        64,
-        128,
-    ]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, None, last=6)] == [1, 2, 4, 6, 8]
-    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, first=FIRST_FIGURES, last=8)] == [
-        3,
-        6,
-        9,
-    ]
+    assert [epoch for epoch in range(1, 20) if is_due(epoch, None)] == [1, 2, 4, 8, 16]
+    assert is_due(7, None, is_last=True)
+    assert [epoch for epoch in range(1, 10) if is_due(epoch, 3, is_last=epoch == 8)] == [3, 6, 9]
+
+
+def test_figures_take_a_share_of_the_time(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(watching.time, "monotonic", lambda: now)
+    drawing_time = DrawingTime()
+    total = 0.0
+    for _ in range(1000):
+        now += 1.0
+        if drawing_time.suffices(is_last=False):
+            with drawing_time.measure():
+                now += 2.0
+            total += 2.0
+        assert total <= DRAWING_SHARE * (now - 100.0)
+    assert total > 0.9 * DRAWING_SHARE * (now - 100.0) - 4.0
+    assert drawing_time.suffices(is_last=True)
 
 
 def test_a_default_run_shows_its_gradient_flow_and_draws_nothing(empty, run_ok):
