@@ -131,10 +131,10 @@ def train_steps(config: str, path: str, steps: int) -> None:
 
     settings = yaml.safe_load(Path(config).read_text())["model"]
     data = FileDataModule(train_path=path)
-    torch.set_num_threads(choose_num_threads(settings["hidden_size"], data.batch_size))
     model = SequenceClassifier(
         input_size=data.num_features, num_classes=data.num_classes, **settings
     )
+    torch.set_num_threads(choose_num_threads(model.options, data.batch_size))
     model.network.preprocess.set_moments(*data.train_moments)
     rate, decay = settings["lr"], settings["weight_decay"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)

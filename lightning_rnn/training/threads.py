@@ -14,21 +14,25 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.data_statistics import sequence_data
 
 WORK_PER_THREAD = 1 << 17  # multiplications in a time step's recurrent product that occupy a thread
 SAMPLE_SECONDS = 0.05  # time over which the use of the cores is measured
 
 
-def choose_num_threads(hidden_size: int, batch_size: int) -> int:
+def choose_num_threads(options: NetworkOptions, batch_size: int) -> int:
     """Choose the number of threads for training on the CPU, unless `OMP_NUM_THREADS` is set.
 
     It is one thread for every 2^17 multiplications of a product (B, H) x (H, H), B being the batch
-    size and H the hidden size; at most as many as there are free cores.
+    size and H the hidden size, or one for each sequence of a batch with an inception stem, whose
+    convolutions take most of the time; at most as many as there are free cores.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
-    useful = batch_size * hidden_size**2 // WORK_PER_THREAD
+    useful = batch_size * options.hidden_size**2 // WORK_PER_THREAD
+    if options.stem == "inception":
+        useful = max(useful, batch_size)
     if useful <= 1:
         return 1  # without measuring the use of the cores
     return max(1, min(useful, num_free_cores()))
@@ -43,13 +47,13 @@ class ThreadChoice(Callback):
     def __init__(self) -> None:
         self._num_threads_before: int | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Set the number of threads."""
         if stage != "fit" or trainer.strategy.root_device.type != "cpu":
             return
         self._num_threads_before = torch.get_num_threads()
         batch_size = getattr(sequence_data(trainer), "batch_size", None) or 1
-        torch.set_num_threads(choose_num_threads(pl_module.hparams["hidden_size"], batch_size))
+        torch.set_num_threads(choose_num_threads(pl_module.options, batch_size))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

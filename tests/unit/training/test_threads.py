@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
+from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training import threads
 from lightning_rnn.training.threads import choose_num_threads, num_free_cores
 
@@ -25,24 +26,36 @@ def one_thread():
 
 
 @pytest.mark.parametrize(
-    ("hidden_size", "batch_size", "expected"),
-    [(32, 32, 1), (64, 32, 1), (64, 64, 2), (128, 32, 4), (128, 64, 4), (512, 256, 4)],
+    ("hidden_size", "batch_size", "stem", "expected"),
+    [
+        (32, 32, "none", 1),
+        (64, 32, "conv", 1),
+        (64, 64, "none", 2),
+        (128, 32, "none", 4),
+        (128, 64, "none", 4),
+        (512, 256, "none", 4),
+        (32, 8, "inception", 4),
+        (32, 3, "inception", 3),
+        (32, 1, "inception", 1),
+    ],
 )
 def test_more_work_takes_more_threads_up_to_the_free_cores(
-    four_free_cores, hidden_size, batch_size, expected
+    four_free_cores, hidden_size, batch_size, stem, expected
 ):
-    assert choose_num_threads(hidden_size, batch_size) == expected
+    options = NetworkOptions(hidden_size=hidden_size, stem=stem)
+    assert choose_num_threads(options, batch_size) == expected
 
 
 @pytest.mark.parametrize(("free", "expected"), [(0, 1), (1, 1), (2, 2), (16, 8)])
 def test_a_busy_machine_gets_fewer_threads(monkeypatch, four_free_cores, free, expected):
     monkeypatch.setattr(threads, "num_free_cores", lambda: free)
-    assert choose_num_threads(128, 64) == expected
+    assert choose_num_threads(NetworkOptions(hidden_size=128), 64) == expected
 
 
 def test_the_environment_overrules(monkeypatch, four_free_cores):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert choose_num_threads(512, 256) == torch.get_num_threads() == 1
+    options = NetworkOptions(hidden_size=512)
+    assert choose_num_threads(options, 256) == torch.get_num_threads() == 1
 
 
 def test_free_cores_are_a_sensible_number():
