@@ -1,6 +1,5 @@
 """The commands fit, validate, test and predict: LightningCLI with settings from checkpoints."""
 
-import os
 import sys
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from lightning_rnn.cli.parser import (
 from lightning_rnn.cli.request import COMMANDS, Request
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.data.readers.sources import absolute
 from lightning_rnn.errors import OptionError, check
 from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import CheckpointFile
@@ -186,8 +186,8 @@ class CommandLine(LightningCLI):
             check(schedule == "constant", "schedule", schedule, "constant in a run without end")
         data = config["data"]
         for name, value in data.as_dict().get("init_args", {}).items():
-            if name.endswith("_path") and isinstance(value, str):  # for config.yaml in any folder
-                data["init_args"][name] = os.path.abspath(os.path.expanduser(value))
+            if name.endswith("_path"):  # for config.yaml in any folder
+                data["init_args"][name] = absolute(value)
         if self.run is not None:
             config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)

@@ -1,7 +1,5 @@
 """What is suspicious about the columns that were read as features or as time steps."""
 
-import filecmp
-import os
 import re
 from itertools import pairwise
 
@@ -75,12 +73,3 @@ def _looks_like_ids(values: np.ndarray, labels: np.ndarray | None) -> bool:
     has_one_label = len(set(zip(values.tolist(), labels, strict=True))) == num_values
     is_many = num_values > len(set(labels)) or num_runs == num_values
     return is_repeated and has_one_label and is_many
-
-
-def is_same_file(path: str, other: str | None) -> bool:
-    """Return whether two files, or two folders written by `pack`, have the same values."""
-    if other is None or not (os.path.exists(path) and os.path.exists(other)):
-        return False
-    if os.path.isdir(path) and os.path.isdir(other):
-        return is_same_file(os.path.join(path, "values.npy"), os.path.join(other, "values.npy"))
-    return os.path.isfile(other) and filecmp.cmp(path, other, shallow=False)

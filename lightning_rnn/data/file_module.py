@@ -1,21 +1,21 @@
 """Data module of sequence files."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
-from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_rnn.data.base_module import SequenceDataModule
-from lightning_rnn.data.column_findings import column_findings, is_same_file
+from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
 from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
 from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.data.readers.sources import Paths, absolute, are_same_files, title_of
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
@@ -31,7 +31,8 @@ class FileDataModule(SequenceDataModule):
 
     Args:
         train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz or
-            .parquet, or a folder made by `pack`.
+            .parquet, or a folder made by `pack`. Several files of one kind are a folder, a pattern
+            such as walks/*.csv, or a list [a.csv,b.csv]; the same holds for the other paths.
         val_path: File of the validation sequences; None for `val_fraction` of `train_path`.
         test_path: File of the test sequences; None for `test_fraction` of `train_path`.
         predict_path: File of sequences to predict, labelled or not; None for the test sequences.
@@ -39,9 +40,12 @@ class FileDataModule(SequenceDataModule):
         test_fraction: Fraction of `train_path` for testing, in [0, 1), without `test_path`.
         stratify: Whether each split has the same proportions of the classes.
         group_column: Column of groups, such as persons; sequences of a group are in one split.
-        label_column: Column of the class (CSV, Parquet).
+        labels_path: Table with the class of each id, in the columns `id_column` or `id` and
+            `label_column`; None if the files contain the classes.
+        label_column: Column of the class (CSV, Parquet), or folder_name: the folder of the file.
         id_column: Column that identifies the sequence; None if there is none and each row is a
             sequence. If no id is repeated and there is no `time_column`, each row is a sequence.
+            With file_name each file is a sequence.
         time_column: Column that orders the steps of a sequence; None for the order in the file.
         feature_columns: Columns of the features; None for all other columns. A trained model reads
             its own.
@@ -51,6 +55,11 @@ class FileDataModule(SequenceDataModule):
         decimal_comma: Whether numbers have a decimal comma (CSV).
         encoding: Encoding of the file (CSV); None for UTF-8.
         missing_values: Numbers that stand for missing values, such as [-9999].
+        window_length: Number of steps of the windows to cut each sequence into, which remain in
+            one split; None for none. The class may then differ from row to row (CSV, Parquet).
+        window_stride: Number of steps from one window to the next; None for `window_length`.
+        window_label: Class of a window: that of its last step, that of the majority of its steps,
+            or `positive_class` if any step has it.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
         batch_size: Number of sequences per training batch of one process; None for a sixteenth of
             the training sequences, from 8 to 64.
@@ -77,20 +86,22 @@ class FileDataModule(SequenceDataModule):
     identity_settings = frozenset(
         {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
         | {"missing_values"}
+        | {"window_length", "window_stride", "window_label"}
     )
     _has_checked_files = False  # those of test and predict, before training
 
     def __init__(
         self,
         *,
-        train_path: str | None = None,
-        val_path: str | None = None,
-        test_path: str | None = None,
-        predict_path: str | None = None,
+        train_path: list[str] | str | None = None,
+        val_path: list[str] | str | None = None,
+        test_path: list[str] | str | None = None,
+        predict_path: list[str] | str | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
         stratify: bool = True,
         group_column: str | None = None,
+        labels_path: str | None = None,
         label_column: str = "label",
         id_column: str | None = None,
         time_column: str | None = None,
@@ -100,6 +111,9 @@ class FileDataModule(SequenceDataModule):
         decimal_comma: bool = False,
         encoding: str | None = None,
         missing_values: list[float] | None = None,
+        window_length: int | None = None,
+        window_stride: int | None = None,
+        window_label: Literal["last", "majority", "any"] = "last",
         positive_class: str | None = None,
         batch_size: int | None = None,
         buckets: bool = False,
@@ -108,14 +122,15 @@ class FileDataModule(SequenceDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         self.settings |= {
-            "train_path": _absolute(train_path),
-            "val_path": _absolute(val_path),
-            "test_path": _absolute(test_path),
-            "predict_path": _absolute(predict_path),
+            "train_path": absolute(train_path),
+            "val_path": absolute(val_path),
+            "test_path": absolute(test_path),
+            "predict_path": absolute(predict_path),
             "val_fraction": val_fraction,
             "test_fraction": test_fraction,
             "stratify": stratify,
             "group_column": group_column,
+            "labels_path": absolute(labels_path),
             "label_column": label_column,
             "id_column": id_column,
             "time_column": time_column,
@@ -125,6 +140,9 @@ class FileDataModule(SequenceDataModule):
             "decimal_comma": decimal_comma,
             "encoding": encoding,
             "missing_values": missing_values,
+            "window_length": window_length,
+            "window_stride": window_stride,
+            "window_label": window_label,
             "positive_class": positive_class,
         }
         self.missing_values = missing_values or []
@@ -153,7 +171,7 @@ class FileDataModule(SequenceDataModule):
         self._time_kind = file.time_kind
         if file.step_names is not None and self.settings["id_column"] is not None:
             rows = f"each row is a sequence of {len(file.step_names)} time steps"
-            print_notice(f"{path}: no id is repeated: {rows}")
+            print_notice(f"{title_of(path)}: no id is repeated: {rows}")
         return file
 
     @cached_property
@@ -219,7 +237,8 @@ class FileDataModule(SequenceDataModule):
             self._print_notices(name, path, file)
             if self._time_kind is not None and file.time_kind not in (None, self._time_kind):
                 expected = f"{self._time_kind} as in train_path"
-                raise DataError(f"{path}: time_column: expected {expected}, got {file.time_kind}")
+                place = f"{title_of(path)}: time_column"
+                raise DataError(f"{place}: expected {expected}, got {file.time_kind}")
             if name == "predict" and file.labels is not None:
                 self._label_names[name] = [label or None for label in file.labels]
             return self._encode(file, path, has_labels=name != "predict")
@@ -236,7 +255,7 @@ class FileDataModule(SequenceDataModule):
         return f"{name}_path is not given and {name}_fraction is 0"
 
     def _read(
-        self, path: str, schema: Schema | None, *, require_labels: bool = True
+        self, path: Paths, schema: Schema | None, *, require_labels: bool = True
     ) -> FileContents:
         """Read a file; from any but the training file, the columns that the schema names."""
         names = [field.name for field in fields(ReadOptions)]
@@ -250,9 +269,9 @@ class FileDataModule(SequenceDataModule):
         elif schema is not None and schema.step_names is not None:
             options["model_names"] = schema.step_names
             options["one_row_per_sequence"] = True
-        return read_contents(Path(path), ReadOptions(**options))
+        return read_contents(path, ReadOptions(**options))
 
-    def _print_notices(self, name: str, path: str, file: FileContents) -> None:
+    def _print_notices(self, name: str, path: Paths, file: FileContents) -> None:
         """Print what a user should know about the file of a split."""
         chosen = self.settings["feature_columns"]
         known = self.feature_names or self.step_names
@@ -260,16 +279,16 @@ class FileDataModule(SequenceDataModule):
             print_notice(f"feature_columns is ignored: the model has {join_names(known or [])}")
         if name == "predict":
             if file.ignored:
-                print_notice(f"{path}: ignored columns: {join_names(file.ignored)}")
-        elif is_same_file(path, self.settings["train_path"]):
-            print_notice(f"{path}: the same sequences as in train_path")
+                print_notice(f"{title_of(path)}: ignored columns: {join_names(file.ignored)}")
+        elif are_same_files(path, self.settings["train_path"]):
+            print_notice(f"{title_of(path)}: the same sequences as in train_path")
 
-    def _encode(self, file: FileContents, path: str, *, has_labels: bool = True) -> Sequences:
+    def _encode(self, file: FileContents, path: Paths, *, has_labels: bool = True) -> Sequences:
         """Return the sequences, with the codes of their labels if they have any."""
         num_features = file.sequences.num_features
         if num_features != self.num_features:
             expected = f"{self.num_features} features per step, as in training"
-            raise DataError(f"{path}: expected {expected}, got {num_features}")
+            raise DataError(f"{title_of(path)}: expected {expected}, got {num_features}")
         if not has_labels or file.labels is None or file.sequences.ids is None:
             return file.sequences
         code_of = {name: code for code, name in enumerate(self.class_names)}
@@ -277,21 +296,15 @@ class FileDataModule(SequenceDataModule):
         for label, sequence in zip(file.labels, file.sequences.ids, strict=True):
             if label not in code_of:
                 expected = f"a label seen in training ({', '.join(self.class_names)})"
-                got = f"{label!r}"
-                raise DataError(f"{path}: sequence {sequence!r}: expected {expected}, got {got}")
+                place = f"{title_of(path)}: sequence {sequence!r}"
+                raise DataError(f"{place}: expected {expected}, got {label!r}")
             codes.append(code_of[label])
         return file.sequences.with_labels(torch.tensor(codes))
 
 
 @contextmanager
-def _errors_with_path(path: str) -> Iterator[None]:
+def _errors_with_path(paths: Paths) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def _absolute(path: str | None) -> str | None:
-    if path is None:
-        return None
-    return os.path.abspath(os.path.expanduser(path))
+        raise DataError(f"{title_of(paths)}: {error}") from None

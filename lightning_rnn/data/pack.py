@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers import errors_with_path, find_reader, tables
-from lightning_rnn.data.readers.arrays import CHECKED
-from lightning_rnn.data.readers.contents import FileContents, ReadOptions
-from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables
+from lightning_rnn.data.readers.arrays import CHECKED, RECORDINGS
+from lightning_rnn.data.readers.contents import FileContents, ReadOptions, errors_with_path
+from lightning_rnn.data.readers.label_table import read_labels
+from lightning_rnn.data.readers.sources import Source, extension_of, find_source, source_rows
+from lightning_rnn.data.readers.table_rows import Rows, concatenate
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 
@@ -35,7 +37,9 @@ class _Part:
     has_ids: bool = True
 
 
-def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) -> Sequences:
+def pack(
+    *, input: list[str] | str, output: str, overwrite: bool = False, **options: Any
+) -> Sequences:
     """Write the sequences of a file to a folder from which training reads one batch at a time.
 
     The folder holds what `read_file` returns for the file, and is accepted wherever a file is. It
@@ -43,7 +47,8 @@ def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) ->
     may be larger than memory, whatever the order of their rows (docs/data.md).
 
     Args:
-        input: File of sequences, of any format that training reads.
+        input: File or files of sequences, as for training: a file of any format, a folder, a
+            pattern or a list.
         output: Folder to write.
         overwrite: Whether to replace an existing folder written by `pack`.
         **options: Arguments of `ReadOptions`.
@@ -63,37 +68,47 @@ def pack(*, input: str, output: str, overwrite: bool = False, **options: Any) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
-        sequences = _write(_parts(Path(input).expanduser(), read_options, work), work)
+        sequences = _write(_parts(find_source(input, read_options), read_options, work), work)
         if target.exists():
             target.rename(work / "old")
         (work / "packed").rename(target)
     return sequences
 
 
-def _parts(path: Path, options: ReadOptions, work: Path) -> Iterator[_Part]:
-    """Yield the file's sequences some at a time."""
-    with errors_with_path(path):
-        reader = find_reader(path, options)
-        if reader is not tables.read_table:
-            contents = reader(path, options)
-            yield _Part(contents, np.arange(len(contents.sequences)))
-        elif options.id_column is None:
-            for rows in table_rows(path, options, CHUNK_BYTES):
-                yield _Part(*tables.table_contents(rows, options), has_ids=False)
-        else:
-            with (work / "buckets").open("w+b") as file:
-                yield from _parts_by_id(file, path, options, options.id_column)
-            (work / "buckets").unlink()
+def _parts(source: Source, options: ReadOptions, work: Path) -> Iterator[_Part]:
+    """Yield the sequences some at a time, as `read_file` returns them."""
+    label_of = read_labels(options)
+    with np.errstate(all="ignore"), errors_with_path(source.title):
+        for part in _parts_of_files(source, options, work):
+            contents, owners = complete_contents(part.contents, label_of, options)
+            yield _Part(contents, part.first_rows[owners], part.has_ids)
+
+
+def _parts_of_files(source: Source, options: ReadOptions, work: Path) -> Iterator[_Part]:
+    """Yield the files' sequences some at a time."""
+    if not is_table(source, options):
+        start = 0
+        for contents in array_contents(source, options):
+            stop = start + len(contents.sequences)
+            yield _Part(contents, np.arange(start, stop))
+            start = stop
+    elif options.id_column is None:
+        for rows in source_rows(source, options, CHUNK_BYTES):
+            yield _Part(*tables.table_contents(rows, options), has_ids=False)
+    else:
+        with (work / "buckets").open("w+b") as file:
+            yield from _parts_by_id(file, source, options, options.id_column)
+        (work / "buckets").unlink()
 
 
 def _parts_by_id(
-    file: BinaryIO, path: Path, options: ReadOptions, id_column: str
+    file: BinaryIO, source: Source, options: ReadOptions, id_column: str
 ) -> Iterator[_Part]:
     """Distribute the rows to buckets by their id, then form the sequences of each bucket."""
     import polars as pl
 
-    num_bytes = path.stat().st_size
-    if path.suffix.lower() in (".parquet", ".gz"):
+    num_bytes = sum(path.stat().st_size for path in source.files)
+    if extension_of(source.files[0]) in (".parquet", ".csv.gz"):
         num_bytes *= EXPANSION
     num_buckets = min(MAX_BUCKETS, 1 + num_bytes // CHUNK_BYTES)
     pieces: dict[int, list[tuple[int, int]]] = {}  # bucket: offsets and sizes of its pieces in file
@@ -101,7 +116,7 @@ def _parts_by_id(
     known_ids: set[str] = set()
     num_rows = 0
     time_kind: str | None = None
-    for rows in table_rows(path, options, CHUNK_BYTES):
+    for rows in source_rows(source, options, CHUNK_BYTES):
         tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
@@ -125,9 +140,9 @@ def _parts_by_id(
         frames: list[pl.DataFrame] = []
         for offset, size in places:
             frames.append(pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, offset))))
-        frame = pl.concat(frames)
+        frame = concatenate(frames)
         numbers = frame.drop_in_place(ROW_NUMBER).to_numpy()
-        bucket_rows = Rows(frame, rows.is_text, numbers)
+        bucket_rows = Rows(frame, rows.is_text, numbers, rows.origins)
         yield _Part(*tables.table_contents(bucket_rows, options, time_kind))
 
 
@@ -164,6 +179,8 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
         np.lib.format.write_array_header_1_0(file, header)
         file.writelines(values.numpy().data for values in ordered.chunks())
     np.save(folder / "lengths.npy", arrays.pop("lengths")[order])
+    if part.contents.has_windows:
+        arrays[RECORDINGS] = arrays.pop("groups")
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array[order].astype(str))
     if part.contents.feature_names is not None:

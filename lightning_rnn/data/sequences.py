@@ -190,14 +190,14 @@ class Sequences:
             raise DataError("data: expected labels, got sequences without labels")
         return self.labels
 
-    def _with(self, **changes: Any) -> "Sequences":
+    def replaced(self, **changes: Any) -> "Sequences":
         """Return the sequences with other arguments of the constructor, which are not checked."""
         return Sequences(**(vars(self) | changes), checked=True)
 
     def select(self, index: Tensor) -> "Sequences":
         """Return the sequences at positions `index` (M,) int64, in that order."""
         rows = index.numpy()
-        return self._with(
+        return self.replaced(
             lengths=self.lengths[index],
             labels=_take(self.labels, index),
             groups=_take(self.groups, rows),
@@ -207,12 +207,12 @@ class Sequences:
 
     def with_labels(self, labels: Tensor | None) -> "Sequences":
         """Return the same sequences with other labels (N,) int64."""
-        return self._with(labels=labels)
+        return self.replaced(labels=labels)
 
     def to(self, device: torch.device) -> "Sequences":
         """Return the sequences with a copy of their values on a device."""
         values = torch.cat([chunk.to(device) for chunk in self.chunks()])
-        return self._with(values=values, offsets=self.lengths.cumsum(0) - self.lengths)
+        return self.replaced(values=values, offsets=self.lengths.cumsum(0) - self.lengths)
 
     def batch(self, index: Tensor) -> SequenceBatch:
         """Assemble a padded batch of the sequences at positions `index` (B,) int64.

@@ -1,43 +1,59 @@
 """Readers of sequence files, one module per format, behind one function."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lightning_rnn.data.readers.arrays import read_npy, read_npz
 from lightning_rnn.data.readers.contents import (
+    FILE_NAME,
+    FOLDER_NAME,
     FileContents,
     ReadOptions,
-    first_line,
+    errors_with_path,
+    row_ids,
     unexpected,
 )
-from lightning_rnn.data.readers.tables import read_table
+from lightning_rnn.data.readers.label_table import add_labels, read_labels
+from lightning_rnn.data.readers.sources import (
+    Paths,
+    Source,
+    extension_of,
+    find_source,
+    source_rows,
+    title_of,
+)
+from lightning_rnn.data.readers.table_rows import join_rows
+from lightning_rnn.data.readers.tables import table_contents
 from lightning_rnn.data.readers.text import read_ts, read_tsv
+from lightning_rnn.data.readers.windows import cut_windows
+from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
 __all__ = ["FileContents", "ReadOptions", "read_file"]
 
 Reader = Callable[[Path, ReadOptions], FileContents]
+TABLES = (".csv", ".csv.gz", ".parquet")
 READERS: dict[str, Reader] = {
     ".ts": read_ts,
     ".tsv": read_tsv,
     ".npz": read_npz,
     ".npy": read_npy,
-    ".csv": read_table,
-    ".csv.gz": read_table,
-    ".parquet": read_table,
 }
 
 
-def read_file(path: str | Path, options: ReadOptions | None = None) -> FileContents:
-    r"""Read sequences, class names and feature names from one file.
+def read_file(path: Paths, options: ReadOptions | None = None) -> FileContents:
+    r"""Read sequences, class names and feature names from a file, or from files of one kind.
 
     Args:
-        path: The file, or a folder written by `pack`. The extension, in any case, names the
-            format: .ts, .tsv, .npz, .npy, .csv, .csv.gz or .parquet.
+        path: The file, or a folder written by `pack`; or files: a folder with all its subfolders, a
+            pattern such as `walks/*.csv`, or a list. The extension, in any case, names the format:
+            .ts, .tsv, .npz, .npy, .csv, .csv.gz or .parquet.
         options: What to read from the file; by default `ReadOptions()`.
 
     Raises:
@@ -55,41 +71,142 @@ def read_file(path: str | Path, options: ReadOptions | None = None) -> FileConte
         >>> contents.sequences.lengths.tolist(), contents.sequences.values.flatten().tolist()
         ([2, 1], [0.25, 0.5, 3.0])
     """
-    contents = read_contents(Path(path).expanduser(), options or ReadOptions())
-    with errors_with_path(Path(path)):
+    contents = read_contents(path, options or ReadOptions())
+    with errors_with_path(title_of(path)):
         contents.sequences.moments(contents.feature_names)  # raises if digits are lost
     return contents
 
 
-def read_contents(path: Path, options: ReadOptions) -> FileContents:
-    """Read a file like `read_file`, whatever digits are lost."""
-    with errors_with_path(path):
-        contents = find_reader(path, options)(path, options)
+def read_contents(path: Paths, options: ReadOptions) -> FileContents:
+    """Read files like `read_file`, whatever digits are lost."""
+    source = find_source(path, options)
+    label_of = read_labels(options)
+    with np.errstate(all="ignore"), errors_with_path(source.title):
+        if is_table(source, options):
+            rows = join_rows(source_rows(source, options))
+            contents, _ = table_contents(rows, options)
+        else:
+            contents = join_contents(list(array_contents(source, options)))
+        contents, _ = complete_contents(contents, label_of, options)
     if contents.labels is not None and not any(contents.labels):
         return replace(contents, labels=None)
     return contents
 
 
-@contextmanager
-def errors_with_path(path: Path) -> Iterator[None]:
-    """Convert every exception of the block to a DataError that begins with the path."""
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except BaseException as error:  # parsers raise anything for damaged bytes
-        # polars raises PanicException, which is not an Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = first_line(error)
-        raise DataError(f"{path}: damaged, or not a {path.suffix} file ({reason})") from error
+def complete_contents(
+    contents: FileContents, label_of: dict[str, str], options: ReadOptions
+) -> tuple[FileContents, np.ndarray]:
+    """Add the labels of a table and cut windows, if the options ask for it.
+
+    Returns:
+        The contents, and the positions of the sequences of which they are.
+    """
+    if options.labels_path is not None:
+        contents = add_labels(contents, label_of, options)
+    if options.window_length is None or contents.has_windows:
+        return contents, np.arange(len(contents.sequences))
+    return cut_windows(contents, options)
 
 
-def find_reader(path: Path, options: ReadOptions) -> Reader:
-    """Return the reader of a file or folder, whose format must have what the options name."""
+def is_table(source: Source, options: ReadOptions) -> bool:
+    """Return whether files are tables; what the options name must be in files of their kind.
+
+    Raises:
+        DataError: If a file cannot be read or an option cannot be used with it.
+    """
+    reader: Reader | None = None
+    for position, file in enumerate(source.files):
+        with source.errors_with_name(position):
+            reader = find_reader(file, options)
+    return reader is None
+
+
+def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContents]:
+    """Yield the contents of each file that is not a table; positions as ids are those of all."""
+    from_path = (FILE_NAME, FOLDER_NAME)
+    reading = options
+    if options.group_column in from_path:
+        reading = replace(options, group_column=None)
+    num_sequences = 0
+    first: FileContents | None = None
+    for position, file in enumerate(source.files):
+        with source.errors_with_name(position):
+            reader = find_reader(file, options)
+            assert reader is not None
+            if file.is_dir():
+                contents = reader(file, options)
+            else:
+                contents = reader(file, reading)
+                contents = _with_names_of_path(contents, source, position, options)
+            sequences = contents.sequences
+            assert sequences.ids is not None
+            count = len(sequences)
+            if (sequences.ids == row_ids(count)).all():
+                ids = row_ids(num_sequences + count)[num_sequences:]
+                contents = replace(contents, sequences=sequences.replaced(ids=ids))
+            num_sequences += count
+            first = first or contents
+            _check_alike(contents, first, source.names[0])
+            yield contents
+
+
+def _with_names_of_path(
+    contents: FileContents, source: Source, position: int, options: ReadOptions
+) -> FileContents:
+    """Return the contents with the id, group and label that the options take from the path."""
+    count = len(contents.sequences)
+    names: dict[str, np.ndarray] = {}
+    for role in ("id", "group", "label"):
+        column = getattr(options, f"{role}_column")
+        if column in (FILE_NAME, FOLDER_NAME):
+            name = source.from_path(column, position)
+            names[f"{role}s"] = np.full(count, name, dtype=object)
+    labels = names.pop("labels", contents.labels)
+    if not options.require_labels:
+        labels = contents.labels
+    return replace(contents, labels=labels, sequences=contents.sequences.replaced(**names))
+
+
+def _check_alike(contents: FileContents, first: FileContents, name: str) -> None:
+    """Check that a file has what the first of several files has."""
+    for what, found, expected in (
+        ("features", contents.sequences.num_features, first.sequences.num_features),
+        ("names of features", contents.feature_names, first.feature_names),
+        ("names of steps", contents.step_names, first.step_names),
+        ("times", contents.time_kind, first.time_kind),
+        ("labels", contents.labels is not None, first.labels is not None),
+        ("groups", contents.sequences.groups is not None, first.sequences.groups is not None),
+    ):
+        if found != expected:
+            raise unexpected(what, f"{expected} as in {name}", str(found))
+
+
+def join_contents(parts: list[FileContents]) -> FileContents:
+    """Return the sequences of several files together, in memory."""
+    if len(parts) == 1:
+        return parts[0]
+    values: list[Tensor] = []
+    columns: dict[str, list[Any]] = {"lengths": [], "ids": [], "groups": [], "labels": []}
+    rounding = parts[0].sequences.rounding
+    for part in parts:
+        sequences = part.sequences
+        values += sequences.chunks()
+        rounding = torch.maximum(rounding, sequences.rounding)
+        columns["lengths"].append(sequences.lengths)
+        columns["ids"].append(sequences.ids)
+        columns["groups"].append(sequences.groups)
+        columns["labels"].append(part.labels)
+    joined: dict[str, Any] = {"groups": None, "labels": None}
+    for name, pieces in columns.items():
+        if pieces[0] is not None:
+            joined[name] = np.concatenate(pieces)
+    labels = joined.pop("labels")
+    sequences = Sequences(torch.cat(values), rounding=rounding, **joined)
+    return replace(parts[0], sequences=sequences, labels=labels)
+
+
+def find_reader(path: Path, options: ReadOptions) -> Reader | None:
+    """Return the reader of a file or folder, None for a table; options must suit its format."""
     if path.is_dir():
         if not (path / "values.npy").is_file():
             expected = "a file or a folder written by pack"
@@ -97,27 +214,28 @@ def find_reader(path: Path, options: ReadOptions) -> Reader:
         return read_npy
     if not path.is_file():
         raise DataError("no such file")
-    extension = path.suffix.lower()
-    if extension == ".gz":
-        extension = "".join(path.suffixes[-2:]).lower()
-    if extension not in READERS:
-        expected = f"one of the extensions {', '.join(READERS)}"
+    extension = extension_of(path)
+    if extension not in (*READERS, *TABLES):
+        expected = f"one of the extensions {', '.join((*READERS, *TABLES))}"
         if extension in ("", ".txt"):
             expected += " (.tsv for UCR text files, with tabs between label and values)"
         raise unexpected("", expected, repr(extension))
     if path.stat().st_size == 0:
         raise DataError("the file is empty")
-    reader = READERS[extension]
-    if reader is read_table:
-        if options.time_column is not None and options.id_column is None:
-            raise unexpected("time_column", "also an id_column", repr(options.time_column))
-        return reader
+    if extension in TABLES:
+        for name in ("time_column", "window_length", "labels_path"):
+            value = getattr(options, name)
+            if value is not None and options.id_column is None:
+                expected = f"also an id_column ({FILE_NAME} if each file is a sequence)"
+                raise unexpected(name, expected, repr(value))
+        return None
     unsupported = ["feature_columns", "id_column", "time_column"]
     if extension in (".ts", ".tsv"):
         unsupported.append("group_column")
     for name in unsupported:
         value = getattr(options, name)
-        if value is not None:
+        is_from_path = value in (FILE_NAME, FOLDER_NAME) and extension in (".npy", ".npz")
+        if value is not None and not is_from_path:
             expected = f"None, because {extension} files have no columns (tables are named .csv)"
             raise unexpected(name, expected, repr(value))
-    return reader
+    return READERS[extension]

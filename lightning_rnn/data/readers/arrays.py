@@ -12,6 +12,7 @@ from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
+    FILE_NAME,
     FileContents,
     ReadOptions,
     choose_features,
@@ -29,6 +30,7 @@ CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
 NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
 NAMES_OF = ("features", "steps")
+RECORDINGS = "recordings"  # file of the groups in a folder of windows
 PLAIN_ARRAY = "an array of plain numbers or text"
 
 Arrays = dict[str, np.ndarray]  # arrays of one file by role: values, lengths, labels, ...
@@ -61,11 +63,13 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
     For a file `name.npy` these are `name_lengths.npy`, `name_labels.npy`, `name_groups.npy` and
     `name_ids.npy`; for a folder with `values.npy` they are `lengths.npy` etc., and `features.npy`
     with the (F,) names of the features or `steps.npy` with those of the steps of a wide table, and
-    `rounding.npy`, see `Sequences`. Large values stay on disk.
+    `rounding.npy`, see `Sequences`. If its sequences are windows, their groups are in
+    `recordings.npy`. Large values stay on disk.
     """
     if path.is_dir():
-        roles = ("values", *NPY_ROLES, *NAMES_OF, "rounding")
+        roles = ("values", *NPY_ROLES, *NAMES_OF, RECORDINGS, "rounding")
         files = {role: path / f"{role}.npy" for role in roles}
+        options = replace(options, id_column=None)
     else:
         files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
         files["values"] = path
@@ -100,19 +104,24 @@ def is_checked(folder: Path) -> bool:
 def _contents(
     arrays: Arrays, names: Names, options: ReadOptions, *, checked: bool = False
 ) -> FileContents:
+    if options.id_column == FILE_NAME:
+        arrays = _as_one_sequence(arrays, names)
     values, lengths = _values_and_lengths(arrays, names)  # (sum of T_i, F), (N,)
     count = len(lengths)
     labels = None
     if "labels" in arrays:
         labels = class_names(_checked_names(arrays["labels"], names["labels"], count))
         labels = complete(labels, "a label", "sequence {}".format, options)
-    elif options.require_labels:
+    elif options.require_labels and not options.has_labels_elsewhere:
         raise unexpected("", f"an array {names['labels']} of class labels", "none")
     ids = row_ids(count)
     if "ids" in arrays:
         ids = complete(_texts(arrays["ids"], names["ids"], count), "an id", "sequence {}".format)
     groups = None
-    if "groups" in arrays and options.group_column is not None:
+    has_windows = RECORDINGS in arrays
+    if has_windows:
+        groups = _texts(arrays[RECORDINGS], RECORDINGS, count)
+    elif "groups" in arrays and options.group_column is not None:
         groups = _texts(arrays["groups"], names["groups"], count)
         groups = complete(groups, "a group", "sequence {}".format)
     elif options.group_column is not None and options.require_labels:
@@ -137,7 +146,14 @@ def _contents(
         missing_values=marks,
         checked=checked and not marks,
     )
-    return FileContents(sequences, labels, feature_names, step_names=step_names, ignored=ignored)
+    return FileContents(
+        sequences,
+        labels,
+        feature_names,
+        step_names=step_names,
+        ignored=ignored,
+        has_windows=has_windows,
+    )
 
 
 def _stored(
@@ -150,6 +166,16 @@ def _stored(
         path = Path(str(values.filename))
         return DiskRows(path, values.offset, values.shape, values.dtype, columns, missing_values)
     return values if columns is None else values[:, columns]
+
+
+def _as_one_sequence(arrays: Arrays, names: Names) -> Arrays:
+    """Return the arrays of a file whose values are those of one sequence."""
+    values = arrays["values"]
+    if values.ndim not in (1, 2) or "lengths" in arrays:
+        expected = f"shape (T, F) or (T,), one sequence, as id_column is {FILE_NAME}"
+        raise unexpected(names["values"], expected, str(values.shape))
+    one = {role: array.reshape(-1) for role, array in arrays.items() if role in NPY_ROLES}
+    return one | {"values": values, "lengths": np.array([len(values)])}
 
 
 def _names_of_columns(

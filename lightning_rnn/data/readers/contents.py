@@ -6,18 +6,22 @@ Lines are counted from 1, as in editors; rows, sequences and steps from 0, as in
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import DataError, OptionError, check
 
 MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
 FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
 UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to infinity
+FILE_NAME = "file_name"  # columns that tables have by the names of their files and folders
+FOLDER_NAME = "folder_name"
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value
 
@@ -34,6 +38,8 @@ class FileContents:
         step_names: Names of the columns that hold the time steps, or None for all but wide tables.
         ignored: Names of the columns that were not read.
         time_kind: Kind of the times that order the steps, as errors name it, or None without times.
+        step_labels: (sum of T_i,) names of the class of each step, or None without windows.
+        has_windows: Whether the sequences are windows.
     """
 
     sequences: Sequences
@@ -42,6 +48,8 @@ class FileContents:
     time_kind: str | None = None
     step_names: list[str] | None = None
     ignored: tuple[str, ...] = ()
+    step_labels: np.ndarray | None = None
+    has_windows: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,11 @@ class ReadOptions:
     """What to read from a file. A folder written by `pack` needs only the options on features.
 
     Attributes:
-        label_column: Column of class names (CSV, Parquet).
+        label_column: Column of class names (CSV, Parquet), or `folder_name` for the name of the
+            file's folder.
         id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
             step. If None, each row is one sequence of a single feature, and each column one step.
+            With `file_name` a file is a sequence, also an .npy or .npz file of shape (T, F).
         time_column: Column that orders the steps of a sequence: numbers, ISO 8601 dates with or
             without time and offset to UTC, clock or elapsed times H:MM[:SS[.f]], or Parquet's dates
             and times. If None, rows keep their order.
@@ -70,9 +80,18 @@ class ReadOptions:
         decimal_comma: Whether numbers in a CSV file have a decimal comma.
         encoding: Encoding of a CSV file, such as `latin-1`; None for UTF-8.
         missing_values: Numbers that stand for missing values of features, compared in float32.
+        labels_path: Table of the ids, in the column `id_column` or `id`, and the class of each, in
+            `label_column`; None if the classes are in the file itself.
+        window_length: Number of steps of the windows to cut each sequence into; None for none. The
+            class may then change from row to row of a table, and a group is a sequence.
+        window_stride: Number of steps from one window to the next; None for `window_length`.
+        window_label: Class of a window: that of its last step, of the majority of its steps, or
+            `positive_class` if any step has it.
+        positive_class: Class that a window has if any step has it, for `window_label`.
 
     Raises:
-        OptionError: If the time format, the separator or a missing value cannot be used.
+        OptionError: If the time format, the separator, a missing value or the windows cannot be
+            used.
 
     Example:
         >>> from lightning_rnn import ReadOptions
@@ -93,9 +112,19 @@ class ReadOptions:
     decimal_comma: bool = False
     encoding: str | None = None
     missing_values: list[float] | None = None
+    labels_path: str | None = None
+    window_length: int | None = None
+    window_stride: int | None = None
+    window_label: Literal["last", "majority", "any"] = "last"
+    positive_class: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the options of the format."""
+        """Check the options of the format and of windows."""
+        for name in ("window_length", "window_stride"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name, value, "an integer of at least 1")
+        if self.window_label == "any" and self.positive_class is None:
+            raise OptionError("expected also a positive_class, got any", name="window_label")
         is_finite = all(abs(value) < FLOAT32_OVERFLOW for value in self.missing_values or [])
         check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
         if self.separator is not None:
@@ -107,6 +136,11 @@ class ReadOptions:
             check(not has_fraction, "time_format", self.time_format, "%.f for a fraction")
             is_complete = self.has_date_format or not re.search("%[mdbBhejUW]", self.time_format)
             check(is_complete, "time_format", self.time_format, "a year in a format with a date")
+
+    @property
+    def has_labels_elsewhere(self) -> bool:
+        """Whether the classes are not in the files."""
+        return self.labels_path is not None or self.label_column == FOLDER_NAME
 
     @property
     def has_date_format(self) -> bool:
@@ -124,10 +158,11 @@ def complete(
 ) -> Any:
     """Return (rows,) names, none of which may be missing, that is, "".
 
-    Missing ones are accepted if options are given that do not require labels.
+    Missing ones are accepted if options are given that do not require labels in the file.
     """
     missing = np.flatnonzero(names == "")
-    if len(missing) > 0 and (options is None or options.require_labels):
+    is_required = options is None or (options.require_labels and not options.has_labels_elsewhere)
+    if len(missing) > 0 and is_required:
         raise unexpected(place(int(missing[0])), expected, MISSING_VALUE)
     return names
 
@@ -160,6 +195,23 @@ def choose_features(
     if repeated:
         raise unexpected("feature_columns", "each feature once", f"{join_names(repeated)} twice")
     return requested, tuple(further)
+
+
+@contextmanager
+def errors_with_path(path: Path | str) -> Iterator[None]:
+    """Convert every exception of the block to a DataError that begins with the path."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except BaseException as error:  # parsers raise anything for damaged bytes
+        # polars raises PanicException, which is not an Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        kind = f"a {Path(path).suffix} file"
+        raise DataError(f"{path}: damaged, or not {kind} ({first_line(error)})") from error
 
 
 def utf8_lines(

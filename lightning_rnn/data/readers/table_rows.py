@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -42,17 +42,23 @@ class Rows:
     Attributes:
         frame: The rows, only text from a CSV file.
         is_text: Whether they come from a CSV file.
-        numbers: (rows,) int64, the line or row of each in the file.
+        numbers: (rows,) int64, the line or row of each in the file; of a later file of several
+            plus the number in `origins`.
+        origins: This number and the name of each file, in order; "" if there is only one file.
     """
 
     frame: "pl.DataFrame"
     is_text: bool
     numbers: np.ndarray
+    origins: Sequence[tuple[int, str]] = ((0, ""),)
 
     def place(self, row: int) -> str:
         """Return how error messages name a row."""
+        number = int(self.numbers[row])
+        first, file = [origin for origin in self.origins if origin[0] <= number][-1]
         unit = "line" if self.is_text else "row"
-        return f"{unit} {self.numbers[row]}"
+        place = f"{unit} {number - first}"
+        return f"{file}, {place}" if file else place
 
 
 def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
@@ -74,6 +80,24 @@ def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Ite
         yield rows
     if num_rows == 0:
         raise unexpected("", "at least one row", "none")
+
+
+def join_rows(pieces: Iterable[Rows]) -> Rows:
+    """Return all rows together."""
+    parts = list(pieces)
+    frame = concatenate([part.frame for part in parts])
+    numbers = np.concatenate([part.numbers for part in parts])
+    return Rows(frame, parts[0].is_text, numbers, parts[0].origins)
+
+
+def concatenate(frames: "list[pl.DataFrame]") -> "pl.DataFrame":
+    """Return the rows of all frames, with the types that hold the values of all of them."""
+    import polars as pl
+
+    try:
+        return pl.concat(frames, how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise unexpected("", "columns of one type in all files", first_line(error)) from error
 
 
 def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:

@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,26 +18,12 @@ from lightning_rnn.data.readers.contents import (
     row_ids,
     unexpected,
 )
-from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers.table_rows import Rows
 from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-def read_table(path: Path, options: ReadOptions) -> FileContents:
-    """Read one time step per row if ids are repeated, else one sequence per row."""
-    return table_contents(join_rows(table_rows(path, options)), options)[0]
-
-
-def join_rows(pieces: Iterable[Rows]) -> Rows:
-    """Return all rows together."""
-    import polars as pl
-
-    parts = list(pieces)
-    frame = pl.concat([part.frame for part in parts])
-    return Rows(frame, parts[0].is_text, np.concatenate([part.numbers for part in parts]))
 
 
 def table_contents(
@@ -62,7 +46,7 @@ def table_contents(
     values = _feature_values(rows, features, options)  # (rows, F)
     labels = None
     if options.label_column in frame.columns:
-        names = _class_column(frame[options.label_column], options)
+        names = class_column(frame[options.label_column], options)
         labels = complete(names, "a label in every row", rows.place, options)
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
@@ -80,7 +64,8 @@ def table_contents(
         # of each row, the first row with the same id
         frame_of_ids = pl.DataFrame({"id": ids, "row": np.arange(frame.height)})
         owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
-        _check_constant(labels, "label", owners, rows)
+        if options.window_length is None:
+            _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
         order = np.argsort(owners, kind="stable")
         if options.time_column is not None:
@@ -92,6 +77,9 @@ def table_contents(
     groups = _pick(groups, first_rows)
     marks = options.missing_values
     sequences = Sequences(values, lengths, groups=groups, ids=ids, missing_values=marks)
+    if options.window_length is not None:
+        names_of["step_labels"] = _pick(labels, order)
+        labels = None
     picked = _pick(labels, first_rows)
     contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
@@ -100,6 +88,8 @@ def table_contents(
 def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
     """Return whether each row is a whole sequence; see `ReadOptions.one_row_per_sequence`."""
     is_wide = options.one_row_per_sequence
+    if options.window_length is not None:
+        return False
     if options.id_column is None:
         if is_wide is False:
             expected = "a column, because the model was trained on rows of one time step"
@@ -123,13 +113,15 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
     """Return what `choose_features` returns; raise a DataError if a column is missing."""
     required = {"id_column": options.id_column, "time_column": options.time_column}
     if options.require_labels:
-        required["label_column"] = options.label_column
+        required["label_column"] = options.label_column if options.labels_path is None else None
         required["group_column"] = options.group_column
     for option, name in required.items():
         if name is not None and name not in columns:
             expected = f"one of the columns {join_names(columns)}"
             if any(re.search("[;|\t]", column) for column in columns):
                 expected += " (set separator if it is not the comma)"
+            if option == "label_column":
+                expected += " (or labels_path, or folder_name for the name of the file's folder)"
             raise unexpected(option, expected, quote(name))
     has_role = {options.label_column, options.group_column, *required.values()}
     available = [name for name in columns if name not in has_role]
@@ -174,12 +166,12 @@ def text_column(column: "pl.Series") -> "pl.Series":
     import polars as pl
 
     if column.dtype.is_float():
-        return _class_column(column, ReadOptions())
+        return class_column(column, ReadOptions())
     _check_not_nested(column)
     return known_text(column.cast(pl.String)).fill_null("")
 
 
-def _class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
+def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
     """Return canonical class names, "" where they are missing."""
     import polars as pl
 

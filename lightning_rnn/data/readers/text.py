@@ -75,7 +75,7 @@ def read_ts(path: Path, options: ReadOptions) -> FileContents:
     """
     text_lines = _text_lines(path, comments=(b"#", b"%"))
     header = _read_header(text_lines)
-    if options.require_labels and not header.has_label:
+    if options.require_labels and not header.has_label and not options.has_labels_elsewhere:
         raise unexpected("", "@classLabel true and the classes", "a header without class labels")
     lines: list[_Line] = []
     for number, text in text_lines:

@@ -157,7 +157,7 @@ def test_no_such_file_folder_extension_empty(refused, tmp_path):
         read_file(tmp_path / "nowhere.csv")
     with pytest.raises(
         DataError,
-        match=r"expected a file or a folder written by pack, got a folder without values\.npy",
+        match=r"expected a file or a folder of files, got a folder without files",
     ):
         read_file(tmp_path)
     assert (

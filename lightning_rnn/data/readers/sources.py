@@ -1,0 +1,202 @@
+"""The files that a path stands for: one file, or the files of a folder, a pattern or a list."""
+
+import filecmp
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_rnn.data.readers.contents import (
+    FILE_NAME,
+    FOLDER_NAME,
+    ReadOptions,
+    errors_with_path,
+    join_names,
+    unexpected,
+)
+from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Paths = str | Path | list[str]  # a file, a folder, a pattern, or files
+WILDCARD = re.compile(r"[*?[]")
+BESIDE = re.compile("(.*)_(lengths|labels|groups|ids)[.]npy")  # see `read_npy`
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one kind that are read as one.
+
+    Attributes:
+        title: How error messages name all of them.
+        files: The files, at least one.
+        names: Their names in the folder that they have in common.
+    """
+
+    title: str
+    files: list[Path]
+    names: list[str]
+
+    def errors_with_name(self, position: int) -> AbstractContextManager[None]:
+        """Return a context whose errors begin with the name of a file, if there are several."""
+        if len(self.files) == 1:
+            return nullcontext()
+        return errors_with_path(self.names[position])
+
+    def from_path(self, column: str | None, position: int) -> str:
+        """Return the value of the column `FILE_NAME` or `FOLDER_NAME` for one of the files."""
+        name = self.names[position]
+        if column == FILE_NAME:
+            return name
+        has_folder = {"/" in other for other in self.names}
+        if len(has_folder) == 2:
+            alone = [other for other in self.names if "/" not in other]
+            expected = f"a folder for each file, because a column is {FOLDER_NAME}"
+            raise unexpected("", expected, f"none for {join_names(alone)}")
+        if "/" in name:
+            return name.partition("/")[0]
+        return self.files[position].absolute().parent.name
+
+
+def title_of(paths: Paths) -> str:
+    """Return how messages name the files."""
+    if not isinstance(paths, list):
+        return str(paths)
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{others}" if paths else "[]"
+
+
+def absolute(paths: str | list[str] | None) -> str | list[str] | None:
+    """Return the absolute path of each file."""
+    if isinstance(paths, list):
+        return [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    return None if paths is None else os.path.abspath(os.path.expanduser(paths))
+
+
+def find_source(paths: Paths, options: ReadOptions) -> Source:
+    """Find the files; without a folder or a pattern they need not exist.
+
+    Raises:
+        DataError: If there are none, or of several kinds, or one is given twice.
+    """
+    title = title_of(paths)
+    if isinstance(paths, list):
+        files = [Path(path).expanduser().absolute() for path in paths]
+        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+    else:
+        path = Path(paths).expanduser()
+        if glob.has_magic(str(path)) and not path.exists():
+            found = [Path(name) for name in glob.iglob(str(path), recursive=True)]
+            root = Path(re.split("[*?[]", f"{path}")[0] + "_").parent  # above the first wildcard
+        elif path.is_dir() and not (path / "values.npy").is_file():
+            found = list(_files_below(path))
+            root = path
+        else:
+            return Source(title, [path], [path.name])
+        files = sorted(found, key=_natural_order)
+    if options.labels_path is not None:
+        table = Path(options.labels_path).absolute()
+        files = [file for file in files if file.absolute() != table]
+    source = Source(title, files, [file.relative_to(root).as_posix() for file in files])
+    _check(source)
+    return source
+
+
+def _check(source: Source) -> None:
+    if not source.files:
+        got = "a folder without files"
+        if not Path(source.title).is_dir():
+            got = "none"
+        raise DataError(f"{source.title}: expected a file or a folder of files, got {got}")
+    if len(set(source.names)) < len(source.names):
+        raise DataError(f"{source.title}: expected each file once, got one twice")
+    kinds = sorted({extension_of(file) for file in source.files})
+    if len(kinds) > 1:
+        expected = "files of one kind (or a pattern such as 'folder/*.csv')"
+        raise DataError(f"{source.title}: expected {expected}, got {join_names(kinds)}")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, without hidden ones."""
+    for file in folder.rglob("*"):
+        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        beside = BESIDE.fullmatch(file.name)
+        is_beside = beside is not None and file.with_name(f"{beside[1]}.npy").is_file()
+        if file.is_file() and not is_hidden and not is_beside:
+            yield file
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts numbers in names by their value, as part2, part10."""
+    pieces = re.split("([0-9]+)", path.as_posix())
+    return [(int(piece) if piece.isdigit() else -1, piece) for piece in pieces]
+
+
+def extension_of(path: Path) -> str:
+    """Return the extension in lower case, with that before .gz."""
+    extension = path.suffix.lower()
+    if extension == ".gz":
+        return "".join(path.suffixes[-2:]).lower()
+    return extension
+
+
+def source_rows(source: Source, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
+    """Yield the rows of tables like `table_rows`, those of one file after those of another.
+
+    The columns must be the same, in any order. `FILE_NAME` and `FOLDER_NAME` are added if one of
+    the options names them and the tables do not have them.
+    """
+    origins: list[tuple[int, str]] = []
+    columns: list[str] = []
+    next_number = 0
+    for position, file in enumerate(source.files):
+        origins.append((next_number, source.names[position] if len(source.files) > 1 else ""))
+        with source.errors_with_name(position):
+            for rows in table_rows(file, options, size):
+                frame = _with_columns_of_path(rows.frame, source, position, options)
+                columns = columns or frame.columns
+                if set(frame.columns) != set(columns):
+                    expected = f"the columns {join_names(columns)} as in {source.names[0]}"
+                    raise unexpected("", expected, join_names(frame.columns))
+                numbers = rows.numbers + origins[-1][0]
+                next_number = int(numbers[-1]) + 1
+                yield Rows(frame.select(columns), rows.is_text, numbers, origins)
+
+
+def _with_columns_of_path(
+    frame: "pl.DataFrame", source: Source, position: int, options: ReadOptions
+) -> "pl.DataFrame":
+    import polars as pl
+
+    named = [options.id_column, options.group_column]
+    if options.require_labels:  # files to predict need not be in the folder of their class
+        named.append(options.label_column)
+    for column in (FILE_NAME, FOLDER_NAME):
+        if column in named and column not in frame.columns:
+            value = source.from_path(column, position)
+            frame = frame.with_columns(pl.lit(value).alias(column))
+    return frame
+
+
+def are_same_files(paths: Paths, others: Paths | None) -> bool:
+    """Return whether files, or folders written by `pack`, exist and have the same values."""
+    if others is None:
+        return False
+    pairs: list[tuple[Path, Path]] = []
+    try:
+        found = [find_source(each, ReadOptions()).files for each in (paths, others)]
+        pairs = list(zip(*found, strict=True))
+    except ValueError:  # includes DataError
+        return False
+    for path, other in pairs:
+        if path.is_dir() and other.is_dir():
+            path, other = path / "values.npy", other / "values.npy"
+        if not (path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)):
+            return False
+    return True
