@@ -1,7 +1,5 @@
 """Data module of sequence files."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from typing import Literal
@@ -15,7 +13,13 @@ from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
 from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
 from lightning_rnn.data.readers.contents import join_names
-from lightning_rnn.data.readers.sources import Paths, absolute, are_same_files, title_of
+from lightning_rnn.data.readers.sources import (
+    Paths,
+    absolute,
+    are_same_files,
+    data_errors_with_title,
+    title_of,
+)
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
@@ -181,7 +185,7 @@ class FileDataModule(SequenceDataModule):
     @cached_property
     def _rows(self) -> dict[str, Tensor]:
         """Positions in the training file of the sequences of each split."""
-        with _errors_with_path(self.settings["train_path"]):
+        with data_errors_with_title(self.settings["train_path"]):
             return split_rows(
                 self._train_sequences,
                 val_fraction=self._fraction("val"),
@@ -211,7 +215,7 @@ class FileDataModule(SequenceDataModule):
         file = self._train_file
         assert file.labels is not None  # required in a training file
         names = sort_classes(file.labels)
-        with _errors_with_path(self.settings["train_path"]):
+        with data_errors_with_title(self.settings["train_path"]):
             check_not_continuous(file.labels)
             if len(names) < 2:
                 raise DataError(f"expected at least two classes, got only {names[0]!r}")
@@ -300,11 +304,3 @@ class FileDataModule(SequenceDataModule):
                 raise DataError(f"{place}: expected {expected}, got {label!r}")
             codes.append(code_of[label])
         return file.sequences.with_labels(torch.tensor(codes))
-
-
-@contextmanager
-def _errors_with_path(paths: Paths) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{title_of(paths)}: {error}") from None

@@ -5,7 +5,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 Paths = str | Path | list[str]  # a file, a folder, a pattern, or files
-WILDCARD = re.compile(r"[*?[]")
 BESIDE = re.compile("(.*)_(lengths|labels|groups|ids)[.]npy")  # see `read_npy`
 
 
@@ -70,6 +69,15 @@ def title_of(paths: Paths) -> str:
         return str(paths)
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return f"{paths[0]}{others}" if paths else "[]"
+
+
+@contextmanager
+def data_errors_with_title(paths: Paths) -> Iterator[None]:
+    """Put the title of files in front of the message of a DataError."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{title_of(paths)}: {error}") from None
 
 
 def absolute(paths: str | list[str] | None) -> str | list[str] | None:

@@ -121,7 +121,7 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
             if any(re.search("[;|\t]", column) for column in columns):
                 expected += " (set separator if it is not the comma)"
             if option == "label_column":
-                expected += " (or labels_path, or folder_name for the name of the file's folder)"
+                expected += " (or labels_path, or folder_name)"
             raise unexpected(option, expected, quote(name))
     has_role = {options.label_column, options.group_column, *required.values()}
     available = [name for name in columns if name not in has_role]

@@ -48,8 +48,8 @@ def cut_windows(contents: FileContents, options: ReadOptions) -> tuple[FileConte
         labels = _labels_of_windows(contents.step_labels, starts, starts + sizes, options)
     elif labels is not None:
         labels = labels[owners]
-    changes = {"sequences": windows, "labels": labels, "step_labels": None, "has_windows": True}
-    return replace(contents, **changes), owners
+    found = replace(contents, sequences=windows, labels=labels, step_labels=None, has_windows=True)
+    return found, owners
 
 
 def _labels_of_windows(
@@ -60,7 +60,8 @@ def _labels_of_windows(
     Of classes that are equally frequent in a window, it has the first in sorted order.
     """
     if options.window_label == "last":
-        return step_labels[stops - 1]
+        last: np.ndarray = step_labels[stops - 1]
+        return last
     labels = np.full(len(starts), "", dtype=object)
     highest = np.zeros(len(starts), dtype=np.int64)
     for name in sort_classes(set(step_labels) - {""}):

@@ -569,7 +569,12 @@ def test_csv_wide(accepted):
         ),
         ("a,label\n-inf,x\n", {}, "line 2, column 'a': expected numbers, got '-inf'"),
         ("a,label\n1e39,x\n", {}, "line 2, column 'a': expected numbers, got '1e39'"),
-        ("a,b\n1,2\n", {}, "label_column: expected one of the columns 'a', 'b', got 'label'"),
+        (
+            "a,b\n1,2\n",
+            {},
+            "label_column: expected one of the columns 'a', 'b' (or labels_path, or folder_name), "
+            "got 'label'",
+        ),
         ("a,label\n1,\n", {}, "line 2: expected a label in every row, got a missing value"),
         ("a,label\n", {}, "expected at least one row, got none"),
         (
@@ -607,7 +612,7 @@ def test_csv_wide(accepted):
         (
             "a,label\n1,x\n",
             {"time_column": "a"},
-            "time_column: expected also an id_column, got 'a'",
+            "time_column: expected also an id_column (file_name if each file is a sequence), got 'a'",
         ),
         (
             "id,t,a,label\n1,1,1,x\n1,2,1,y\n",
@@ -714,7 +719,11 @@ def test_parquet(accepted):
             {"a": [1.0, 2.0], "label": ["x", None]},
             "row 1: expected a label in every row, got a missing value",
         ),
-        ({"a": [1.0]}, "label_column: expected one of the columns 'a', got 'label'"),
+        (
+            {"a": [1.0]},
+            "label_column: expected one of the columns 'a' (or labels_path, or folder_name), "
+            "got 'label'",
+        ),
         (
             {"a": pl.Series([], dtype=pl.Float64), "label": []},
             "expected at least one row, got none",
