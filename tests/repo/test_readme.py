@@ -50,7 +50,27 @@ def clone(tmp_path_factory):
         "label": np.repeat(["well", "ill"] * 20, 5),
     }
     pl.DataFrame(vitals).write_csv(folder / "vitals.csv")
+    write_recordings(folder, rng)
     return folder
+
+
+def write_recordings(folder, rng):
+    """Write folders of recordings, their labels, and a table of recordings with many states."""
+    (folder / "recordings").mkdir()
+    names = [f"r{i}.csv" for i in range(12)]
+    for i, name in enumerate(names):
+        steps = pl.DataFrame({"x": rng.normal(size=9)})
+        steps.write_csv(folder / "recordings" / name)
+        (folder / "walks" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        steps.write_csv(folder / "walks" / "ab"[i % 2] / name)
+    labels = {"id": names, "label": ["rest", "move"] * 6}
+    pl.DataFrame(labels).write_csv(folder / "labels.csv")
+    sensors = {
+        "recording": np.repeat(names, 200),
+        "x": rng.normal(size=2400),
+        "state": np.tile(["rest"] * 60 + ["move"] * 40, 24),
+    }
+    pl.DataFrame(sensors).write_csv(folder / "sensors.csv")
 
 
 def test_the_readme_has_commands():

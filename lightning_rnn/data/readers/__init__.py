@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_rnn.data.readers.arrays import read_npy, read_npz
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
-    FOLDER_NAME,
+    NAMES_OF_PATH,
     FileContents,
     ReadOptions,
     errors_with_path,
@@ -96,11 +95,7 @@ def read_contents(path: Paths, options: ReadOptions) -> FileContents:
 def complete_contents(
     contents: FileContents, label_of: dict[str, str], options: ReadOptions
 ) -> tuple[FileContents, np.ndarray]:
-    """Add the labels of a table and cut windows, if the options ask for it.
-
-    Returns:
-        The contents, and the positions of the sequences of which they are.
-    """
+    """Add labels of a table and cut windows; return also the (windows,) positions of sequences."""
     if options.labels_path is not None:
         contents = add_labels(contents, label_of, options)
     if options.window_length is None or contents.has_windows:
@@ -109,12 +104,7 @@ def complete_contents(
 
 
 def is_table(source: Source, options: ReadOptions) -> bool:
-    """Return whether files are tables; what the options name must be in files of their kind.
-
-    Raises:
-        DataError: If a file cannot be read or an option cannot be used with it.
-    """
-    reader: Reader | None = None
+    """Return whether files are tables; raise a DataError if they do not exist or do not suit."""
     for position, file in enumerate(source.files):
         with source.errors_with_name(position):
             reader = find_reader(file, options)
@@ -123,86 +113,62 @@ def is_table(source: Source, options: ReadOptions) -> bool:
 
 def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContents]:
     """Yield the contents of each file that is not a table; positions as ids are those of all."""
-    from_path = (FILE_NAME, FOLDER_NAME)
-    reading = options
-    if options.group_column in from_path:
-        reading = replace(options, group_column=None)
     num_sequences = 0
-    first: FileContents | None = None
+    first: Any = None
     for position, file in enumerate(source.files):
         with source.errors_with_name(position):
             reader = find_reader(file, options)
             assert reader is not None
-            if file.is_dir():
-                contents = reader(file, options)
-            else:
-                contents = reader(file, reading)
+            contents = reader(file, options)
+            if not file.is_dir():
                 contents = _with_names_of_path(contents, source, position, options)
             sequences = contents.sequences
-            assert sequences.ids is not None
-            count = len(sequences)
-            if (sequences.ids == row_ids(count)).all():
-                ids = row_ids(num_sequences + count)[num_sequences:]
-                contents = replace(contents, sequences=sequences.replaced(ids=ids))
-            num_sequences += count
-            first = first or contents
-            _check_alike(contents, first, source.names[0])
-            yield contents
+            start = num_sequences
+            num_sequences += len(sequences)
+            if sequences.ids is not None and (sequences.ids == row_ids(len(sequences))).all():
+                sequences = sequences.replaced(ids=row_ids(num_sequences)[start:])
+            has = (contents.labels is not None, sequences.groups is not None)
+            names = (contents.feature_names, contents.step_names, contents.time_kind)
+            found = (sequences.num_features, *names, *has)
+            first = first or found
+            if found != first:
+                expected = "features, their names, kind of times, labels and groups"
+                raise unexpected("", f"{expected} as in {source.names[0]}", "others")
+            yield replace(contents, sequences=sequences)
 
 
 def _with_names_of_path(
     contents: FileContents, source: Source, position: int, options: ReadOptions
 ) -> FileContents:
     """Return the contents with the id, group and label that the options take from the path."""
-    count = len(contents.sequences)
     names: dict[str, np.ndarray] = {}
     for role in ("id", "group", "label"):
         column = getattr(options, f"{role}_column")
-        if column in (FILE_NAME, FOLDER_NAME):
+        if column in NAMES_OF_PATH:
             name = source.from_path(column, position)
-            names[f"{role}s"] = np.full(count, name, dtype=object)
+            names[f"{role}s"] = np.full(len(contents.sequences), name, dtype=object)
     labels = names.pop("labels", contents.labels)
     if not options.require_labels:
         labels = contents.labels
     return replace(contents, labels=labels, sequences=contents.sequences.replaced(**names))
 
 
-def _check_alike(contents: FileContents, first: FileContents, name: str) -> None:
-    """Check that a file has what the first of several files has."""
-    for what, found, expected in (
-        ("features", contents.sequences.num_features, first.sequences.num_features),
-        ("names of features", contents.feature_names, first.feature_names),
-        ("names of steps", contents.step_names, first.step_names),
-        ("times", contents.time_kind, first.time_kind),
-        ("labels", contents.labels is not None, first.labels is not None),
-        ("groups", contents.sequences.groups is not None, first.sequences.groups is not None),
-    ):
-        if found != expected:
-            raise unexpected(what, f"{expected} as in {name}", str(found))
-
-
 def join_contents(parts: list[FileContents]) -> FileContents:
     """Return the sequences of several files together, in memory."""
     if len(parts) == 1:
         return parts[0]
-    values: list[Tensor] = []
-    columns: dict[str, list[Any]] = {"lengths": [], "ids": [], "groups": [], "labels": []}
-    rounding = parts[0].sequences.rounding
-    for part in parts:
-        sequences = part.sequences
-        values += sequences.chunks()
-        rounding = torch.maximum(rounding, sequences.rounding)
-        columns["lengths"].append(sequences.lengths)
-        columns["ids"].append(sequences.ids)
-        columns["groups"].append(sequences.groups)
-        columns["labels"].append(part.labels)
-    joined: dict[str, Any] = {"groups": None, "labels": None}
-    for name, pieces in columns.items():
-        if pieces[0] is not None:
-            joined[name] = np.concatenate(pieces)
-    labels = joined.pop("labels")
-    sequences = Sequences(torch.cat(values), rounding=rounding, **joined)
-    return replace(parts[0], sequences=sequences, labels=labels)
+    sequences = [part.sequences for part in parts]
+    joined: dict[str, Any] = {}
+    for name in ("lengths", "ids", "groups"):
+        pieces = [getattr(part, name) for part in sequences]
+        joined[name] = None if pieces[0] is None else np.concatenate(pieces)
+    values = torch.cat([chunk for part in sequences for chunk in part.chunks()])
+    rounding = torch.stack([part.rounding for part in sequences]).amax(0)
+    labels = None
+    if parts[0].labels is not None:
+        labels = np.concatenate([part.labels for part in parts])
+    all_sequences = Sequences(values, rounding=rounding, **joined)
+    return replace(parts[0], sequences=all_sequences, labels=labels)
 
 
 def find_reader(path: Path, options: ReadOptions) -> Reader | None:
@@ -234,7 +200,7 @@ def find_reader(path: Path, options: ReadOptions) -> Reader | None:
         unsupported.append("group_column")
     for name in unsupported:
         value = getattr(options, name)
-        is_from_path = value in (FILE_NAME, FOLDER_NAME) and extension in (".npy", ".npz")
+        is_from_path = value in NAMES_OF_PATH and extension in (".npy", ".npz")
         if value is not None and not is_from_path:
             expected = f"None, because {extension} files have no columns (tables are named .csv)"
             raise unexpected(name, expected, repr(value))

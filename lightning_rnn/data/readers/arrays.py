@@ -13,6 +13,7 @@ from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.class_names import class_names, is_missing
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
+    NAMES_OF_PATH,
     FileContents,
     ReadOptions,
     choose_features,
@@ -69,7 +70,8 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
     if path.is_dir():
         roles = ("values", *NPY_ROLES, *NAMES_OF, RECORDINGS, "rounding")
         files = {role: path / f"{role}.npy" for role in roles}
-        options = replace(options, id_column=None)
+        groups = options.group_column and "groups"  # nothing is taken from the folder's name
+        options = replace(options, id_column=None, group_column=groups, label_column="label")
     else:
         files = {role: path.with_stem(f"{path.stem}_{role}") for role in NPY_ROLES}
         files["values"] = path
@@ -124,7 +126,7 @@ def _contents(
     elif "groups" in arrays and options.group_column is not None:
         groups = _texts(arrays["groups"], names["groups"], count)
         groups = complete(groups, "a group", "sequence {}".format)
-    elif options.group_column is not None and options.require_labels:
+    elif options.group_column not in (None, *NAMES_OF_PATH) and options.require_labels:
         expected = f"None, because there is no array {names['groups']}"
         raise unexpected("group_column", expected, repr(options.group_column))
     marks = options.missing_values

@@ -22,6 +22,7 @@ UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to infinity
 FILE_NAME = "file_name"  # columns that tables have by the names of their files and folders
 FOLDER_NAME = "folder_name"
+NAMES_OF_PATH = (FILE_NAME, FOLDER_NAME)
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value
 
@@ -123,6 +124,9 @@ class ReadOptions:
         for name in ("window_length", "window_stride"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, value, "an integer of at least 1")
+        if self.window_stride is not None and self.window_length is None:
+            got = str(self.window_stride)
+            raise OptionError(f"expected also a window_length, got {got}", name="window_stride")
         if self.window_label == "any" and self.positive_class is None:
             raise OptionError("expected also a positive_class, got any", name="window_label")
         is_finite = all(abs(value) < FLOAT32_OVERFLOW for value in self.missing_values or [])

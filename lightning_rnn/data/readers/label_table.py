@@ -21,11 +21,7 @@ from lightning_rnn.data.readers.tables import class_column, text_column
 
 
 def read_labels(options: ReadOptions) -> dict[str, str]:
-    """Return the class of each id in the table `labels_path`; none without a table.
-
-    Raises:
-        DataError: If it cannot be read, or an id or label is missing, or an id is repeated.
-    """
+    """Return the class of each id in the table `labels_path`, each id once; none without it."""
     if options.labels_path is None:
         return {}
     path = Path(options.labels_path).expanduser()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     FOLDER_NAME,
+    NAMES_OF_PATH,
     ReadOptions,
     errors_with_path,
     join_names,
@@ -53,9 +54,8 @@ class Source:
         name = self.names[position]
         if column == FILE_NAME:
             return name
-        has_folder = {"/" in other for other in self.names}
-        if len(has_folder) == 2:
-            alone = [other for other in self.names if "/" not in other]
+        alone = [other for other in self.names if "/" not in other]
+        if 0 < len(alone) < len(self.names):
             expected = f"a folder for each file, because a column is {FOLDER_NAME}"
             raise unexpected("", expected, f"none for {join_names(alone)}")
         if "/" in name:
@@ -103,7 +103,7 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
             found = [Path(name) for name in glob.iglob(str(path), recursive=True)]
             root = Path(re.split("[*?[]", f"{path}")[0] + "_").parent  # above the first wildcard
         elif path.is_dir() and not (path / "values.npy").is_file():
-            found = list(_files_below(path))
+            found = [file for file in path.rglob("*") if _is_data(file, path)]
             root = path
         else:
             return Source(title, [path], [path.name])
@@ -111,33 +111,20 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
     if options.labels_path is not None:
         table = Path(options.labels_path).absolute()
         files = [file for file in files if file.absolute() != table]
-    source = Source(title, files, [file.relative_to(root).as_posix() for file in files])
-    _check(source)
-    return source
+    kinds = sorted({extension_of(file) for file in files})
+    if len(kinds) != 1 or len(set(files)) < len(files):
+        expected = "different files of one kind (or a pattern such as 'folder/*.csv')"
+        got = join_names(kinds) if len(kinds) > 1 else f"{len(files)} files"
+        raise DataError(f"{title}: expected {expected}, got {got}")
+    return Source(title, files, [file.relative_to(root).as_posix() for file in files])
 
 
-def _check(source: Source) -> None:
-    if not source.files:
-        got = "a folder without files"
-        if not Path(source.title).is_dir():
-            got = "none"
-        raise DataError(f"{source.title}: expected a file or a folder of files, got {got}")
-    if len(set(source.names)) < len(source.names):
-        raise DataError(f"{source.title}: expected each file once, got one twice")
-    kinds = sorted({extension_of(file) for file in source.files})
-    if len(kinds) > 1:
-        expected = "files of one kind (or a pattern such as 'folder/*.csv')"
-        raise DataError(f"{source.title}: expected {expected}, got {join_names(kinds)}")
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders, without hidden ones."""
-    for file in folder.rglob("*"):
-        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        beside = BESIDE.fullmatch(file.name)
-        is_beside = beside is not None and file.with_name(f"{beside[1]}.npy").is_file()
-        if file.is_file() and not is_hidden and not is_beside:
-            yield file
+def _is_data(file: Path, folder: Path) -> bool:
+    """Return whether a file in a folder is neither hidden nor read with another one."""
+    is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    beside = BESIDE.fullmatch(file.name)
+    is_beside = beside is not None and file.with_name(f"{beside[1]}.npy").is_file()
+    return file.is_file() and not is_hidden and not is_beside
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
@@ -182,10 +169,8 @@ def _with_columns_of_path(
 ) -> "pl.DataFrame":
     import polars as pl
 
-    named = [options.id_column, options.group_column]
-    if options.require_labels:  # files to predict need not be in the folder of their class
-        named.append(options.label_column)
-    for column in (FILE_NAME, FOLDER_NAME):
+    named = (options.id_column, options.group_column, options.label_column)
+    for column in NAMES_OF_PATH:
         if column in named and column not in frame.columns:
             value = source.from_path(column, position)
             frame = frame.with_columns(pl.lit(value).alias(column))
@@ -196,15 +181,14 @@ def are_same_files(paths: Paths, others: Paths | None) -> bool:
     """Return whether files, or folders written by `pack`, exist and have the same values."""
     if others is None:
         return False
-    pairs: list[tuple[Path, Path]] = []
     try:
-        found = [find_source(each, ReadOptions()).files for each in (paths, others)]
-        pairs = list(zip(*found, strict=True))
-    except ValueError:  # includes DataError
+        files, other_files = (find_source(each, ReadOptions()).files for each in (paths, others))
+        return len(files) == len(other_files) and all(map(_is_same_file, files, other_files))
+    except (DataError, OSError):
         return False
-    for path, other in pairs:
-        if path.is_dir() and other.is_dir():
-            path, other = path / "values.npy", other / "values.npy"
-        if not (path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)):
-            return False
-    return True
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    if path.is_dir() and other.is_dir():
+        return _is_same_file(path / "values.npy", other / "values.npy")
+    return path.is_file() and filecmp.cmp(path, other, shallow=False)

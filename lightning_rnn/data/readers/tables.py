@@ -9,6 +9,7 @@ import numpy as np
 from lightning_rnn.data.readers.class_names import NUMBER, class_name, known_text
 from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
+    NAMES_OF_PATH,
     FileContents,
     ReadOptions,
     choose_features,
@@ -45,7 +46,9 @@ def table_contents(
     features, ignored = feature_columns(frame.columns, options)
     values = _feature_values(rows, features, options)  # (rows, F)
     labels = None
-    if options.label_column in frame.columns:
+    # files to predict need not be in the folder of their class
+    has_labels = options.require_labels or options.label_column not in NAMES_OF_PATH
+    if options.label_column in frame.columns and has_labels:
         names = class_column(frame[options.label_column], options)
         labels = complete(names, "a label in every row", rows.place, options)
     groups = None

@@ -612,7 +612,7 @@ def test_csv_wide(accepted):
         (
             "a,label\n1,x\n",
             {"time_column": "a"},
-            "time_column: expected also an id_column (file_name if each file is a sequence), got 'a'",
+            "time_column: expected also an id_column (file_name if each file is a sequence)",
         ),
         (
             "id,t,a,label\n1,1,1,x\n1,2,1,y\n",

@@ -1,0 +1,281 @@
+"""Several files are read like the one file of which they are parts."""
+
+import csv
+import gzip
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_rnn.data.pack import pack
+from lightning_rnn.data.readers import ReadOptions, read_file
+from lightning_rnn.errors import DataError, OptionError
+
+HEADER = ["id", "time", "label", "a", "b"]
+
+
+def write_table(path, rows, header=HEADER):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pl.DataFrame(rows, schema=header, orient="row").write_parquet(path)
+        return
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def assert_equal(found, expected):
+    """Compare ids, labels, groups, names and values of two contents."""
+    a, b = found.sequences, expected.sequences
+    assert a.ids.tolist() == b.ids.tolist()
+    assert a.lengths.tolist() == b.lengths.tolist()
+    for mine, other in ((a.groups, b.groups), (found.labels, expected.labels)):
+        assert (mine is None) == (other is None)
+        assert mine is None or mine.tolist() == other.tolist()
+    mine, other = (np.concatenate([x.numpy() for x in part.chunks()]) for part in (a, b))
+    np.testing.assert_array_equal(mine, other)
+    assert found.feature_names == expected.feature_names
+    assert found.step_names == expected.step_names
+
+
+def split_randomly(draw, rows):
+    """Cut rows into up to four parts, none of them empty."""
+    cuts = draw(st.sets(st.integers(1, max(1, len(rows) - 1)), max_size=3))
+    edges = [0, *sorted(cut for cut in cuts if cut < len(rows)), len(rows)]
+    return [rows[start:stop] for start, stop in pairwise(edges)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_parts_of_a_table_are_the_table(tmp_path_factory, suffix, data):
+    folder = tmp_path_factory.mktemp("parts")
+    keys = st.tuples(st.sampled_from("pqrs"), st.integers(0, 9))
+    drawn = data.draw(st.lists(keys, min_size=1, max_size=25, unique=True))
+    rows = [(name, time, name in "pq", time / 4, hash(name) % 7) for name, time in drawn]
+    write_table(folder / f"whole{suffix}", rows)
+    parts = split_randomly(data.draw, rows)
+    for i, part in enumerate(parts):
+        order = data.draw(st.permutations(range(len(HEADER)))) if i else range(len(HEADER))
+        cells = [[row[k] for k in order] for row in part]
+        write_table(folder / f"parts/part{i + 8}{suffix}", cells, [HEADER[k] for k in order])
+    options = {"id_column": "id", "time_column": data.draw(st.sampled_from(["time", None]))}
+    if options["time_column"] is None:
+        options["feature_columns"] = ["a", "b"]
+    expected = read_file(folder / f"whole{suffix}", ReadOptions(**options))
+    files = [str(folder / f"parts/part{i + 8}{suffix}") for i in range(len(parts))]
+    for paths in (folder / "parts", f"{folder}/par*/part*", files):
+        assert_equal(read_file(paths, ReadOptions(**options)), expected)
+    packed = folder / "packed"
+    pack(input=files, output=str(packed), **options)
+    assert_equal(read_file(packed), expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_parts_of_wide_and_array_files(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("parts")
+    count = data.draw(st.integers(1, 9))
+    rows = [(i / 8, i % 3, f"c{i % 2}") for i in range(count)]
+    write_table(folder / "whole.csv", rows, ["t0", "t1", "label"])
+    parts = split_randomly(data.draw, rows)
+    for i, part in enumerate(parts):
+        write_table(folder / f"csv/{i}.csv", part, ["t0", "t1", "label"])
+        (folder / "npz").mkdir(exist_ok=True)
+        values = np.array([row[:2] for row in part])
+        np.savez(folder / f"npz/{i}.npz", X=values, y=[row[2] for row in part])
+    expected = read_file(folder / "whole.csv")
+    assert_equal(read_file(folder / "csv"), expected)
+    found = read_file(folder / "npz")
+    assert found.sequences.ids.tolist() == expected.sequences.ids.tolist()
+    assert found.labels.tolist() == expected.labels.tolist()
+    np.testing.assert_array_equal(found.sequences.values, expected.sequences.values)
+    for kind in ("csv", "npz"):
+        pack(input=str(folder / kind), output=str(folder / f"packed_{kind}"))
+        assert_equal(read_file(folder / f"packed_{kind}"), read_file(folder / kind))
+
+
+RECORDINGS = {"walk/1": [1, 2, 3], "walk/2": [4, 5], "run/1": [6], "run/10": [7, 8]}
+
+
+def write_recordings(folder: Path, kind: str) -> Path:
+    for name, steps in RECORDINGS.items():
+        path = folder / f"{name}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.array([[step, -step] for step in steps], dtype=np.float32)
+        if kind == "npy":
+            np.save(path, values)
+        elif kind == "npz":
+            np.savez(path, X=values)
+        else:
+            write_table(path, values.tolist(), ["x", "y"])
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "npz"])
+def test_one_recording_in_each_file(tmp_path, kind):
+    folder = write_recordings(tmp_path / "train", kind)
+    options = {
+        "id_column": "file_name",
+        "label_column": "folder_name",
+        "group_column": "folder_name",
+    }
+    contents = read_file(folder, ReadOptions(**options))
+    names = ["run/1", "run/10", "walk/1", "walk/2"]
+    assert contents.sequences.ids.tolist() == [f"{name}.{kind}" for name in names]
+    assert contents.labels.tolist() == ["run", "run", "walk", "walk"]
+    assert contents.sequences.groups.tolist() == contents.labels.tolist()
+    assert contents.sequences.lengths.tolist() == [1, 2, 3, 2]
+    expected = [[step, -step] for name in names for step in RECORDINGS[name]]
+    assert contents.sequences.values.tolist() == expected
+    pack(input=str(folder), output=str(tmp_path / "packed"), **options)
+    assert_equal(read_file(tmp_path / "packed", ReadOptions(group_column="g")), contents)
+    # a file alone is in the folder of its class, too; to predict, the folder is no class
+    one = read_file(folder / f"walk/2.{kind}", ReadOptions(**options))
+    assert (one.sequences.ids.tolist(), one.labels.tolist()) == ([f"2.{kind}"], ["walk"])
+    assert read_file(folder, ReadOptions(**options, require_labels=False)).labels is None
+
+
+@pytest.mark.parametrize("kind", ["csv", "npy"])
+@pytest.mark.parametrize("extension", ["", ".{kind}"])
+def test_labels_from_a_table(tmp_path, kind, extension):
+    folder = write_recordings(tmp_path / "data", kind)
+    lines = [f"{name}{extension.format(kind=kind)},c{i}" for i, name in enumerate(RECORDINGS)]
+    table = folder / "labels.csv"
+    table.write_text("\n".join(["id,label", *lines, "further,c0"]))
+    options = {"id_column": "file_name", "labels_path": str(table)}
+    contents = read_file(folder, ReadOptions(**options))
+    assert contents.labels.tolist() == ["c2", "c3", "c0", "c1"]
+    pack(input=str(folder), output=str(tmp_path / "packed"), **options)
+    assert_equal(read_file(tmp_path / "packed"), contents)
+    table.write_text("\n".join(["id,label", *lines[1:]]))
+    with pytest.raises(DataError, match=rf"sequence 'walk/1\.{kind}': expected an id in .*labels"):
+        read_file(folder, ReadOptions(**options))
+    contents = read_file(folder, ReadOptions(**options, require_labels=False))
+    assert contents.labels.tolist() == ["c2", "c3", "", "c1"]
+
+
+def test_labels_of_a_long_table(tmp_path):
+    write_table(tmp_path / "a.csv", [("p", 1), ("q", 2), ("p", 3)], ["person", "x"])
+    (tmp_path / "l.csv").write_text("state,person\n1.0,q\n0,p\n")
+    options = {"id_column": "person", "label_column": "state", "labels_path": f"{tmp_path}/l.csv"}
+    assert read_file(tmp_path / "a.csv", ReadOptions(**options)).labels.tolist() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,label\np,x\np,y\n", "line 3: expected each id once, got 'p' again"),
+        ("id,label\n,x\n", "line 2: expected an id, got a missing value"),
+        ("id,label\np,NA\n", "line 2: expected a label, got a missing value"),
+        ("name,label\np,x\n", "expected a column 'id', got the columns 'name', 'label'"),
+        ("id,class\np,x\n", "expected a column 'label', got the columns 'id', 'class'"),
+        ("id,label\np\n", "line 2: expected 2 cells"),
+    ],
+)
+def test_broken_table_of_labels(tmp_path, text, message):
+    write_table(tmp_path / "a.csv", [("p", 1), ("p", 2)], ["person", "x"])
+    (tmp_path / "l.csv").write_text(text)
+    options = ReadOptions(id_column="person", labels_path=str(tmp_path / "l.csv"))
+    with pytest.raises(DataError, match=f"l.csv: {message}"):
+        read_file(tmp_path / "a.csv", options)
+
+
+LONG = {"id_column": "id", "time_column": "time"}
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (
+            {"1.csv": "id,time,x,label\np,0,1,u\n", "2.csv": "id,time,y,label\np,1,1,u\n"},
+            LONG,
+            "2.csv: expected the columns 'id', 'time', 'x', 'label' as in 1.csv, got",
+        ),
+        (
+            {"1.csv": "id,time,x,label\np,0,1,u\n", "2.csv": "id,time,x,label\n\np,1,1,v\n"},
+            LONG,
+            "2.csv, line 3: expected label 'u' as in 1.csv, line 2, which has the same id, got 'v'",
+        ),
+        (
+            {"1.csv": "id,time,x,label\np,0,1,u\n", "2.csv": "id,time,x,label\np,0,1,u\n"},
+            LONG,
+            "2.csv, line 2: expected one row for each id and time, got id 'p' and time '0' as in "
+            "1.csv, line 2",
+        ),
+        (
+            {"1.csv": "id,time,x,label\np,0,1,u\n", "2.csv": "id,time,x,label\np,1,one,u\n"},
+            LONG,
+            "2.csv, line 2, column 'x': expected finite float32 numbers",
+        ),
+        (
+            {"1.csv": "id,time,x,label\np,0,1,u\n", "2.csv": "id,time,x,label\np,1,1\n"},
+            LONG,
+            "2.csv: line 2: expected 4 cells",
+        ),
+        ({"1.csv": "a,label\n1,x\n", "2.csv": ""}, {}, "2.csv: the file is empty"),
+        ({"1.csv": "a,label\n1,x\n", "2.txt": "b"}, {}, "one kind .*, got '.csv', '.txt'"),
+        (
+            {"1.csv": "a\n1\n", "x/2.csv": "a\n2\n"},
+            {"id_column": "file_name", "label_column": "folder_name"},
+            "a folder for each file, because a column is folder_name, got none for '1.csv'",
+        ),
+        ({"1.csv": "a\n1\n", "2.csv": "a\n2\n"}, {}, "label_column: .* labels_path, or folder_n"),
+        (
+            {"1.csv": "a\n1\n"},
+            {"labels_path": "l.csv"},
+            r"l.csv: cannot be read",
+        ),
+    ],
+)
+def test_errors_name_the_file(tmp_path, files, options, message):
+    folder = tmp_path / "data"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    with pytest.raises(DataError, match=message) as read_error:
+        read_file(folder, ReadOptions(**options))
+    with pytest.raises(DataError) as pack_error:
+        pack(input=str(folder), output=str(tmp_path / "packed"), **options)
+    assert str(pack_error.value) == str(read_error.value)
+    assert not (tmp_path / "packed").exists()
+
+
+def test_no_files(tmp_path):
+    for paths in (f"{tmp_path}/*.csv", [], tmp_path):
+        with pytest.raises(
+            DataError, match=r"expected different files of one kind .*, got 0 files"
+        ):
+            read_file(paths)
+    file = tmp_path / "a.csv"
+    file.write_text("a,label\n1,x\n")
+    with pytest.raises(DataError, match=r"expected different files .*, got 2 files"):
+        read_file([str(file), str(file)])
+    with pytest.raises(DataError, match=r"b\.csv: no such file"):
+        read_file([str(file), str(tmp_path / "b.csv")])
+
+
+def test_files_in_order_without_hidden_and_sidecar_files(tmp_path):
+    for name in ("x10", "x9"):
+        np.save(tmp_path / f"{name}.npy", np.full((2, 3), float(name[1:])))
+        np.save(tmp_path / f"{name}_labels.npy", ["a", "b"])
+    (tmp_path / ".hidden.npy").write_text("")
+    contents = read_file(tmp_path)
+    assert contents.sequences.values.flatten().tolist() == [9.0] * 6 + [10.0] * 6
+    assert contents.sequences.ids.tolist() == ["0", "1", "2", "3"]
+    np.save(tmp_path / "x11.npy", np.zeros((2, 3, 2)))
+    np.save(tmp_path / "x11_labels.npy", ["a", "b"])
+    with pytest.raises(DataError, match=r"x11\.npy: expected features, .* as in x9\.npy"):
+        read_file(tmp_path)
+
+
+def test_file_name_is_needed_for_recordings(tmp_path):
+    (tmp_path / "a.csv").write_text("x,label\n1,u\n2,v\n")
+    with pytest.raises(DataError, match=r"window_length: expected also an id_column \(file_name"):
+        read_file(tmp_path / "a.csv", ReadOptions(window_length=2))
+    with pytest.raises(OptionError, match="window_label: expected also a positive_class"):
+        ReadOptions(window_length=2, window_label="any")
