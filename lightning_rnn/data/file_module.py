@@ -125,30 +125,25 @@ class FileDataModule(SequenceDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
-        self.settings |= {
-            "train_path": absolute(train_path),
-            "val_path": absolute(val_path),
-            "test_path": absolute(test_path),
-            "predict_path": absolute(predict_path),
+        paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
+        paths |= {"predict_path": predict_path, "labels_path": labels_path}
+        splits = {
             "val_fraction": val_fraction,
             "test_fraction": test_fraction,
             "stratify": stratify,
-            "group_column": group_column,
-            "labels_path": absolute(labels_path),
-            "label_column": label_column,
-            "id_column": id_column,
-            "time_column": time_column,
-            "feature_columns": feature_columns,
-            "time_format": time_format,
-            "separator": separator,
-            "decimal_comma": decimal_comma,
-            "encoding": encoding,
-            "missing_values": missing_values,
-            "window_length": window_length,
-            "window_stride": window_stride,
-            "window_label": window_label,
-            "positive_class": positive_class,
         }
+        columns = {
+            "id_column": id_column,
+            "label_column": label_column,
+            "group_column": group_column,
+        }
+        times = {"time_column": time_column, "time_format": time_format}
+        features = {"feature_columns": feature_columns, "missing_values": missing_values}
+        csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
+        windows = {"window_length": window_length, "window_stride": window_stride}
+        classes = {"window_label": window_label, "positive_class": positive_class}
+        self.settings |= {name: absolute(path) for name, path in paths.items()}
+        self.settings |= splits | columns | times | features | csv | windows | classes
         self.missing_values = missing_values or []
         self._time_kind: str | None = None  # of the training file, once it has been read
         self._check_fractions()

@@ -21,6 +21,11 @@ def write_recording(path, rng, step_labels=None):
     pl.DataFrame(columns).write_csv(path)
 
 
+def newest_predictions(folder):
+    files = (folder / RUN).glob("predictions*.csv")
+    return pl.read_csv(max(files, key=lambda path: path.stat().st_mtime_ns))
+
+
 @pytest.fixture
 def walks(tmp_path, monkeypatch):
     """Work in a folder with a folder of recordings for each class, and some to predict."""
@@ -44,12 +49,12 @@ def test_a_folder_of_recordings(run_ok, walks):
     metrics = json.loads((walks / RUN / "test_metrics.json").read_text())
     assert metrics["test/accuracy"] * 6 == pytest.approx(round(metrics["test/accuracy"] * 6))
     run_ok("predict")
-    found = pl.read_csv(walks / RUN / "predictions.csv")
+    found = newest_predictions(walks)
     assert found["id"].to_list() == [f"{c}/{i}.csv" for c in ("run", "walk") for i in range(3)]
     assert found["true_label"].to_list() == ["run"] * 3 + ["walk"] * 3
     for new in ("new", "[new/0.csv,new/1.csv]", "new/*.csv"):
         run_ok("predict", "--data.predict_path", new)
-        found = pl.read_csv(walks / RUN / "predictions.csv")
+        found = newest_predictions(walks)
         assert found["id"].to_list() == ["0.csv", "1.csv"]
     pack = ("--id_column", "file_name", "--label_column", "folder_name")
     run_ok("pack", "--input", "test", "--output", "packed", *pack)
@@ -82,12 +87,12 @@ def test_windows(run_ok, tmp_path, monkeypatch):
     )
     run_ok("test")
     run_ok("predict")
-    found = pl.read_csv(tmp_path / RUN / "predictions.csv")
+    found = newest_predictions(tmp_path)
     assert found["id"].to_list() == [f"test.csv:{start}" for start in range(0, 15, 2)]
     assert found["group"].to_list() == ["test.csv"] * 8
     assert found["true_label"].to_list() == ["rest"] * 4 + ["move"] * 4
     run_ok("predict", "--data.predict_path", "new.csv")
-    found = pl.read_csv(tmp_path / RUN / "predictions.csv")
+    found = newest_predictions(tmp_path)
     assert found["id"].to_list() == [f"new.csv:{start}" for start in range(0, 15, 2)]
     pack = ("--id_column", "file_name", "--label_column", "state")
     run_ok("pack", "--input", "train", "--output", "packed", *pack, "--window_length", 6)

@@ -16,8 +16,9 @@ NEED_A_RUN = ("test", "predict", "validate", "export")
 
 
 def blocks(page: str, language: str) -> list[str]:
-    pattern = rf"^```{language}\n(.*?)^```"
-    return re.findall(pattern, (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = (ROOT / page).read_text()
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language]
 
 
 def commands() -> list[tuple[str, str]]:

@@ -119,16 +119,6 @@ def _contents(
     ids = row_ids(count)
     if "ids" in arrays:
         ids = complete(_texts(arrays["ids"], names["ids"], count), "an id", "sequence {}".format)
-    groups = None
-    has_windows = RECORDINGS in arrays
-    if has_windows:
-        groups = _texts(arrays[RECORDINGS], RECORDINGS, count)
-    elif "groups" in arrays and options.group_column is not None:
-        groups = _texts(arrays["groups"], names["groups"], count)
-        groups = complete(groups, "a group", "sequence {}".format)
-    elif options.group_column not in (None, *NAMES_OF_PATH) and options.require_labels:
-        expected = f"None, because there is no array {names['groups']}"
-        raise unexpected("group_column", expected, repr(options.group_column))
     marks = options.missing_values
     if checked and "rounding" in arrays:
         rounding = torch.from_numpy(arrays["rounding"])
@@ -142,7 +132,7 @@ def _contents(
     sequences = Sequences(
         _stored(values, columns, marks),
         lengths,
-        groups=groups,
+        groups=_groups(arrays, names, count, options),
         ids=ids,
         rounding=rounding,
         missing_values=marks,
@@ -154,8 +144,24 @@ def _contents(
         feature_names,
         step_names=step_names,
         ignored=ignored,
-        has_windows=has_windows,
+        has_windows=RECORDINGS in arrays,
     )
+
+
+def _groups(arrays: Arrays, names: Names, count: int, options: ReadOptions) -> np.ndarray | None:
+    """Return the (N,) groups if they are asked for; those of windows in any case."""
+    if RECORDINGS in arrays:
+        return _texts(arrays[RECORDINGS], names[RECORDINGS], count)
+    if options.group_column in (None, *NAMES_OF_PATH):
+        return None
+    if "groups" in arrays:
+        groups = _texts(arrays["groups"], names["groups"], count)
+        complete(groups, "a group", "sequence {}".format)
+        return groups
+    if options.require_labels:
+        expected = f"None, because there is no array {names['groups']}"
+        raise unexpected("group_column", expected, repr(options.group_column))
+    return None
 
 
 def _stored(

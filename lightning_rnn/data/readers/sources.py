@@ -67,8 +67,9 @@ def title_of(paths: Paths) -> str:
     """Return how messages name the files."""
     if not isinstance(paths, list):
         return str(paths)
-    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{paths[0]}{others}" if paths else "[]"
+    if len(paths) < 2:
+        return "".join(paths)
+    return f"{paths[0]} and {len(paths) - 1} more"
 
 
 @contextmanager
@@ -84,7 +85,9 @@ def absolute(paths: str | list[str] | None) -> str | list[str] | None:
     """Return the absolute path of each file."""
     if isinstance(paths, list):
         return [os.path.abspath(os.path.expanduser(path)) for path in paths]
-    return None if paths is None else os.path.abspath(os.path.expanduser(paths))
+    if paths is None:
+        return None
+    return os.path.abspath(os.path.expanduser(paths))
 
 
 def find_source(paths: Paths, options: ReadOptions) -> Source:
@@ -96,7 +99,7 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
     title = title_of(paths)
     if isinstance(paths, list):
         files = [Path(path).expanduser().absolute() for path in paths]
-        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+        root = Path(os.path.commonpath([file.parent for file in files] or [Path()]))
     else:
         path = Path(paths).expanduser()
         if glob.has_magic(str(path)) and not path.exists():

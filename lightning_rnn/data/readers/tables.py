@@ -115,8 +115,9 @@ def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
 def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str], tuple[str, ...]]:
     """Return what `choose_features` returns; raise a DataError if a column is missing."""
     required = {"id_column": options.id_column, "time_column": options.time_column}
+    if options.require_labels and options.labels_path is None:
+        required["label_column"] = options.label_column
     if options.require_labels:
-        required["label_column"] = options.label_column if options.labels_path is None else None
         required["group_column"] = options.group_column
     for option, name in required.items():
         if name is not None and name not in columns:
