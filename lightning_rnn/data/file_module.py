@@ -132,16 +132,13 @@ class FileDataModule(SequenceDataModule):
             "test_fraction": test_fraction,
             "stratify": stratify,
         }
-        columns = {
-            "id_column": id_column,
-            "label_column": label_column,
-            "group_column": group_column,
-        }
+        columns = {"id_column": id_column, "group_column": group_column}
         times = {"time_column": time_column, "time_format": time_format}
         features = {"feature_columns": feature_columns, "missing_values": missing_values}
         csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
         windows = {"window_length": window_length, "window_stride": window_stride}
-        classes = {"window_label": window_label, "positive_class": positive_class}
+        windows |= {"window_label": window_label}
+        classes = {"label_column": label_column, "positive_class": positive_class}
         self.settings |= {name: absolute(path) for name, path in paths.items()}
         self.settings |= splits | columns | times | features | csv | windows | classes
         self.missing_values = missing_values or []
