@@ -137,7 +137,7 @@ class FileDataModule(SequenceDataModule):
         features = {"feature_columns": feature_columns, "missing_values": missing_values}
         csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
         windows = {"window_length": window_length, "window_stride": window_stride}
-        windows |= {"window_label": window_label}
+        self.settings["window_label"] = window_label
         classes = {"label_column": label_column, "positive_class": positive_class}
         self.settings |= {name: absolute(path) for name, path in paths.items()}
         self.settings |= splits | columns | times | features | csv | windows | classes
