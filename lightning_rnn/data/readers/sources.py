@@ -114,8 +114,10 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
     if options.labels_path is not None:
         table = Path(options.labels_path).absolute()
         files = [file for file in files if file.absolute() != table]
+    if not files:
+        raise DataError(f"{title}: expected at least one file, got none")
     kinds = sorted({extension_of(file) for file in files})
-    if len(kinds) != 1 or len(set(files)) < len(files):
+    if len(kinds) > 1 or len(set(files)) < len(files):
         expected = "different files of one kind (or a pattern such as 'folder/*.csv')"
         got = join_names(kinds) if len(kinds) > 1 else f"{len(files)} files"
         raise DataError(f"{title}: expected {expected}, got {got}")
