@@ -71,7 +71,7 @@ def fit(run_ok, folder, name, missing, *options, packed=False):
         run_ok("fit", *OPTIONS, "--data.train_path", path, *columns, *options, *TINY)
         run_ok("predict", "--data.predict_path", path, "--output", "p.csv")
         weights = torch.load(BEST, weights_only=True)["state_dict"]
-        return pl.read_csv("p.csv")["probability"].to_numpy(), weights
+        return pl.read_csv("p.csv")["probability_b"].to_numpy(), weights
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_huge_values_are_finite_in_every_command(tmp_path, run_ok, monkeypatch):
     run_ok("fit", *OPTIONS, "--data.train_path", "x.csv", *columns, *TINY)
     assert "nan" not in run_ok("test").lower()
     run_ok("predict", "--output", "p.csv")
-    probabilities = pl.read_csv("p.csv")["probability"].to_numpy()
+    probabilities = pl.read_csv("p.csv")["probability_b"].to_numpy()
     assert np.isfinite(probabilities).all()
     model = SequenceClassifier.load_from_checkpoint(BEST, weights_only=True)
     assert model.network.preprocess.std.isfinite().all()
