@@ -12,6 +12,7 @@ from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.warm_start import take_weights
 
 SIZES_AND_NAMES = (
     "input_size",
@@ -21,6 +22,15 @@ SIZES_AND_NAMES = (
     "step_names",
     "missing_values",
 )
+# arguments that decide which weights there are, and what they do
+ARCHITECTURE = {field.name for field in fields(NetworkOptions)} - {"dropout"}
+WORDS = {  # for what has to be the same in the data, from the first to be compared to the last
+    "class_names": "classes",
+    "feature_names": "features",
+    "step_names": "time steps",
+    "input_size": "number of features",
+}
+WARM_START = "init_from in place of ckpt_path starts from its weights"
 REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 
@@ -69,6 +79,12 @@ class CheckpointFile:
 
     def restore(self, model: SequenceClassifier) -> None:
         """Load the weights into a model; a CheckpointError if they do not fit."""
+        for name, words in WORDS.items():
+            stored = self.hyper_parameters.get(name)
+            got = model.hparams[name]
+            if None not in (stored, got) and stored != got:
+                message = f"expected data with the {words} {stored}, got {got}; {WARM_START}"
+                raise CheckpointError(f"{self.path}: {message}")
         try:
             model.load_state_dict(self.content["state_dict"])
         except Exception as error:  # depends on what is in the file
@@ -76,11 +92,25 @@ class CheckpointFile:
             message = f"{self.path}: expected weights of this model, got others ({reason[:200]})"
             raise CheckpointError(message) from None
 
+    def start(self, model: SequenceClassifier) -> str:
+        """Load the weights into a model for other data, and describe what has been taken."""
+        state = self.content["state_dict"]
+        others = take_weights(model, state, self.hyper_parameters, str(self.path))
+        text = f"initial weights: {self.path}, step {self.step}"
+        if others:
+            classes = ", ".join(model.class_names)
+            text += f"; new head for the classes {classes} (checkpoint: {', '.join(others)})"
+        return text
+
     def check_model(self, settings: dict[str, Any]) -> None:
         """Raise an OptionError if arguments for `SequenceClassifier` describe another network."""
         names = {*SIZES_AND_NAMES, *(field.name for field in fields(NetworkOptions))}
         chosen = {name: value for name, value in settings.items() if value is not None}
         self._compare(names, chosen, self.hyper_parameters)
+
+    def check_architecture(self, settings: dict[str, Any]) -> None:
+        """Raise an OptionError if arguments for `SequenceClassifier` need other weights."""
+        self._compare(ARCHITECTURE, settings, self.hyper_parameters)
 
     def check_data(self, class_name: str, settings: dict[str, Any], *, resumes: bool) -> None:
         """Raise an OptionError if a data module with these settings has other data.
@@ -91,9 +121,10 @@ class CheckpointFile:
         if resumes:
             if class_name not in self.content:
                 stored = self.data_class or "the class that it was trained with"
-                self._compare({"data"}, {"data": class_name}, {"data": stored})
+                hint = f"; {WARM_START}"
+                self._compare({"data"}, {"data": class_name}, {"data": stored}, hint)
             names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
-            self._compare(names, settings, self.data_settings)
+            self._compare(names, settings, self.data_settings, f"; {WARM_START}")
         elif class_name == self.data_class:
             names = set(DATA_MODULES[class_name].identity_settings)
             hint = "; allow_data_change=True accepts the difference"
