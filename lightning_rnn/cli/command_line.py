@@ -163,7 +163,6 @@ class CommandLine(LightningCLI):
         check(is_accepted, "freeze", True, "False without init_from")
         if self.initial is not None:
             config["init_from"] = str(self.initial.path)
-            self.initial.check_architecture(config["model"].as_dict())
         if self.run is None and self.preset is not None and self.preset.name == "files":
             others = "--preset tutorial: those of the tutorial"
             print_once(f"preset: files, defaults from {self.preset.path} ({others})")
@@ -188,6 +187,8 @@ class CommandLine(LightningCLI):
         self.datamodule.load(self.command, known_schema)
         if self.command == "fit":
             self.datamodule.train_moments  # noqa: B018  # refuses features that lose digits
+            if self.run is not None and self.run.fingerprints:
+                self.datamodule.check_same_data(self.run.fingerprints)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""

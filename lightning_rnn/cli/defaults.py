@@ -6,8 +6,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.cli.request import Request
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.training.checkpoint_file import ARCHITECTURE, CheckpointFile
+from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
+from lightning_rnn.training.warm_start import ARCHITECTURE
 
 DEFAULT_DATA = "SyntheticDataModule"
 FROM_DATA = {  # arguments of the model that fit takes from the data module, and its attributes

@@ -50,7 +50,7 @@ EVALUATE_HELP = (
 )
 INIT_FROM_HELP = (
     "Checkpoint file whose weights a new run starts with: for other data, other classes (with a "
-    "new head) or other settings. Its architecture is the default, and so are its data if no option "
+    "new head) or other settings. Its architecture is the default; its data, too, unless an option "
     "of the data is given. A run that is continued does not read it."
 )
 PRESET_HELP = (

@@ -251,13 +251,17 @@ class SequenceDataModule(LightningDataModule):
         """Restore the loader's position; raise a DataError if the data differ from before."""
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
+        self.check_same_data(state_dict["fingerprints"])
+        # Lightning restores loaders only within an epoch, but the hash of the order spans epochs
+        self._loader_state = state_dict["loader"]
+
+    def check_same_data(self, fingerprints: dict[str, str]) -> None:
+        """Raise a DataError if the hashes of a checkpoint are not those of the data."""
         for name, fingerprint in self._fingerprints.items():
-            if state_dict["fingerprints"].get(name) != fingerprint:
+            if fingerprints.get(name) != fingerprint:
                 expected = "the sequences that the checkpoint was trained with, got others"
                 hint = "init_from in place of ckpt_path starts from its weights"
                 raise DataError(f"{name} data: expected {expected}; {hint}")
-        # Lightning restores loaders only within an epoch, but the hash of the order spans epochs
-        self._loader_state = state_dict["loader"]
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:

@@ -22,8 +22,6 @@ SIZES_AND_NAMES = (
     "step_names",
     "missing_values",
 )
-# arguments that decide which weights there are, and what they do
-ARCHITECTURE = {field.name for field in fields(NetworkOptions)} - {"dropout"}
 WORDS = {  # for what has to be the same in the data, from the first to be compared to the last
     "class_names": "classes",
     "feature_names": "features",
@@ -68,6 +66,13 @@ class CheckpointFile:
         return dict(self.content[self.data_class]["settings"])
 
     @property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the splits of the data module; empty for a class of the user's own."""
+        if self.data_class is None:
+            return {}
+        return dict(self.content[self.data_class].get("fingerprints", {}))
+
+    @property
     def is_in_run_folder(self) -> bool:
         """Whether the file lies in the `checkpoints` folder of a run."""
         return self.path.parent.name == "checkpoints"
@@ -94,8 +99,13 @@ class CheckpointFile:
 
     def start(self, model: SequenceClassifier) -> str:
         """Load the weights into a model for other data, and describe what has been taken."""
-        state = self.content["state_dict"]
-        others = take_weights(model, state, self.hyper_parameters, str(self.path))
+        others = take_weights(
+            model,
+            self.content["state_dict"],
+            self.hyper_parameters,
+            option="init_from",
+            source=str(self.path),
+        )
         text = f"initial weights: {self.path}, step {self.step}"
         if others:
             classes = ", ".join(model.class_names)
@@ -107,10 +117,6 @@ class CheckpointFile:
         names = {*SIZES_AND_NAMES, *(field.name for field in fields(NetworkOptions))}
         chosen = {name: value for name, value in settings.items() if value is not None}
         self._compare(names, chosen, self.hyper_parameters)
-
-    def check_architecture(self, settings: dict[str, Any]) -> None:
-        """Raise an OptionError if arguments for `SequenceClassifier` need other weights."""
-        self._compare(ARCHITECTURE, settings, self.hyper_parameters)
 
     def check_data(self, class_name: str, settings: dict[str, Any], *, resumes: bool) -> None:
         """Raise an OptionError if a data module with these settings has other data.

@@ -156,7 +156,7 @@ class NextCommands(Callback):
             print("nothing was trained: there is no checkpoint")
             return
         if not self._has_trained:
-            print("nothing is left to train: raise trainer.max_epochs or trainer.max_steps")
+            print("nothing is left to train: raise --trainer.max_epochs or --trainer.max_steps")
         content = torch.load(best, map_location="cpu", weights_only=True)
         metrics = _format_metrics(_decisive(content["metrics"]))
         for callback in trainer.checkpoint_callbacks:

@@ -1,17 +1,26 @@
 """Starting to train from the weights of another model."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
 from lightning_rnn.data.readers.contents import join_names
-from lightning_rnn.errors import OptionError
-from lightning_rnn.models.network import HEADS
+from lightning_rnn.errors import OptionError, check
+from lightning_rnn.models.network import HEADS, NetworkOptions
+
+# arguments that decide which weights there are, and what they do
+ARCHITECTURE = {field.name for field in fields(NetworkOptions)} - {"dropout"}
 
 
 def take_weights(
-    model: Any, weights: Mapping[str, Tensor], settings: Mapping[str, Any], source: str
+    model: Any,
+    weights: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    *,
+    option: str,
+    source: str,
 ) -> list[str]:
     """Copy weights and statistics into a model with the same architecture.
 
@@ -23,17 +32,31 @@ def take_weights(
         model: A `SequenceClassifier` of known sizes.
         weights: State of the other model.
         settings: Hyper-parameters of the other model.
-        source: Where the weights come from, for error messages.
+        option: Argument that asks for the weights, for error messages.
+        source: Where they come from, for error messages.
 
     Returns:
         The classes of the other model if they are not those of the model; else an empty list.
 
     Raises:
-        OptionError: If the features or the time steps are others.
+        OptionError: If the architecture, the features or the time steps are others.
     """
-    _check_same("features", model.schema.num_features, settings["input_size"], source)
+    for name in sorted(ARCHITECTURE & settings.keys()):
+        is_same = model.hparams[name] == settings[name]
+        check(is_same, name, model.hparams[name], f"{settings[name]!r} as in {source}")
+    num_features = model.schema.num_features
+    if num_features != settings["input_size"]:
+        message = f"expected weights for {num_features} features, as the data have"
+        raise OptionError(f"{message}, got {source} for {settings['input_size']}", name=option)
     for words, attribute in (("features", "feature_names"), ("time steps", "step_names")):
-        _check_same(words, getattr(model.schema, attribute), settings.get(attribute), source)
+        of_data = getattr(model.schema, attribute)
+        of_weights = settings.get(attribute)
+        if None not in (of_data, of_weights) and of_data != of_weights:
+            message = f"expected weights for the {words} {join_names(of_data)} of the data"
+            message += f", got {source} for {join_names(of_weights)}"
+            if sorted(of_data) == sorted(of_weights):
+                message += "; feature_columns chooses the order"
+            raise OptionError(message, name=option)
     classes: list[str] = settings.get("class_names") or []
     other_parts = ["decision"]
     if classes != model.class_names:
@@ -47,17 +70,3 @@ def take_weights(
     if classes == model.class_names:
         return []
     return classes
-
-
-def _check_same(words: str, of_data: Any, of_weights: Any, source: str) -> None:
-    """Compare numbers or names; those that one side does not know are accepted."""
-    if None in (of_data, of_weights) or of_data == of_weights:
-        return
-    if isinstance(of_data, int):
-        message = f"expected weights for {of_data} {words}, as the data have"
-        raise OptionError(f"{message}, got {source} for {of_weights}", name="init_from")
-    message = f"expected weights for the {words} {join_names(of_data)} of the data"
-    message += f", got {source} for {join_names(of_weights)}"
-    if sorted(of_data) == sorted(of_weights):
-        message += "; feature_columns chooses the order"
-    raise OptionError(message, name="init_from")
