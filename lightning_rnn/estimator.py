@@ -169,8 +169,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: Sequences.
             y: Labels.
-            sample_weight: (N,) weights in the training loss, of which only the ratios matter; None
-                if all are the same. Sequences of weight 0 are left out.
+            sample_weight: (N,) weights in the training loss; 0 leaves a sequence out.
 
         Raises:
             DataError: If `X` cannot be used, or `y` has one class, or too few sequences of one.
@@ -208,14 +207,13 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return a model that is trained on weighted sequences, and its history."""
         seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
         settings = DATA | {"batch_size": self.batch_size, "seed": seed, "val_fraction": 0.0}
-        if self.early_stopping:
-            settings["val_fraction"] = self.validation_fraction
-        data = ArraysDataModule(sequences, list(map(str, labels)), **settings)
         history = History()
         callbacks: list[Callback] = [history]
         if self.early_stopping:
+            settings["val_fraction"] = self.validation_fraction
             patience = self.n_iter_no_change
             callbacks.append(EarlyStopping("val/loss", min_delta=self.tol, patience=patience))
+        data = ArraysDataModule(sequences, list(map(str, labels)), **settings)
         with isolated(seed):
             model = SequenceClassifier(
                 input_size=data.num_features,
