@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import numpy as np
 
+WARM_START = "init_from in place of ckpt_path starts from its weights"
+
 
 class LightningRNNError(Exception):
     """Base class of all errors raised on purpose by this package."""

@@ -18,6 +18,7 @@ from lightning_rnn.training.arrays import (
     History,
     as_arrays,
     as_weights,
+    class_weights,
     isolated,
 )
 from lightning_rnn.training.classifier import SequenceClassifier
@@ -25,6 +26,7 @@ from lightning_rnn.training.early_stopping import EarlyStopping
 from lightning_rnn.training.optimizers import OptimizerName
 from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.schedules import Schedule
+from lightning_rnn.training.validation_interval import ValidationInterval
 from lightning_rnn.training.warm_start import take_weights
 
 try:
@@ -79,7 +81,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             when their loss no longer improves, and to keep the weights with the lowest one.
         validation_fraction: Fraction of the sequences of each class, with `early_stopping`.
         n_iter_no_change: Number of validations in a row without improvement that end training.
-            There is one after each epoch, or after about 50 steps if an epoch has less.
+            Short epochs share a validation, so that there is one after about 50 steps.
         tol: Smallest decrease of the validation loss that is an improvement.
         warm_start: Whether another `fit` starts with the weights of the last one, rather than with
             random ones. Mean and deviation of the features are those of the new sequences.
@@ -173,8 +175,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: If `X` cannot be used, or `y` has one class, or too few sequences of one.
-            OptionError: If a setting or a weight is out of range, `class_weight` has an unknown
-                label, or `warm_start` meets another architecture, other features or classes.
+            OptionError: If a setting or weight cannot be used, or `warm_start` with this model.
             NumericError: If the loss or the gradients are not finite.
         """
         check_types(RecurrentClassifier, self._plain_params())
@@ -212,7 +213,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.early_stopping:
             settings["val_fraction"] = self.validation_fraction
             patience = self.n_iter_no_change
-            callbacks.append(EarlyStopping("val/loss", min_delta=self.tol, patience=patience))
+            callbacks += [ValidationInterval(), EarlyStopping("val/loss", self.tol, patience)]
         data = ArraysDataModule(sequences, list(map(str, labels)), **settings)
         with isolated(seed):
             model = SequenceClassifier(
@@ -280,7 +281,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the arguments of `SequenceClassifier`, but for sizes and names."""
         accepted = signature(SequenceClassifier).parameters
         given = {k: v for k, v in self._plain_params().items() if k in accepted}
-        return MODEL | given | {"class_weights": self._class_weights(labels)}
+        return MODEL | given | {"class_weights": class_weights(self.class_weight, labels)}
 
     def _trainer_settings(self) -> dict[str, Any]:
         settings = TRAINER | {
@@ -297,13 +298,3 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.max_steps is not None:
             settings["max_steps"] = self.max_steps
         return settings
-
-    def _class_weights(self, labels: list[Any]) -> Any:
-        """Return the weights in the order of the labels, "balanced" or None."""
-        if not isinstance(self.class_weight, dict):
-            return self.class_weight
-        unknown = [np.asarray(label).tolist() for label in self.class_weight if label not in labels]
-        # unknown labels are accepted beside all known ones, as a fold may lack a class
-        all_known = set(labels).issubset(self.class_weight)
-        check(all_known or not unknown, "class_weight", unknown, f"any of {labels}")
-        return [float(self.class_weight.get(label, 1.0)) for label in labels]

@@ -13,7 +13,7 @@ from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS_OF_STAGE
 from lightning_rnn.distributed import gather_objects, is_distributed
-from lightning_rnn.errors import DataError, check, check_types
+from lightning_rnn.errors import WARM_START, DataError, check, check_types
 
 
 class SequenceDataModule(LightningDataModule):
@@ -260,8 +260,7 @@ class SequenceDataModule(LightningDataModule):
         for name, fingerprint in self._fingerprints.items():
             if fingerprints.get(name) != fingerprint:
                 expected = "the sequences that the checkpoint was trained with, got others"
-                hint = "init_from in place of ckpt_path starts from its weights"
-                raise DataError(f"{name} data: expected {expected}; {hint}")
+                raise DataError(f"{name} data: expected {expected}; {WARM_START}")
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:

@@ -148,6 +148,17 @@ def as_weights(weights: Any, num_sequences: int) -> Tensor:
     return torch.from_numpy(array)
 
 
+def class_weights(chosen: Any, labels: list[Any]) -> Any:
+    """Return `class_weight` as weights in the order of the labels, "balanced" or None."""
+    if not isinstance(chosen, dict):
+        return chosen
+    unknown = [np.asarray(label).tolist() for label in chosen if label not in labels]
+    # unknown labels are accepted beside all known ones, as a fold may lack a class
+    all_known = set(labels).issubset(chosen)
+    check(all_known or not unknown, "class_weight", unknown, f"any of {labels}")
+    return [float(chosen.get(label, 1.0)) for label in labels]
+
+
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
     """Seed torch and restore its random state; silence Lightning; let Ctrl-C raise."""

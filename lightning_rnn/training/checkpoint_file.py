@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import CheckpointError, OptionError
+from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.warm_start import take_weights
@@ -28,7 +28,6 @@ WORDS = {  # for what has to be the same in the data, from the first to be compa
     "step_names": "time steps",
     "input_size": "number of features",
 }
-WARM_START = "init_from in place of ckpt_path starts from its weights"
 REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 

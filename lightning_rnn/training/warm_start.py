@@ -11,7 +11,8 @@ from lightning_rnn.errors import OptionError, check
 from lightning_rnn.models.network import HEADS, NetworkOptions
 
 # arguments that decide which weights there are, and what they do
-ARCHITECTURE = {field.name for field in fields(NetworkOptions)} - {"dropout"}
+ARCHITECTURE = {field.name for field in fields(NetworkOptions)}
+ARCHITECTURE -= {"dropout", "initialization", "memory_span"}
 
 
 def take_weights(
