@@ -1,10 +1,12 @@
 """Weights of another model, in Python."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import BaseFinetuning
 
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
 from lightning_rnn.errors import OptionError
@@ -113,3 +115,33 @@ def test_a_loaded_checkpoint_is_trained_further(tmp_path):
         moments[freeze] = again.network.preprocess.mean
     assert torch.equal(moments[True], before["network.preprocess.mean"])
     assert torch.equal(moments[False], other.train_moments[0])
+
+
+class Thaw(BaseFinetuning):
+    """The callback in docs/resume.md, two epochs earlier."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze([pl_module.network.stem, pl_module.network.recurrent])
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.make_trainable(pl_module.network.recurrent)
+
+
+def test_lightnings_finetuning_thaws_layers():
+    copies = []
+
+    class Copies(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            copies.append(copy.deepcopy(dict(pl_module.named_parameters())))
+
+        on_train_end = on_train_epoch_start
+
+    data = SyntheticDataModule(num_train=32, num_val=16, length=5)
+    Trainer(max_epochs=2, callbacks=[Thaw(), Copies()], **QUIET).fit(model().train(), data)
+    changed = []
+    for before, after in pairwise(copies):
+        names = {name for name, value in after.items() if not torch.equal(value, before[name])}
+        changed.append({name.split(".")[1] for name in names})
+    assert changed[0] == {"head", "summary_head"}
+    assert changed[1] == {"head", "summary_head", "recurrent"}
