@@ -4,10 +4,14 @@ The command line prints the message of a `LightningRNNError`, without a tracebac
 its code.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+WARM_START = "init_from in place of ckpt_path starts from its weights"
 
 
 class LightningRNNError(Exception):
@@ -61,6 +65,48 @@ def check(condition: bool, name: str, got: object, expected: str) -> None:
     """
     if not condition:
         raise OptionError(f"expected {expected}, got {got!r}", name=name)
+
+
+def check_types(owner: type, arguments: Mapping[str, Any]) -> None:
+    """Raise an `OptionError` for an argument of the wrong type.
+
+    Args:
+        owner: Class whose constructor is annotated. Choices (`Literal`) are taken for strings.
+        arguments: Values by name. Those that the constructor does not have are ignored.
+
+    Example:
+        >>> from lightning_rnn import SequenceClassifier
+        >>> check_types(SequenceClassifier, {"hidden_size": 32, "class_weights": [1, 2]})
+        >>> check_types(SequenceClassifier, {"hidden_size": "32"})
+        Traceback (most recent call last):
+        lightning_rnn.errors.OptionError: hidden_size: expected int, got '32'
+    """
+    hints = get_type_hints(owner.__init__)  # type: ignore[misc]  # of the class itself
+    for name in [name for name in arguments if name in hints]:
+        kinds = _kinds(hints[name])
+        words = " or ".join(kind.__name__ for kind in kinds)
+        is_accepted = any(_is_of_kind(arguments[name], kind) for kind in kinds)
+        check(is_accepted, name, arguments[name], words.replace("NoneType", "None"))
+
+
+def _kinds(hint: Any) -> list[type]:
+    """Return the classes of an annotation, without what they contain."""
+    if get_origin(hint) in (Union, UnionType):
+        kinds = []
+        for part in get_args(hint):
+            kinds += _kinds(part)
+        return kinds
+    if get_origin(hint) is Literal:
+        return [str]
+    if hint is Any:
+        return [object]
+    return [get_origin(hint) or hint or NoneType]
+
+
+def _is_of_kind(value: object, kind: type) -> bool:
+    if isinstance(value, bool | np.generic):  # checkpoints hold plain values
+        return kind in (type(value), object)
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
 def import_extra(module: str, extra: str) -> Any:

@@ -1,27 +1,33 @@
 """A scikit-learn classifier with the same data module, network and Trainer as the command line."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from lightning_rnn.data.base_module import SequenceDataModule
-from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError, as_array, check, import_extra
+from lightning_rnn.errors import DataError, check, check_types, import_extra
 from lightning_rnn.models.initialization import Initialization
 from lightning_rnn.models.network import Pooling, Stem
 from lightning_rnn.models.recurrent import CellName
+from lightning_rnn.training.arrays import (
+    ArraysDataModule,
+    History,
+    as_arrays,
+    as_weights,
+    class_weights,
+    isolated,
+)
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.early_stopping import EarlyStopping
 from lightning_rnn.training.optimizers import OptimizerName
 from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.schedules import Schedule
+from lightning_rnn.training.validation_interval import ValidationInterval
+from lightning_rnn.training.warm_start import take_weights
 
 try:
     # scikit-learn ships no types
@@ -39,21 +45,6 @@ MODEL: dict[str, Any] = FILES["model"]
 TRAINER: dict[str, Any] = FILES["trainer"]
 ACCEPTED_DATA_SETTINGS = signature(SequenceDataModule).parameters.keys()
 DATA = {k: v for k, v in FILES["data"]["init_args"].items() if k in ACCEPTED_DATA_SETTINGS}
-
-
-class _ArraysDataModule(SequenceDataModule):
-    """Training sequences that are in memory already."""
-
-    def __init__(self, sequences: Sequences, class_names: list[str], **options: Any) -> None:
-        super().__init__(**options)
-        self._sequences = sequences
-        self._class_names = class_names
-
-    def read_schema(self) -> Schema:
-        return Schema(self._sequences.num_features, self._class_names, None)
-
-    def load_split(self, name: str) -> Sequences | None:
-        return self._sequences if name == "train" else None
 
 
 class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -86,6 +77,14 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             is given.
         batch_size: Sequences per batch; by default a sixteenth of all, within 8 and 64.
         gradient_clip_val: Norm to which gradients are clipped, or None.
+        early_stopping: Whether to hold out `validation_fraction` of the sequences, to end training
+            when their loss no longer improves, and to keep the weights with the lowest one.
+        validation_fraction: Fraction of the sequences of each class, with `early_stopping`.
+        n_iter_no_change: Number of validations in a row without improvement that end training.
+            Short epochs share a validation, so that there is one after about 50 steps.
+        tol: Smallest decrease of the validation loss that is an improvement.
+        warm_start: Whether another `fit` starts with the weights of the last one, rather than with
+            random ones. Mean and deviation of the features are those of the new sequences.
         axis_order: Order of the axes of `X`: ntf (sequences, steps, features), or nft as in sktime.
         accelerator: Accelerator of Lightning's Trainer: auto, cpu, gpu, ...
         random_state: Seed or generator for weights, order and dropout.
@@ -94,6 +93,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         classes_: (K,) labels in the order of the columns of `predict_proba`.
         n_features_in_: Number of features F, not the number of columns of an (N, T) array.
+        history_: Metrics of each epoch by name, such as train/loss, and the `step` at its end.
         model_: The trained `SequenceClassifier`, whose `network` can be exported and streamed.
 
     Example:
@@ -127,6 +127,11 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_steps: int | None = None,
         batch_size: int | None = DATA["batch_size"],
         gradient_clip_val: float | None = TRAINER["gradient_clip_val"],
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
         axis_order: Literal["ntf", "nft"] = "ntf",
         accelerator: str = "auto",
         random_state: Any = None,
@@ -150,48 +155,91 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.max_steps = max_steps
         self.batch_size = batch_size
         self.gradient_clip_val = gradient_clip_val
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
         self.axis_order = axis_order
         self.accelerator = accelerator
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> "RecurrentClassifier":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RecurrentClassifier":
         """Train on N sequences and their labels `y` (N,), of at least two classes.
 
+        Args:
+            X: Sequences.
+            y: Labels.
+            sample_weight: (N,) weights in the training loss; 0 leaves a sequence out.
+
         Raises:
-            DataError: If `X` cannot be used, or `y` has one class.
-            OptionError: If a setting is out of range, or `class_weight` has an unknown label.
+            DataError: If `X` cannot be used, or `y` has one class, or too few sequences of one.
+            OptionError: If a setting or weight cannot be used, or `warm_start` with this model.
             NumericError: If the loss or the gradients are not finite.
         """
+        check_types(RecurrentClassifier, self._plain_params())
+        fraction = self.validation_fraction
+        check(0 < fraction < 1, "validation_fraction", fraction, "a number between 0 and 1")
+        patience = self.n_iter_no_change
+        check(patience >= 1, "n_iter_no_change", patience, "an integer of at least 1")
         if y is None:
             raise ValueError("fit requires y to be passed, but the target y is None")
-        arrays = self._to_arrays(X)
+        arrays = as_arrays(X, self.axis_order)
         y = utils.column_or_1d(y, warn=True)
         utils.assert_all_finite(y, input_name="y")
         multiclass.check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        classes, codes = np.unique(y, return_inverse=True)
         utils.check_consistent_length(arrays, codes)
-        labels = self.classes_.tolist()
+        weights = as_weights(sample_weight, len(codes))
+        used = weights.nonzero().view(-1)
+        labels = classes[np.unique(codes[used])].tolist()
         if len(labels) < 2:
             raise DataError(f"y: expected at least two classes, got one class, {labels[0]!r}")
-        sequences = Sequences.from_arrays(arrays, codes)
-        names = list(map(str, labels))
-        seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
-        data_settings = DATA | {"batch_size": self.batch_size, "seed": seed}
-        data = _ArraysDataModule(sequences, names, **data_settings)
-        with _isolated(seed):
-            model = SequenceClassifier(
-                input_size=sequences.num_features,
-                num_classes=len(names),
-                class_names=names,
-                **self._model_settings(),
-            )
-            trainer = Trainer(**self._trainer_settings())
-            trainer.fit(model, datamodule=data)
-        model.trainer = None
-        self.model_ = model.cpu().eval()
+        sequences = Sequences.from_arrays(arrays, codes).select(used)
+        self.model_, self.history_ = self._train(classes.tolist(), sequences, weights[used])
+        self.classes_ = classes
         self.n_features_in_ = sequences.num_features
         return self
+
+    def _train(
+        self, labels: list[Any], sequences: Sequences, weights: Tensor
+    ) -> tuple[SequenceClassifier, list[dict[str, float]]]:
+        """Return a model that is trained on weighted sequences, and its history."""
+        seed = int(utils.check_random_state(self.random_state).randint(2**31 - 1))
+        settings = DATA | {"batch_size": self.batch_size, "seed": seed, "val_fraction": 0.0}
+        history = History()
+        callbacks: list[Callback] = [history]
+        if self.early_stopping:
+            settings["val_fraction"] = self.validation_fraction
+            patience = self.n_iter_no_change
+            callbacks += [ValidationInterval(), EarlyStopping("val/loss", self.tol, patience)]
+        data = ArraysDataModule(sequences, list(map(str, labels)), **settings)
+        with isolated(seed):
+            model = SequenceClassifier(
+                input_size=data.num_features,
+                num_classes=data.num_classes,
+                class_names=data.class_names,
+                **self._model_settings(labels),
+            )
+            if self.warm_start and hasattr(self, "model_"):
+                self._continue(model)
+            weights = weights[data.rows["train"]]
+            model.sequence_weights = (weights / weights.mean()).float()
+            trainer = Trainer(callbacks=callbacks, **self._trainer_settings())
+            trainer.fit(model, datamodule=data)
+        model.trainer = None
+        model.sequence_weights = None
+        return model.cpu().eval(), history.epochs
+
+    def _continue(self, model: SequenceClassifier) -> None:
+        """Start a model with the weights of the last fit."""
+        last = self.model_
+        others = take_weights(
+            model, last.state_dict(), last.hparams, option="warm_start", source="the last fit"
+        )
+        classes = ", ".join(model.class_names)
+        check(not others, "y", f"the classes {classes}", f"{', '.join(others)} as in the last fit")
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of N sequences, (N, K) float32 in the order of `classes_`.
@@ -201,7 +249,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: If `X` cannot be used, or has not as many features as in `fit`.
         """
         validation.check_is_fitted(self)
-        probabilities = self.model_.predict_proba(self._to_arrays(X))
+        probabilities = self.model_.predict_proba(as_arrays(X, self.axis_order))
         if probabilities.ndim == 2:
             return probabilities
         return np.stack([1 - probabilities, probabilities], axis=1)
@@ -215,7 +263,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def embed(self, X: Any) -> np.ndarray:
         """Return the pooled states of the network, (N, D H) float32; see `predict_proba`."""
         validation.check_is_fitted(self)
-        return self.model_.embed(self._to_arrays(X))
+        return self.model_.embed(as_arrays(X, self.axis_order))
 
     def __sklearn_tags__(self) -> Any:
         """Describe the accepted input to scikit-learn."""
@@ -224,28 +272,16 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.three_d_array = True
         return tags
 
-    def _to_arrays(self, x: Any) -> Any:
-        """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
-        check(self.axis_order in ("ntf", "nft"), "axis_order", self.axis_order, "ntf or nft")
-        features_first = self.axis_order == "nft"
-        if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
-            x = list(x)
-        if isinstance(x, list | tuple):
-            arrays = []
-            for i, sequence in enumerate(x):
-                array = as_array(sequence, f"x[{i}]")
-                arrays.append(array.T if features_first else array)
-            return arrays
-        x = utils.check_array(x, allow_nd=True, ensure_all_finite="allow-nan")
-        if x.ndim == 2:
-            return x[:, :, None]
-        return x.transpose(0, 2, 1) if features_first else x
+    def _plain_params(self) -> dict[str, Any]:
+        """Return the arguments, those of NumPy's types as Python's."""
+        params: dict[str, Any] = self.get_params(deep=False)
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
 
-    def _model_settings(self) -> dict[str, Any]:
+    def _model_settings(self, labels: list[Any]) -> dict[str, Any]:
         """Return the arguments of `SequenceClassifier`, but for sizes and names."""
         accepted = signature(SequenceClassifier).parameters
-        given = {k: v for k, v in self.get_params(deep=False).items() if k in accepted}
-        return MODEL | given | {"class_weights": self._class_weights()}
+        given = {k: v for k, v in self._plain_params().items() if k in accepted}
+        return MODEL | given | {"class_weights": class_weights(self.class_weight, labels)}
 
     def _trainer_settings(self) -> dict[str, Any]:
         settings = TRAINER | {
@@ -262,35 +298,3 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.max_steps is not None:
             settings["max_steps"] = self.max_steps
         return settings
-
-    def _class_weights(self) -> Any:
-        """Return the weights in the order of `classes_`, "balanced" or None."""
-        if not isinstance(self.class_weight, dict):
-            return self.class_weight
-        labels = self.classes_.tolist()
-        unknown = [np.asarray(label).tolist() for label in self.class_weight if label not in labels]
-        # unknown labels are accepted beside all known ones, as a fold may lack a class
-        all_known = set(labels).issubset(self.class_weight)
-        check(all_known or not unknown, "class_weight", unknown, f"any of {labels}")
-        return [float(self.class_weight.get(label, 1.0)) for label in labels]
-
-
-@contextmanager
-def _isolated(seed: int) -> Iterator[None]:
-    """Seed torch and restore its random state; silence Lightning; let Ctrl-C raise."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            torch.random.fork_rng(range(torch.cuda.device_count())),
-        ):
-            torch.manual_seed(seed)
-            # Lightning calls a function that torch has deprecated
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-            yield
-    except SystemExit as exit_:  # Lightning exits after KeyboardInterrupt
-        raise exit_.__context__ or exit_ from None
-    finally:
-        logger.setLevel(level)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_rnn.cli.defaults import FROM_DATA, set_defaults
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size, print_once
 from lightning_rnn.cli.parser import (
     PROGRAM,
@@ -19,7 +20,6 @@ from lightning_rnn.cli.parser import (
     plain_values,
 )
 from lightning_rnn.cli.request import COMMANDS, Request
-from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute
 from lightning_rnn.errors import OptionError, check
@@ -29,14 +29,12 @@ from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
-from lightning_rnn.training.presets import CONFIG_OF, Preset
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.training.validation_interval import StepLimit, ValidationInterval
 
-DEFAULT_DATA = "SyntheticDataModule"
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
     "gradient_clip_val": 1.0,
@@ -56,12 +54,6 @@ CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by gr
     },
     "validate": {"calibrate": Calibrate},
 }
-FROM_DATA = {  # arguments of the model that fit takes from the data module, and its attributes
-    "input_size": "num_features",
-    "num_classes": "num_classes",
-}
-for _name in ("class_names", "feature_names", "step_names", "missing_values"):
-    FROM_DATA[_name] = _name
 
 
 class CommandLine(LightningCLI):
@@ -73,6 +65,7 @@ class CommandLine(LightningCLI):
     Args:
         request: What the command line asks for.
         run: The checkpoint to evaluate or to continue; None for a new run.
+        initial: The checkpoint whose weights a new run starts with; None for random weights.
         interrupts: Callback that ends training at a signal.
 
     Raises:
@@ -81,11 +74,16 @@ class CommandLine(LightningCLI):
     """
 
     def __init__(
-        self, request: Request, run: CheckpointFile | None, interrupts: Interrupts
+        self,
+        request: Request,
+        run: CheckpointFile | None,
+        initial: CheckpointFile | None,
+        interrupts: Interrupts,
     ) -> None:
         self.command = request.command
         self.request = request
         self.run = run
+        self.initial = initial
         self.interrupts = interrupts
         self.options: dict[str, Any] = {}  # all options of the command, once they are parsed
         description = COMMANDS[self.command]
@@ -123,38 +121,7 @@ class CommandLine(LightningCLI):
             parser.set_defaults({"calibrate.when": "never"})  # it changes the checkpoint
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
-        if self.command == "fit":
-            self.preset = Preset.read(self._preset_name())
-            self._set_defaults_of_preset(parser, self.preset)
-        elif self.request.data_class in (None, *DATA_MODULES):
-            parser.set_defaults({"data": {"class_path": self.request.data_class or DEFAULT_DATA}})
-        if self.run is not None:
-            self._set_defaults_of_run(parser, self.run)
-
-    def _preset_name(self) -> str:
-        if self.request.preset in CONFIG_OF:
-            return str(self.request.preset)
-        data_class = self.request.data_class
-        if data_class is None and self.run is not None:
-            data_class = self.run.data_class
-        return "tutorial" if data_class in (None, DEFAULT_DATA) else "files"
-
-    def _set_defaults_of_preset(self, parser: LightningArgumentParser, preset: Preset) -> None:
-        options = preset.options()
-        if self.request.has_max_epochs:  # the user has chosen how long to train
-            options.pop("trainer.max_steps", None)
-        parser.set_defaults(options | {"preset": preset.name})
-        data_class = self.request.data_class or DEFAULT_DATA
-        if data_class in DATA_MODULES:
-            parser.set_defaults({"data": preset.data(data_class)})
-
-    def _set_defaults_of_run(self, parser: LightningArgumentParser, run: CheckpointFile) -> None:
-        for name, value in run.hyper_parameters.items():
-            if self.command != "fit" or name not in FROM_DATA:
-                parser.set_defaults({f"model.{name}": value})
-        if run.data_class is not None and self.request.data_class in (None, run.data_class):
-            settings = {"class_path": run.data_class, "init_args": run.data_settings}
-            parser.set_defaults({"data": settings})
+        self.preset = set_defaults(parser, self.request, self.run, self.initial)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments; without Lightning's warning that `sys.argv` is not empty."""
@@ -191,7 +158,12 @@ class CommandLine(LightningCLI):
         if self.run is not None:
             config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)
-        elif self.command == "fit" and self.preset.name == "files":
+        is_new = self.run is None and self.initial is None
+        is_accepted = self.command != "fit" or not is_new or not config["model"]["freeze"]
+        check(is_accepted, "freeze", True, "False without init_from")
+        if self.initial is not None:
+            config["init_from"] = str(self.initial.path)
+        if self.run is None and self.preset is not None and self.preset.name == "files":
             others = "--preset tutorial: those of the tutorial"
             print_once(f"preset: files, defaults from {self.preset.path} ({others})")
 
@@ -209,10 +181,14 @@ class CommandLine(LightningCLI):
         torch.set_float32_matmul_precision(self.options["matmul_precision"])
         if self.run is not None:
             self.run.restore(self.model)
+        if self.initial is not None:
+            print_once(self.initial.start(self.model))
         known_schema = None if self.command == "fit" else self.model.schema
         self.datamodule.load(self.command, known_schema)
         if self.command == "fit":
             self.datamodule.train_moments  # noqa: B018  # refuses features that lose digits
+            if self.run is not None and self.run.fingerprints:
+                self.datamodule.check_same_data(self.run.fingerprints)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the logger, callbacks and checkpoint writer of this package."""

@@ -15,7 +15,7 @@ from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command, summar
 from lightning_rnn.cli.compare import compare, run_compare
 from lightning_rnn.cli.launchers import process_rank
 from lightning_rnn.cli.parser import PROGRAM, own_error_behind, with_flags
-from lightning_rnn.cli.request import COMMANDS, Request, find_run
+from lightning_rnn.cli.request import COMMANDS, Request, find_initial_weights, find_run
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.interrupts import Interrupts
 
@@ -90,9 +90,10 @@ def _run_command(args: list[str], interrupts: Interrupts) -> None:
     elif name in COMMANDS:
         request = Request.from_args(args)
         run = find_run(request)
+        initial = find_initial_weights(request, run)
         if run is not None and name == "fit":
             request = request.with_config_of(run)
-        CommandLine(request, run, interrupts)
+        CommandLine(request, run, initial, interrupts)
     else:
         names = ", ".join((*COMMANDS, "compare", *EXTRA_COMMANDS))
         got = repr(name) if name else "nothing"

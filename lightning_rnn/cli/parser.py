@@ -26,7 +26,7 @@ GROUP_OF_CLASS = {  # group of options that holds the arguments of a class
     "Calibrate": "calibrate",
     "EarlyStopping": "trainer.callbacks",
 }
-OWN_OPTIONS = ("config", "ckpt_path", "output", "overwrite", "allow_data_change")
+OWN_OPTIONS = ("config", "ckpt_path", "init_from", "output", "overwrite", "allow_data_change")
 
 # messages of jsonargparse about one option, whose name is in the groups, and what they mean
 PARSE_ERRORS = (
@@ -47,6 +47,11 @@ RESUME_HELP = (
 EVALUATE_HELP = (
     "Checkpoint to evaluate; its settings are the defaults of the other options. If not given, the "
     "best checkpoint of the newest run."
+)
+INIT_FROM_HELP = (
+    "Checkpoint file whose weights a new run starts with: for other data, other classes (with a "
+    "new head) or other settings. Its architecture is the default; its data, too, unless an option "
+    "of the data is given. A run that is continued does not read it."
 )
 PRESET_HELP = (
     "Settings that apply where neither an option nor a config gives others: files (a network for "
@@ -110,6 +115,7 @@ def add_own_options(parser: LightningArgumentParser, command: str) -> None:
         text = "Whether to evaluate beginnings of sequences, too, in earliness.csv and .png."
         add("--earliness", type=bool, default=False, help=text)
     if command == "fit":
+        add("--init_from", type=str | None, help=INIT_FROM_HELP)
         add("--preset", type=PresetName, help=PRESET_HELP)
     else:
         text = "Whether to accept data settings other than those of the training."

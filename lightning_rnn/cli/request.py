@@ -25,7 +25,14 @@ COMMANDS = {
     "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
     "predict": "Write the predictions of a checkpoint to a file; needs no labels.",
 }
-SCANNED_OPTIONS = ("ckpt_path", "data", "data.class_path", "preset", "trainer.default_root_dir")
+SCANNED_OPTIONS = (
+    "ckpt_path",
+    "init_from",
+    "data",
+    "data.class_path",
+    "preset",
+    "trainer.default_root_dir",
+)
 ARGUMENTS_OF_FILES = signature(FileDataModule).parameters.keys()
 ARGUMENTS_OF_TASKS = signature(SyntheticDataModule).parameters.keys()
 # options that mean a FileDataModule, without --data
@@ -39,6 +46,7 @@ class Request:
     args: list[str]  # all arguments of the program; the first one is the command
     config_files: list[Path]  # in the order in which they are applied
     ckpt_path: str | None  # a file, or for fit also last or auto
+    init_from: str | None  # a file whose weights a new run starts with
     root_dir: Path  # contains lightning_logs
     data_class: str | None  # name of the data module's class
     preset: str | None  # name of the settings that apply where no others are given
@@ -61,6 +69,7 @@ class Request:
             args=args,
             config_files=[Path(file).expanduser() for file in options["config"]],
             ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
+            init_from=_first_text(options["init_from"], config.get("init_from")),
             root_dir=Path(
                 _first_text(options["trainer.default_root_dir"], root_dir) or "."
             ).expanduser(),
@@ -108,6 +117,27 @@ def find_run(request: Request) -> CheckpointFile | None:
     run = newest_checkpoint(request.root_dir, ("best.ckpt",))
     print_once(f"no --ckpt_path given: using {run.path}")
     return run
+
+
+def find_initial_weights(request: Request, run: CheckpointFile | None) -> CheckpointFile | None:
+    """Read the checkpoint whose weights a new run starts with; None if there is none to read.
+
+    Args:
+        request: What the user asks for.
+        run: The checkpoint to continue, which has weights already.
+
+    Raises:
+        OptionError: If the command line asks for both; with `auto`, it may.
+        CheckpointError: If the file cannot be used.
+    """
+    if request.command != "fit" or request.init_from is None:
+        return None
+    if run is None:
+        return CheckpointFile.read(Path(request.init_from).expanduser())
+    if request.ckpt_path != "auto" and "init_from" in _option_names(request.args):
+        message = f"expected none together with ckpt_path, got {request.init_from!r}"
+        raise OptionError(message, name="init_from")
+    return None
 
 
 def _scan(args: list[str]) -> dict[str, Any]:

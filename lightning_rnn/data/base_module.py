@@ -13,7 +13,7 @@ from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS_OF_STAGE
 from lightning_rnn.distributed import gather_objects, is_distributed
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import WARM_START, DataError, check, check_types
 
 
 class SequenceDataModule(LightningDataModule):
@@ -59,15 +59,16 @@ class SequenceDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check(seed >= 0, "seed", seed, "an integer of at least 0")
-        is_valid = batch_size is None or batch_size >= 1
-        check(is_valid, "batch_size", batch_size, "an integer of at least 1")
         self.settings: dict[str, Any] = {
             "batch_size": batch_size,
             "buckets": buckets,
             "on_device": on_device,
             "seed": seed,
         }
+        check_types(SequenceDataModule, self.settings)
+        check(seed >= 0, "seed", seed, "an integer of at least 0")
+        is_valid = batch_size is None or batch_size >= 1
+        check(is_valid, "batch_size", batch_size, "an integer of at least 1")
         self.missing_values: list[float] = []  # numbers that stand for missing values
         self._label_names: dict[str, list[str | None]] = {}  # of splits without codes
         self._splits: dict[str, Sequences | None] = {}
@@ -250,12 +251,16 @@ class SequenceDataModule(LightningDataModule):
         """Restore the loader's position; raise a DataError if the data differ from before."""
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
-        for name, fingerprint in self._fingerprints.items():
-            if state_dict["fingerprints"].get(name) != fingerprint:
-                expected = "the sequences that the checkpoint was trained with"
-                raise DataError(f"{name} data: expected {expected}, got others")
+        self.check_same_data(state_dict["fingerprints"])
         # Lightning restores loaders only within an epoch, but the hash of the order spans epochs
         self._loader_state = state_dict["loader"]
+
+    def check_same_data(self, fingerprints: dict[str, str]) -> None:
+        """Raise a DataError if the hashes of a checkpoint are not those of the data."""
+        for name, fingerprint in self._fingerprints.items():
+            if fingerprints.get(name) != fingerprint:
+                expected = "the sequences that the checkpoint was trained with, got others"
+                raise DataError(f"{name} data: expected {expected}; {WARM_START}")
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:

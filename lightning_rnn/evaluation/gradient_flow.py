@@ -61,7 +61,7 @@ def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> Gra
     whatever the pooling: the direct paths of a mean or maximum would hide the recurrence.
     """
     assert batch.y is not None
-    network = copy.deepcopy(network).double().eval()
+    network = copy.deepcopy(network).double().eval().requires_grad_()
     inputs = network.preprocess(batch.x.double(), batch.padding)  # (B, T, F)
     padding = batch.padding
     stride = 1

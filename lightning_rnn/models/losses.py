@@ -28,10 +28,9 @@ def cross_entropies(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) 
 
 
 def training_loss(
-    head_logits: Tensor, y: Tensor, class_weight: Tensor, *, label_smoothing: float
+    head_logits: Tensor, y: Tensor, weights: Tensor, *, label_smoothing: float
 ) -> Tensor:
-    """Return the mean loss () of the heads (M, B) or (M, B, K), each sequence weighted by class."""
-    weights = class_weight[y]
+    """Return the mean loss () of the heads (M, B) or (M, B, K), times the `weights` (B,)."""
     losses = []
     for logits in head_logits:
         losses.append(cross_entropies(logits, y, label_smoothing=label_smoothing) * weights)

@@ -29,6 +29,7 @@ Pooling = Literal["last", "mean", "max"]
 Stem = Literal["none", "conv", "inception"]
 POOLINGS = get_args(Pooling)
 STEMS = get_args(Stem)
+HEADS = ("head", "summary_head")  # parts that depend on the classes
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class SequenceNetwork(nn.Module):
         recurrent: Recurrent layers.
         head: Linear layer from pooled outputs to logits.
         decision: Conversion of logits to probabilities and classes.
+        is_frozen: Whether only the heads can be trained; see `freeze`.
 
     Raises:
         OptionError: If a size is out of range.
@@ -138,6 +140,7 @@ class SequenceNetwork(nn.Module):
         if summary_size > 0:
             self.summary_head = nn.Linear(summary_size, num_outputs)
         self.decision = Decision()
+        self.is_frozen = False
         if options.initialization == "chrono":
             initialize(self.recurrent, self.head, self._recurrent_span())
 
@@ -155,6 +158,24 @@ class SequenceNetwork(nn.Module):
         """Return the memory span in steps of the recurrent layers."""
         span = self.options.memory_span or UNKNOWN_SPAN
         return span if self.stem is None else self.stem.output_lengths(span)
+
+    def freeze(self) -> None:
+        """Let training change nothing but the heads: neither other weights nor statistics.
+
+        From the next call of `train`, the other parts stay in evaluation mode.
+        """
+        self.is_frozen = True
+        for name, module in self.named_children():
+            if name not in HEADS:
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "SequenceNetwork":
+        """Set the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if self.is_frozen:
+            for name, module in self.named_children():
+                module.train(mode and name in HEADS)
+        return self
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
         """Compute logits: the mean over the heads.

@@ -34,6 +34,11 @@ class Preprocess(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the statistics differ from those of a new network."""
+        return bool((self.mean != 0).any() or (self.std != 1).any())
+
     def standardise(self, x: Tensor) -> Tensor:
         """Return standardised values, NaN where missing, from raw values (..., F)."""
         for value in self.missing_values:

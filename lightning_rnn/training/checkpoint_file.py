@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import CheckpointError, OptionError
+from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.warm_start import take_weights
 
 SIZES_AND_NAMES = (
     "input_size",
@@ -21,6 +22,12 @@ SIZES_AND_NAMES = (
     "step_names",
     "missing_values",
 )
+WORDS = {  # for what has to be the same in the data, from the first to be compared to the last
+    "class_names": "classes",
+    "feature_names": "features",
+    "step_names": "time steps",
+    "input_size": "number of features",
+}
 REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 
@@ -58,6 +65,13 @@ class CheckpointFile:
         return dict(self.content[self.data_class]["settings"])
 
     @property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the splits of the data module; empty for a class of the user's own."""
+        if self.data_class is None:
+            return {}
+        return dict(self.content[self.data_class].get("fingerprints", {}))
+
+    @property
     def is_in_run_folder(self) -> bool:
         """Whether the file lies in the `checkpoints` folder of a run."""
         return self.path.parent.name == "checkpoints"
@@ -69,12 +83,33 @@ class CheckpointFile:
 
     def restore(self, model: SequenceClassifier) -> None:
         """Load the weights into a model; a CheckpointError if they do not fit."""
+        for name, words in WORDS.items():
+            stored = self.hyper_parameters.get(name)
+            got = model.hparams[name]
+            if None not in (stored, got) and stored != got:
+                message = f"expected data with the {words} {stored}, got {got}; {WARM_START}"
+                raise CheckpointError(f"{self.path}: {message}")
         try:
             model.load_state_dict(self.content["state_dict"])
         except Exception as error:  # depends on what is in the file
             reason = str(error).strip().rpartition("\n")[2].strip()
             message = f"{self.path}: expected weights of this model, got others ({reason[:200]})"
             raise CheckpointError(message) from None
+
+    def start(self, model: SequenceClassifier) -> str:
+        """Load the weights into a model for other data, and describe what has been taken."""
+        others = take_weights(
+            model,
+            self.content["state_dict"],
+            self.hyper_parameters,
+            option="init_from",
+            source=str(self.path),
+        )
+        text = f"initial weights: {self.path}, step {self.step}"
+        if others:
+            classes = ", ".join(model.class_names)
+            text += f"; new head for the classes {classes} (checkpoint: {', '.join(others)})"
+        return text
 
     def check_model(self, settings: dict[str, Any]) -> None:
         """Raise an OptionError if arguments for `SequenceClassifier` describe another network."""
@@ -91,9 +126,10 @@ class CheckpointFile:
         if resumes:
             if class_name not in self.content:
                 stored = self.data_class or "the class that it was trained with"
-                self._compare({"data"}, {"data": class_name}, {"data": stored})
+                hint = f"; {WARM_START}"
+                self._compare({"data"}, {"data": class_name}, {"data": stored}, hint)
             names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
-            self._compare(names, settings, self.data_settings)
+            self._compare(names, settings, self.data_settings, f"; {WARM_START}")
         elif class_name == self.data_class:
             names = set(DATA_MODULES[class_name].identity_settings)
             hint = "; allow_data_change=True accepts the difference"

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
-from lightning_rnn.errors import check
+from lightning_rnn.errors import check, check_types
 from lightning_rnn.evaluation.metrics import evaluate, evaluate_test
 from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.initialization import UNKNOWN_SPAN, Initialization
@@ -78,6 +78,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         weight_decay: L2 penalty for adam, decoupled weight decay for adamw.
         schedule: How the learning rate changes from step to step: constant, cosine (from lr to 0)
             or onecycle (up to lr, then down to almost 0).
+        freeze: Whether to train the head only. All other weights, and the mean and standard
+            deviation of the features, stay those of the checkpoint that training starts from.
 
     Attributes:
         network: The `SequenceNetwork`, once the sizes are known.
@@ -85,6 +87,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         evaluation: Evaluation of the last validation or test, on all ranks; None before the first.
         step_loss: () mean loss of the last training batch.
         step_correct: () number of correct predictions in the last training batch.
+        sequence_weights: (N,) weight of each training sequence in the loss, or None if all are 1.
+            It may be set before training; a checkpoint does not contain it.
 
     Raises:
         OptionError: If a value is out of range, or weights do not match the classes.
@@ -97,6 +101,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
     """
 
     class_weight: Tensor
+    sequence_weights: Tensor | None
 
     def __init__(
         self,
@@ -123,9 +128,11 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         lr: float = 0.01,
         weight_decay: float = 0.0,
         schedule: Schedule = "cosine",
+        freeze: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_types(SequenceClassifier, self.hparams)
         if num_layers is None:
             self.hparams["num_layers"] = 2 if cell == "mingru" else 1
         check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
@@ -139,6 +146,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         self._batches: list[Evaluation] = []  # of the current validation or test
         self.checkpoint_metrics: dict[str, float] = {}  # of the loaded checkpoint
         self.checkpoint_step = 0
+        self.register_buffer("sequence_weights", None, persistent=False)
         if input_size is not None and num_classes is not None:
             names = class_names or [str(code) for code in range(num_classes)]
             check(len(names) == num_classes, "class_names", class_names, f"{num_classes} names")
@@ -187,8 +195,13 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         if self.hparams["memory_span"] is None:
             self.hparams["memory_span"] = longest_train_sequence(data) or UNKNOWN_SPAN
             self.network.set_memory_span(self.hparams["memory_span"])
-        if data is not None:
+        if self.hparams["freeze"]:
+            is_trained = self.network.preprocess.is_fitted or trainer.ckpt_path is not None
+            check(is_trained, "freeze", True, "False for a model without trained weights")
+            self.network.freeze()
+        elif data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
+        if data is not None:
             self.network.preprocess.missing_values = data.missing_values
             self.hparams["missing_values"] = data.missing_values
         if self.hparams["class_weights"] == "balanced":
@@ -208,13 +221,18 @@ class SequenceClassifier(InferenceMixin, LightningModule):
     def on_train_start(self) -> None:
         """Reset the decision: calibrated values belong to the weights of another training."""
         self.network.decision.set()
+        if self.network.is_frozen:
+            self.network.train()  # only now, as Lightning warns of modules in evaluation mode
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, over the heads of the network."""
         labels = labels_of(batch)
         head_logits = self.network.head_logits(self.network.embed(batch.x, batch.padding))
         smoothing = self.hparams["label_smoothing"]
-        loss = training_loss(head_logits, labels, self.class_weight, label_smoothing=smoothing)
+        weights = self.class_weight[labels]
+        if self.sequence_weights is not None:
+            weights = weights * self.sequence_weights[batch.index]
+        loss = training_loss(head_logits, labels, weights, label_smoothing=smoothing)
         self.step_loss = loss.detach()
         predicted = self.network.decision.predict(head_logits.detach().mean(0))
         self.step_correct = (predicted == labels).sum()

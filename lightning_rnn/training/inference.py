@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, check
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.padding import Padding
 
@@ -56,6 +56,7 @@ class InferenceMixin:
     @property
     def class_names(self) -> list[str]:
         """K names in the order of the class codes."""
+        self._check_sizes()
         return self.schema.class_names
 
     def predict_proba(self, x: Any) -> np.ndarray:
@@ -70,18 +71,26 @@ class InferenceMixin:
 
         Raises:
             DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
+            OptionError: If the model was created without sizes and has not been trained.
         """
+        self._check_sizes()
         return infer(self.network, x, self._probabilities)
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
+        self._check_sizes()
         codes = infer(self.network, x, self._predictions)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 
     def embed(self, x: Any) -> np.ndarray:
         """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
+        self._check_sizes()
         return infer(self.network, x, self.network.embed)
+
+    def _check_sizes(self) -> None:
+        is_known = hasattr(self, "network")
+        check(is_known, "input_size and num_classes", None, "numbers, or a model that is trained")
 
     def _probabilities(self, x: Tensor, padding: Padding) -> Tensor:
         return self.network.decision.probabilities(self.network(x, padding))

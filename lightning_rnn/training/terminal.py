@@ -53,7 +53,8 @@ class EpochLines(Callback):
         device = str(pl_module.device)
         if device == "cpu":
             device = f"cpu (threads: {torch.get_num_threads()})"
-        print(f"model: {num_parameters:,} parameters; device: {device}", flush=True)
+        frozen = ", all but the head frozen" if pl_module.hparams["freeze"] else ""
+        print(f"model: {num_parameters:,} parameters{frozen}; device: {device}", flush=True)
         weights: Any = pl_module.class_weight
         if (weights != 1).any():
             pairs = zip(data.class_names, weights.tolist(), strict=True)
@@ -134,10 +135,15 @@ class NextCommands(Callback):
 
     def __init__(self) -> None:
         self._log_dir: str | None = None
+        self._has_trained = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Determine the run folder; a collective call."""
         self._log_dir = trainer.log_dir
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there is something left to train."""
+        self._has_trained = True
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print the commands, even if there was nothing left to train."""
@@ -149,6 +155,8 @@ class NextCommands(Callback):
         if not best.exists():
             print("nothing was trained: there is no checkpoint")
             return
+        if not self._has_trained:
+            print("nothing is left to train: raise --trainer.max_epochs or --trainer.max_steps")
         content = torch.load(best, map_location="cpu", weights_only=True)
         metrics = _format_metrics(_decisive(content["metrics"]))
         for callback in trainer.checkpoint_callbacks:

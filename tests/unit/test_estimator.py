@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -20,13 +21,16 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lightning_rnn import RecurrentClassifier, SequenceClassifier, Sequences, StreamingClassifier
 from lightning_rnn import estimator as estimator_module
+from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import DataError, OptionError
+from lightning_rnn.training.arrays import as_arrays
 
 STEPS = "columns are time steps, of which another sequence may have more or fewer, not features"
 UNMET = {
     "check_classifiers_train": STEPS,  # its last demand; that it learns is tested below
     "check_n_features_in": STEPS,
     "check_n_features_in_after_fitting": STEPS,
+    "check_sample_weight_equivalence_on_dense_data": "batches of repeated sequences are others",
 }
 QUICK = {"hidden_size": 8, "max_steps": 20, "random_state": 0}
 FILES = yaml.safe_load((Path(__file__).parents[2] / "configs/files.yaml").read_text())
@@ -76,7 +80,8 @@ def settings_of_fit(monkeypatch, **settings):
 
 def test_the_defaults_are_those_of_the_config(monkeypatch):
     model, trainer = settings_of_fit(monkeypatch)
-    assert FILES["model"].items() <= model.hparams.items()
+    given = {name: value for name, value in FILES["model"].items() if value is not None}
+    assert given.items() <= {k: v for k, v in model.hparams.items() if k in given}.items()
     assert FILES["trainer"].items() <= trainer.items()
     given = RecurrentClassifier().get_params()
     common = FILES["model"].keys() & given.keys()
@@ -219,6 +224,120 @@ def test_class_weights():
     np.testing.assert_allclose(model.class_weight, 50 / 3 / np.array([17, 17, 16]), rtol=1e-6)
 
 
+def test_settings_of_numpys_types():
+    x, y = problem(12)
+    settings = {"hidden_size": np.int64(3), "max_steps": np.int32(2), "lr": np.float32(0.5)}
+    model = RecurrentClassifier(**settings, bidirectional=np.False_, stem="none").fit(x, y)
+    assert model.embed(x).shape == (12, 3)
+    assert model.history_[-1]["step"] == 2
+    assert type(model.model_.hparams["lr"]) is float
+
+
+def test_sample_weights():
+    x, y = problem()
+    weights = np.where(np.arange(90) % 5 == 0, 0.0, 1.0)
+    kept = weights > 0
+    expected = RecurrentClassifier(**QUICK).fit(x[kept], y[kept]).predict_proba(x)
+    for scale in (1.0, 0.1, 7):
+        model = RecurrentClassifier(**QUICK).fit(x, y, weights * scale)
+        np.testing.assert_allclose(model.predict_proba(x), expected, atol=1e-6)
+    # of two contradicting labels of each sequence, the heavier one is learnt
+    twice = np.concatenate([x, x])
+    contradicting = np.concatenate([np.full(90, "yes"), np.full(90, "no")])
+    for heavy in ("yes", "no"):
+        model = RecurrentClassifier(**QUICK | {"max_steps": 60})
+        model.fit(twice, contradicting, np.where(contradicting == heavy, 1.0, 0.01))
+        assert set(model.predict(x)) == {heavy}
+    model.fit(list(twice), contradicting, sample_weight=[1] * 180)
+    assert model.model_.sequence_weights is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0] * 11, r"^sample_weight: expected the shape \(12,\), got \(11,\)$"),
+        ([-1.0] + [1.0] * 11, "^sample_weight: expected weights of at least 0, .*got -1.0$"),
+        ([0.0] * 12, "^sample_weight: expected weights .* not all of them zero, got 0.0$"),
+        ([np.nan] * 12, "sample_weight contains NaN"),
+        ([1.0] + [0.0] * 11, "^y: expected at least two classes, got one class, 'early'$"),
+    ],
+)
+def test_sample_weights_that_cannot_be_used(weights, message):
+    x, y = problem(12)
+    with pytest.raises(ValueError, match=message):
+        RecurrentClassifier(**QUICK).fit(x, y, weights)
+
+
+def test_the_history():
+    x, y = problem()
+    settings = QUICK | {"batch_size": 32, "max_steps": 7}  # 3 in an epoch
+    model = RecurrentClassifier(**settings).fit(x, y)
+    assert [row["step"] for row in model.history_] == [3, 6, 7]
+    assert {tuple(row) for row in model.history_} == {("step", "train/loss", "train/accuracy")}
+    assert model.history_[-1]["train/loss"] < model.history_[0]["train/loss"]
+    assert len(model.fit(x, y).history_) == 3
+
+
+def test_early_stopping():
+    x, y = problem(150)
+    y = np.random.default_rng(0).permutation(y)  # nothing to learn
+    settings = QUICK | {"max_steps": 2000, "schedule": "constant", "early_stopping": True}
+    model = RecurrentClassifier(**settings, n_iter_no_change=3, validation_fraction=0.2).fit(x, y)
+    losses = [row["val/loss"] for row in model.history_ if "val/loss" in row]
+    assert model.history_[-1]["step"] < 2000
+    assert len(losses) == np.argmin(losses) + 1 + 3
+    # the weights are those of the best validation
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    codes = np.unique(y, return_inverse=True)[1]
+    fractions = {"val_fraction": 0.2, "test_fraction": 0.0}
+    rows = split_rows(Sequences.from_arrays(x, codes), **fractions, stratify=True, seed=seed)
+    val = rows["val"].numpy()
+    assert log_loss(y[val], model.predict_proba(x[val])) == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_early_stopping_holds_out_sequences_of_each_class():
+    x, y = problem(12)
+    with pytest.raises(DataError, match=r"^train split: expected every class, got no .*'other'"):
+        RecurrentClassifier(**QUICK, early_stopping=True).fit(x[:10], [*y[:9], "other"])
+
+
+def test_warm_start():
+    x, y = problem()
+    model = RecurrentClassifier(**QUICK, warm_start=True, schedule="constant").fit(x, y)
+    first = model.history_[-1]["train/loss"]
+    model.fit(x, y)
+    assert model.history_[0]["train/loss"] < first
+    cold = RecurrentClassifier(**QUICK, schedule="constant").fit(x, y)
+    assert cold.fit(x, y).history_[-1]["train/loss"] == first
+    before = model.predict(x)
+    for settings, features, labels, message in (
+        ({}, x, y == "early", "^y: expected early, late, never as in the last fit, got 'the class"),
+        ({}, x[:, :, :1], y, "^warm_start: expected weights for 1 features, .* the last fit for 2"),
+        ({"hidden_size": 9}, x, y, "^hidden_size: expected 8 as in the last fit, got 9$"),
+        ({"num_layers": 2}, x, y, "^num_layers: expected 1 as in the last fit, got 2$"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            model.set_params(**QUICK | {"num_layers": 1} | settings).fit(features, labels)
+        np.testing.assert_array_equal(model.predict(x), before)
+    assert not hasattr(clone(model), "model_")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_steps": "20"}, "^max_steps: expected int or None, got '20'$"),
+        ({"hidden_size": 8.5}, "^hidden_size: expected int, got 8.5$"),
+        ({"early_stopping": "yes"}, "^early_stopping: expected bool, got 'yes'$"),
+        ({"validation_fraction": 1.0}, "^validation_fraction: expected a number between 0 and 1,"),
+        ({"n_iter_no_change": 0}, "^n_iter_no_change: expected an integer of at least 1, got 0$"),
+        ({"class_weight": [1, 2, 3]}, "^class_weight: expected str or dict or None, got"),
+    ],
+)
+def test_settings_that_cannot_be_used(settings, message):
+    with pytest.raises(OptionError, match=message):
+        RecurrentClassifier(**QUICK | settings).fit(*problem(12))
+
+
 def test_its_network_streams(fitted):
     x, _ = problem(4)
     stream = StreamingClassifier(fitted.model_.network)
@@ -321,5 +440,4 @@ def test_scikit_learn_is_named_where_it_is_missing(tmp_path):
 def test_lengths_reach_the_network():
     """A list's arrays are stored as they are, without padding."""
     rows = [np.ones((n, 2)) for n in (3, 1, 2)]
-    arrays = RecurrentClassifier()._to_arrays(rows)
-    assert Sequences.from_arrays(arrays).lengths.tolist() == [3, 1, 2]
+    assert Sequences.from_arrays(as_arrays(rows, "ntf")).lengths.tolist() == [3, 1, 2]

@@ -153,3 +153,13 @@ def test_horizon():
     assert horizon(torch.tensor([1.0, 0.5, 0.02, 0.009, 0.5])) == 3
     assert horizon(torch.tensor([0.001, 1.0, 0.5])) == 3  # never below 1 % after its maximum
     assert horizon(torch.tensor([1.0])) == 1
+
+
+def test_frozen_weights_do_not_matter():
+    network, batch = make(cell="gru", stem="conv")
+    expected = measure_gradient_flow(network, batch)
+    network.freeze()
+    gradients = measure_gradient_flow(network, batch).gradients
+    assert gradients.keys() == expected.gradients.keys()
+    for name, curve in gradients.items():
+        assert torch.equal(curve, expected.gradients[name])

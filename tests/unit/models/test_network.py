@@ -273,3 +273,20 @@ def test_lengths_and_their_padding_give_the_same_logits(stem):
         tensor = torch.tensor(lengths)
         unknown = Padding(tensor, is_full=False)
         torch.testing.assert_close(net(x, unknown), net(x, tensor), **EXACT)
+
+
+@pytest.mark.parametrize("stem", ["none", "conv", "inception"])
+def test_a_frozen_network_trains_its_heads_only(stem):
+    net = network(0, cell="lstm", stem=stem, dropout=0.5)
+    net.freeze()
+    net.train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    x = torch.randn(5, 9, 2, dtype=torch.float64)
+    lengths = torch.tensor([9, 4, 1, 9, 7])
+    binary_cross_entropy_with_logits(net(x, lengths), torch.ones(5).double()).backward()
+    optimizer.step()
+    changed = {n for n, value in net.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed == {n for n in before if n.startswith(("head.", "summary_head."))}
+    assert not torch.equal(net(x, lengths), net(x, lengths))  # the head has dropout
+    assert torch.equal(net.embed(x, lengths), net.eval().embed(x, lengths))

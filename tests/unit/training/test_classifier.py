@@ -442,3 +442,46 @@ def test_a_model_of_another_size_is_refused_before_training():
 def test_a_single_argument_that_differs_from_the_data_is_refused(options, message):
     with pytest.raises(OptionError, match=message):
         trainer().fit(SequenceClassifier(**options), SyntheticDataModule(**SMALL))
+
+
+@pytest.mark.parametrize("method", ["predict_proba", "predict", "embed"])
+def test_a_model_without_sizes_says_what_is_missing(method):
+    with pytest.raises(
+        OptionError, match=r"^input_size and num_classes: expected numbers, or a mo"
+    ):
+        getattr(SequenceClassifier(), method)(np.zeros((2, 3, 1)))
+    with pytest.raises(OptionError, match=r"^input_size and num_classes: "):
+        _ = SequenceClassifier().class_names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": "32"}, "hidden_size: expected int, got '32'"),
+        ({"hidden_size": 32.0}, "hidden_size: expected int, got 32.0"),
+        ({"hidden_size": np.int64(8)}, "hidden_size: expected int, got np.int64(8)"),
+        ({"lr": np.float64(0.1)}, "lr: expected float, got np.float64(0.1)"),
+        ({"num_layers": True}, "num_layers: expected int, got True"),
+        ({"lr": None}, "lr: expected float, got None"),
+        ({"cell": ["gru"]}, "cell: expected str, got ['gru']"),
+        ({"pos_weight": "2"}, "pos_weight: expected float or None, got '2'"),
+        ({"bidirectional": 1}, "bidirectional: expected bool, got 1"),
+        ({"class_names": "ab"}, "class_names: expected list or None, got 'ab'"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(options, message):
+    with pytest.raises(OptionError) as error:
+        SequenceClassifier(**options)
+    assert str(error.value) == message
+
+
+def test_sequence_weights_are_those_of_the_loss():
+    classifier = model(num_classes=3, class_weights=[1.0, 2.0, 0.5])
+    batch = batch_of(6, 3)
+    unweighted = classifier.evaluate_batch(batch).losses
+    classifier.sequence_weights = torch.tensor([0.5, 3.0, 1.0, 2.0, 0.1, 1.0, 9.0])
+    shuffled = replace(batch, index=torch.tensor([6, 1, 0, 2, 4, 3]))
+    loss = classifier.training_step(shuffled, 0)
+    expected = (unweighted * classifier.sequence_weights[shuffled.index]).mean()
+    torch.testing.assert_close(loss, expected)
+    assert "sequence_weights" not in classifier.state_dict()

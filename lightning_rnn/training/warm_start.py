@@ -1,0 +1,73 @@
+"""Starting to train from the weights of another model."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.errors import OptionError, check
+from lightning_rnn.models.network import HEADS, NetworkOptions
+
+# arguments that decide which weights there are, and what they do
+ARCHITECTURE = {field.name for field in fields(NetworkOptions)}
+ARCHITECTURE -= {"dropout", "initialization", "memory_span"}
+
+
+def take_weights(
+    model: Any,
+    weights: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    *,
+    option: str,
+    source: str,
+) -> list[str]:
+    """Copy weights and statistics into a model with the same architecture.
+
+    The temperature and the threshold stay those of a new model, and so do the heads if the classes
+    are others. The statistics of the features are replaced when training starts, unless the model
+    is frozen.
+
+    Args:
+        model: A `SequenceClassifier` of known sizes.
+        weights: State of the other model.
+        settings: Hyper-parameters of the other model.
+        option: Argument that asks for the weights, for error messages.
+        source: Where they come from, for error messages.
+
+    Returns:
+        The classes of the other model if they are not those of the model; else an empty list.
+
+    Raises:
+        OptionError: If the architecture, the features or the time steps are others.
+    """
+    for name in sorted(ARCHITECTURE & settings.keys()):
+        is_same = model.hparams[name] == settings[name]
+        check(is_same, name, model.hparams[name], f"{settings[name]!r} as in {source}")
+    num_features = model.schema.num_features
+    if num_features != settings["input_size"]:
+        message = f"expected weights for {num_features} features, as the data have"
+        raise OptionError(f"{message}, got {source} for {settings['input_size']}", name=option)
+    for words, attribute in (("features", "feature_names"), ("time steps", "step_names")):
+        of_data = getattr(model.schema, attribute)
+        of_weights = settings.get(attribute)
+        if None not in (of_data, of_weights) and of_data != of_weights:
+            message = f"expected weights for the {words} {join_names(of_data)} of the data"
+            message += f", got {source} for {join_names(of_weights)}"
+            if sorted(of_data) == sorted(of_weights):
+                message += "; feature_columns chooses the order"
+            raise OptionError(message, name=option)
+    classes: list[str] = settings.get("class_names") or []
+    other_parts = ["decision"]
+    if classes != model.class_names:
+        other_parts += HEADS
+    taken = {}
+    for name, value in weights.items():
+        owner, _, rest = name.partition(".")
+        if owner == "network" and rest.partition(".")[0] not in other_parts:
+            taken[name] = value
+    model.load_state_dict(taken, strict=False)
+    if classes == model.class_names:
+        return []
+    return classes
