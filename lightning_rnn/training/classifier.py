@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -186,8 +185,9 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         check_sizes(self.schema, trainer)
         data = sequence_data(trainer)
         if self.hparams["memory_span"] is None:
-            self.hparams["memory_span"] = longest_train_sequence(data) or UNKNOWN_SPAN
-            self.network.set_memory_span(self.hparams["memory_span"])
+            span = longest_train_sequence(data) or UNKNOWN_SPAN
+            self.hparams["memory_span"] = span
+            self.network.set_memory_span(span)
         if data is not None:
             self.network.preprocess.set_moments(*data.train_moments)
             self.network.preprocess.missing_values = data.missing_values
