@@ -121,7 +121,7 @@ def rotate_pairs_(matrix: Tensor) -> None:
 
 def _layers(stack: RecurrentStack) -> list[RecurrentLayer]:
     """Return the layers of all directions."""
-    return [*stack.forward_layers, *stack.backward_layers]  # type: ignore[list-item]
+    return [*stack.forward_layers, *stack.backward_layers]
 
 
 def _gate_bias(layer: RecurrentLayer) -> Tensor:

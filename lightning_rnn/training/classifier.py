@@ -193,8 +193,9 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         check_sizes(self.schema, trainer)
         data = sequence_data(trainer)
         if self.hparams["memory_span"] is None:
-            self.hparams["memory_span"] = longest_train_sequence(data) or UNKNOWN_SPAN
-            self.network.set_memory_span(self.hparams["memory_span"])
+            span = longest_train_sequence(data) or UNKNOWN_SPAN
+            self.hparams["memory_span"] = span
+            self.network.set_memory_span(span)
         if self.hparams["freeze"]:
             is_trained = self.network.preprocess.is_fitted or trainer.ckpt_path is not None
             check(is_trained, "freeze", True, "False for a model without trained weights")

@@ -33,8 +33,9 @@ class OptimizerOptions:
 
     def create(self, parameters: Iterable[Tensor], *, lr: float, fused: bool) -> Optimizer:
         """Return an optimizer of the parameters; `fused` asks for torch's fused kernel."""
-        factory = OPTIMIZERS[self.optimizer]
-        return factory(parameters, lr=lr, weight_decay=self.weight_decay, fused=fused or None)
+        options = {"weight_decay": self.weight_decay, "fused": fused or None}
+        optimizer: Optimizer = OPTIMIZERS[self.optimizer](parameters, lr=lr, **options)
+        return optimizer
 
 
 def check_learning_rate(lr: float) -> None:

@@ -18,6 +18,7 @@ from lightning_rnn import FileDataModule, SequenceClassifier, SyntheticDataModul
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, NumericError, OptionError
+from lightning_rnn.models.initialization import start_bias
 from lightning_rnn.padding import Padding
 from lightning_rnn.training.schedules import schedule_factor
 
@@ -485,3 +486,55 @@ def test_sequence_weights_are_those_of_the_loss():
     expected = (unweighted * classifier.sequence_weights[shuffled.index]).mean()
     torch.testing.assert_close(loss, expected)
     assert "sequence_weights" not in classifier.state_dict()
+
+
+# starting weights
+
+
+def gate_biases(classifier):
+    return classifier.network.recurrent.forward_layers[0].layer.bias_ih_l0
+
+
+@pytest.mark.parametrize("sizes", [{}, {"input_size": 1, "num_classes": 2}])
+def test_the_memory_span_is_the_longest_training_sequence(sizes):
+    options = {"cell": "gru", "hidden_size": 4, "lr": 1e-30}  # the weights stay
+    classifier = SequenceClassifier(**options, **sizes)
+    data = SyntheticDataModule(**SMALL | {"task": "delayed_recall", "min_length": 3})
+    trainer().fit(classifier, datamodule=data)
+    assert classifier.hparams["memory_span"] == 6  # 5 steps after the first
+    torch.testing.assert_close(gate_biases(classifier), start_bias("gru", 4, 6))
+    longer = SyntheticDataModule(**SMALL | {"length": 50})
+    trainer().fit(classifier, datamodule=longer)  # trained weights are kept
+    assert classifier.hparams["memory_span"] == 6
+    torch.testing.assert_close(gate_biases(classifier), start_bias("gru", 4, 6))
+
+
+def test_a_chosen_memory_span_is_kept():
+    classifier = model(cell="gru", memory_span=70, lr=1e-30)
+    trainer().fit(classifier, datamodule=SyntheticDataModule(**SMALL))
+    assert classifier.hparams["memory_span"] == 70
+    torch.testing.assert_close(gate_biases(classifier), start_bias("gru", 4, 70))
+
+
+def test_the_memory_span_of_plain_loaders_is_100():
+    classifier = model(cell="lstm", lr=1e-30)
+    loader = SyntheticDataModule(**SMALL).train_dataloader()
+    trainer().fit(classifier, loader)
+    assert classifier.hparams["memory_span"] == 100
+    torch.testing.assert_close(gate_biases(classifier), start_bias("lstm", 4, 100))
+
+
+def test_training_continues_from_loaded_weights():
+    trained = model(cell="gru", seed=1, memory_span=33)
+    classifier = model(cell="gru", lr=1e-30)
+    classifier.load_state_dict(trained.state_dict())
+    trainer().fit(classifier, datamodule=SyntheticDataModule(**SMALL))
+    torch.testing.assert_close(gate_biases(classifier), gate_biases(trained))
+
+
+@pytest.mark.parametrize(("cell", "number"), [("rnn", 1), ("lstm", 1), ("gru", 1), ("mingru", 2)])
+def test_default_number_of_layers(cell, number):
+    classifier = model(cell=cell)
+    assert classifier.hparams["num_layers"] == number
+    assert len(classifier.network.recurrent.forward_layers) == number
+    assert model(cell=cell, num_layers=1).options.num_layers == 1
