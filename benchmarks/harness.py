@@ -54,8 +54,9 @@ class Side:
         nor those that compare processes import torch.
 
         Returns:
-            `wall_s` from start to exit, `us_per_sequence` in training after the first epoch,
-            `peak_mib`, and the last printed `loss`; NaN where the command does not train.
+            `wall_s` from start to exit, `cpu_s` of all cores meanwhile, `us_per_sequence` in
+            training after the first epoch, `peak_mib`, and the last printed `loss`; NaN where the
+            command does not train.
 
         Raises:
             RuntimeError: If the command fails.
@@ -90,6 +91,7 @@ class Side:
         peak_mib = usage.ru_maxrss / unit
         return {
             "wall_s": wall_s,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
             "us_per_sequence": us_per_sequence,
             "peak_mib": peak_mib,
             "loss": loss,
@@ -136,7 +138,7 @@ def compare(case: str, sides: Sequence[Side], runs: int, warm_up: int = 1) -> li
     rows = []
     for name, own in measured.items():
         row = {"case": case, "side": name, "runs": str(runs)}
-        for quantity in ("wall_s", "us_per_sequence"):
+        for quantity in ("wall_s", "cpu_s", "us_per_sequence"):
             values = [run[quantity] for run in own]
             row |= spread(quantity, values)
             row |= spread(f"{quantity}_ratio", ratios(values, [run[quantity] for run in first]))
