@@ -97,7 +97,7 @@ def compare(
     given = {arg.partition("=")[0] for arg in fit_args}
     for name in sorted(given & SET_BY_COMPARE.keys()):
         raise OptionError(f"is set by compare; give {SET_BY_COMPARE[name]}", name=name)
-    rehearsal = Rehearsal(Request.from_args(["fit", *fit_args]), None, Interrupts())
+    rehearsal = Rehearsal(Request.from_args(["fit", *fit_args]), None, None, Interrupts())
     _check_folder(Path(folder), rehearsal)
     settings = rehearsal.config["data"].get("init_args", {})
     seeds_data = "seed" in settings and "--data.seed" not in given

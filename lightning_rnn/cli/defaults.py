@@ -43,7 +43,7 @@ def set_defaults(
     elif request.data_class in (None, *DATA_MODULES):
         parser.set_defaults({"data": {"class_path": request.data_class or DEFAULT_DATA}})
     if run is not None:
-        names = run.hyper_parameters.keys()
+        names = set(run.hyper_parameters)
         if request.command == "fit":
             names -= FROM_DATA.keys()
         _set_defaults_of_model(parser, run, names)
