@@ -24,6 +24,7 @@ SET_BY_COMPARE = {  # options of fit, and what to give in their place
     "--seed_everything": "--seeds",
     "--trainer.default_root_dir": "--folder",
     "--ckpt_path": "--folder, which continues a comparison",
+    "--init_from": "its options, as cells that differ have no weights in common",
 }
 
 
