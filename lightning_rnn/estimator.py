@@ -1,5 +1,6 @@
 """A scikit-learn classifier with the same data module, network and Trainer as the command line."""
 
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
 
@@ -47,6 +48,7 @@ ACCEPTED_DATA_SETTINGS = signature(SequenceDataModule).parameters.keys()
 DATA = {k: v for k, v in FILES["data"]["init_args"].items() if k in ACCEPTED_DATA_SETTINGS}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
     """Recurrent classifier of sequences in memory, with scikit-learn's interface.
 
@@ -106,64 +108,33 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         True
     """
 
-    def __init__(
-        self,
-        *,
-        cell: CellName = MODEL["cell"],
-        hidden_size: int = MODEL["hidden_size"],
-        num_layers: int | None = MODEL["num_layers"],
-        bidirectional: bool = MODEL["bidirectional"],
-        dropout: float = MODEL["dropout"],
-        pooling: Pooling = MODEL["pooling"],
-        stem: Stem = MODEL["stem"],
-        initialization: Initialization = MODEL["initialization"],
-        memory_span: int | None = MODEL["memory_span"],
-        class_weight: Literal["balanced"] | dict[Any, float] | None = MODEL["class_weights"],
-        optimizer: OptimizerName = MODEL["optimizer"],
-        lr: float = MODEL["lr"],
-        weight_decay: float = MODEL["weight_decay"],
-        schedule: Schedule = MODEL["schedule"],
-        max_epochs: int | None = None,
-        max_steps: int | None = None,
-        batch_size: int | None = DATA["batch_size"],
-        gradient_clip_val: float | None = TRAINER["gradient_clip_val"],
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        warm_start: bool = False,
-        axis_order: Literal["ntf", "nft"] = "ntf",
-        accelerator: str = "auto",
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.cell = cell
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.pooling = pooling
-        self.stem = stem
-        self.initialization = initialization
-        self.memory_span = memory_span
-        self.class_weight = class_weight
-        self.optimizer = optimizer
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.max_epochs = max_epochs
-        self.max_steps = max_steps
-        self.batch_size = batch_size
-        self.gradient_clip_val = gradient_clip_val
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.axis_order = axis_order
-        self.accelerator = accelerator
-        self.random_state = random_state
-        self.verbose = verbose
+    cell: CellName = MODEL["cell"]
+    hidden_size: int = MODEL["hidden_size"]
+    num_layers: int | None = MODEL["num_layers"]
+    bidirectional: bool = MODEL["bidirectional"]
+    dropout: float = MODEL["dropout"]
+    pooling: Pooling = MODEL["pooling"]
+    stem: Stem = MODEL["stem"]
+    initialization: Initialization = MODEL["initialization"]
+    memory_span: int | None = MODEL["memory_span"]
+    class_weight: Literal["balanced"] | dict[Any, float] | None = MODEL["class_weights"]
+    optimizer: OptimizerName = MODEL["optimizer"]
+    lr: float = MODEL["lr"]
+    weight_decay: float = MODEL["weight_decay"]
+    schedule: Schedule = MODEL["schedule"]
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    batch_size: int | None = DATA["batch_size"]
+    gradient_clip_val: float | None = TRAINER["gradient_clip_val"]
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
+    tol: float = 1e-4
+    warm_start: bool = False
+    axis_order: Literal["ntf", "nft"] = "ntf"
+    accelerator: str = "auto"
+    random_state: Any = None
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RecurrentClassifier":
         """Train on N sequences and their labels `y` (N,), of at least two classes.

@@ -11,7 +11,7 @@ from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import summary
 from lightning_rnn.cli.parallel_runs import Run, fit_and_test, run_parallel
 from lightning_rnn.cli.parser import PROGRAM, Parser, own_errors_with_flags
-from lightning_rnn.cli.request import Request, find_initial_weights
+from lightning_rnn.cli.request import Request
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.comparison import comparison_figure, comparison_table, summarize
 from lightning_rnn.evaluation.plots import pixels, save_png
@@ -24,6 +24,7 @@ SET_BY_COMPARE = {  # options of fit, and what to give in their place
     "--seed_everything": "--seeds",
     "--trainer.default_root_dir": "--folder",
     "--ckpt_path": "--folder, which continues a comparison",
+    "--init_from": "its options, as cells that differ have no weights in common",
 }
 
 
@@ -97,8 +98,7 @@ def compare(
     given = {arg.partition("=")[0] for arg in fit_args}
     for name in sorted(given & SET_BY_COMPARE.keys()):
         raise OptionError(f"is set by compare; give {SET_BY_COMPARE[name]}", name=name)
-    request = Request.from_args(["fit", *fit_args])
-    rehearsal = Rehearsal(request, None, find_initial_weights(request, None), Interrupts())
+    rehearsal = Rehearsal(Request.from_args(["fit", *fit_args]), None, None, Interrupts())
     _check_folder(Path(folder), rehearsal)
     settings = rehearsal.config["data"].get("init_args", {})
     seeds_data = "seed" in settings and "--data.seed" not in given

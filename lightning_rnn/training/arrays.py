@@ -86,6 +86,8 @@ class History(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if they are the best so far."""
+        if trainer.sanity_checking:
+            return
         self._validation_step = trainer.global_step
         loss = float(trainer.callback_metrics["val/loss"])
         if loss < self._loss:

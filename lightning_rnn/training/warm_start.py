@@ -50,9 +50,9 @@ def take_weights(
         message = f"expected weights for {num_features} features, as the data have"
         raise OptionError(f"{message}, got {source} for {settings['input_size']}", name=option)
     for words, attribute in (("features", "feature_names"), ("time steps", "step_names")):
-        of_data: list[str] | None = getattr(model.schema, attribute)
-        of_weights: list[str] | None = settings.get(attribute)
-        if of_data is not None and of_weights is not None and of_data != of_weights:
+        of_data: Any = getattr(model.schema, attribute)
+        of_weights: Any = settings.get(attribute)
+        if None not in (of_data, of_weights) and of_data != of_weights:
             message = f"expected weights for the {words} {join_names(of_data)} of the data"
             message += f", got {source} for {join_names(of_weights)}"
             if sorted(of_data) == sorted(of_weights):

@@ -91,7 +91,7 @@ def test_command_runs(page, command, clone, monkeypatch, run, tmp_path):
     has_run = bool(list(clone.glob("lightning_logs/version_*/checkpoints/last.ckpt")))
     if "--data.predict_path" in args:
         assert run("fit", *FILE, *SHORT).code == 0
-    elif (args[0] in NEED_A_RUN or "last" in args) and not has_run:
+    elif (args[0] in NEED_A_RUN or {"last", "--init_from"} & set(args)) and not has_run:
         assert run("fit", *SHORT).code == 0
     if args[0] == "export":
         args += ["--overwrite", "true"]

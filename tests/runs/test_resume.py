@@ -192,7 +192,7 @@ def test_another_class_of_data_is_refused(trained, refused, files):
     args = ("--data", "FileDataModule", "--data.train_path", path)
     message = refused("fit", "--ckpt_path", "last", *args, code=2)
     assert message.startswith("--data: expected 'SyntheticDataModule' as in ")
-    assert message.endswith(", got 'FileDataModule'")
+    assert ", got 'FileDataModule'; --init_from in place of" in message
 
 
 def test_another_content_of_the_training_file_is_refused(empty, run, run_ok, tiny, files):
