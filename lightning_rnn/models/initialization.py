@@ -86,10 +86,9 @@ def start_bias(cell: CellName, hidden_size: int, span: float) -> Tensor:
     """Return the biases of all gates of a layer, in the order of its rows.
 
     Example:
-        >>> start_bias("gru", 2, span=10).exp().view(3, 2)  # reset gate, update gate, candidate
-        tensor([[1., 1.],
-                [3., 7.],
-                [1., 1.]])
+        >>> biases = start_bias("gru", 2, span=10).view(3, 2)
+        >>> biases.exp().round().tolist()  # reset gate, update gate, candidate
+        [[1.0, 1.0], [3.0, 7.0], [1.0, 1.0]]
     """
     quantiles = (torch.arange(hidden_size) + 0.5) / hidden_size
     b = torch.log(1 + quantiles * max(span - 2, 0))

@@ -522,7 +522,8 @@ def test_wide_rows_with_ids(empty, run, run_ok, tiny):
     partly = labelled.with_columns(label=pl.when(pl.col("who") != "p2").then("label"))
     partly.select(["t0", "ward", "label", "t1", "who", "t2"]).write_csv("new.csv")
     options = ("--data.train_path", "train.csv", "--data.id_column", "who")
-    out = run_ok("fit", *tiny, "--data", "FileDataModule", *options, "--data.group_column", "ward")
+    files = ("--preset", "tutorial", "--data", "FileDataModule", *options)
+    out = run_ok("fit", *tiny, *files, "--data.group_column", "ward")
     assert "train.csv: no id is repeated: each row is a sequence of 3 time steps" in out
     run_ok("predict", "--data.predict_path", "new.csv", "--embeddings", "true")
     table = pl.read_csv(RUN / "predictions.csv")
@@ -733,7 +734,9 @@ def test_another_architecture_is_refused(trained, run, command, name, typed, sto
 def test_continuing_with_other_data_is_refused(trained, run):
     code, _, err = run("fit", "--ckpt_path", BEST, "--data.seed", 6)
     assert code == 2
-    assert err == f"lightning_rnn: error: --data.seed: expected 5 as in {BEST.absolute()}, got 6\n"
+    expected = f"expected 5 as in {BEST.absolute()}, got 6"
+    way_out = "--init_from in place of --ckpt_path starts from its weights"
+    assert err == f"lightning_rnn: error: --data.seed: {expected}; {way_out}\n"
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "fit"])

@@ -106,7 +106,7 @@ def test_the_backward_direction_counts_from_the_start():
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_gate_saturation(name):
-    network, batch = make(cell=name, lengths=(5, 3))
+    network, batch = make(cell=name, lengths=(5, 3), initialization="torch")
     found = measure_gradient_flow(network, batch).saturation
     assert set(found) == {f"layer0/{gate}" for gate in GATES[name] if gate not in CANDIDATES}
     layer = network.recurrent.forward_layers[0].layer

@@ -462,7 +462,7 @@ def test_a_model_without_sizes_says_what_is_missing(method):
         ({"hidden_size": 32.0}, "hidden_size: expected int, got 32.0"),
         ({"hidden_size": np.int64(8)}, "hidden_size: expected int, got np.int64(8)"),
         ({"lr": np.float64(0.1)}, "lr: expected float, got np.float64(0.1)"),
-        ({"num_layers": True}, "num_layers: expected int, got True"),
+        ({"num_layers": True}, "num_layers: expected int or None, got True"),
         ({"lr": None}, "lr: expected float, got None"),
         ({"cell": ["gru"]}, "cell: expected str, got ['gru']"),
         ({"pos_weight": "2"}, "pos_weight: expected float or None, got '2'"),
@@ -516,6 +516,7 @@ def test_a_chosen_memory_span_is_kept():
     torch.testing.assert_close(gate_biases(classifier), start_bias("gru", 4, 70))
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_the_memory_span_of_plain_loaders_is_100():
     classifier = model(cell="lstm", lr=1e-30)
     loader = SyntheticDataModule(**SMALL).train_dataloader()
