@@ -462,7 +462,7 @@ def test_a_model_without_sizes_says_what_is_missing(method):
         ({"hidden_size": 32.0}, "hidden_size: expected int, got 32.0"),
         ({"hidden_size": np.int64(8)}, "hidden_size: expected int, got np.int64(8)"),
         ({"lr": np.float64(0.1)}, "lr: expected float, got np.float64(0.1)"),
-        ({"num_layers": True}, "num_layers: expected int, got True"),
+        ({"num_layers": True}, "num_layers: expected int or None, got True"),
         ({"lr": None}, "lr: expected float, got None"),
         ({"cell": ["gru"]}, "cell: expected str, got ['gru']"),
         ({"pos_weight": "2"}, "pos_weight: expected float or None, got '2'"),
