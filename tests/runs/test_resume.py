@@ -156,6 +156,17 @@ def test_auto_of_nothing_starts(empty, run_ok, tiny):
     assert folders() == ["version_0"]
 
 
+def test_the_config_of_a_run_continues_it(trained, run_ok):
+    """Its `null` for what `fit` takes from the data agrees with the number in the checkpoint."""
+    settings = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert settings["model"]["memory_span"] is None
+    assert load(LAST)["hyper_parameters"]["memory_span"] == 10
+    config = ("--config", RUN / "config.yaml")
+    run_ok("fit", *config, "--ckpt_path", "last", "--trainer.max_epochs", 3)
+    assert folders() == ["version_0"]
+    assert load(LAST)["hyper_parameters"]["memory_span"] == 10
+
+
 # changes that are refused
 
 
@@ -169,6 +180,8 @@ def test_auto_of_nothing_starts(empty, run_ok, tiny):
         ("--model.dropout", 0.5),
         ("--model.pooling", "mean"),
         ("--model.stem", "conv"),
+        ("--model.initialization", "torch"),
+        ("--model.memory_span", 9),
         ("--data.batch_size", 8),
         ("--data.seed", 6),
         ("--data.num_train", 65),

@@ -519,8 +519,8 @@ def test_a_chosen_memory_span_is_kept():
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_the_memory_span_of_plain_loaders_is_100():
     classifier = model(cell="lstm", lr=1e-30)
-    loader = SyntheticDataModule(**SMALL).train_dataloader()
-    trainer().fit(classifier, loader)
+    data = SyntheticDataModule(**SMALL)
+    trainer().fit(classifier, data.train_dataloader(), data.val_dataloader())
     assert classifier.hparams["memory_span"] == 100
     torch.testing.assert_close(gate_biases(classifier), start_bias("lstm", 4, 100))
 
