@@ -316,5 +316,5 @@ def test_a_loader_of_pairs_is_refused(plain_trainer):
     pairs = torch.utils.data.TensorDataset(torch.randn(8, 5, 1), torch.zeros(8))
     loader = torch.utils.data.DataLoader(pairs, batch_size=4)
     model = SequenceClassifier(input_size=1, num_classes=2)
-    with pytest.raises(DataError, match="batch: expected a SequenceBatch, as of .*, got list"):
+    with pytest.raises(DataError, match=r"batch: expected a SequenceBatch, as of .*, got list"):
         plain_trainer.fit(model, loader, loader)
