@@ -122,10 +122,10 @@ class OwnData(SequenceDataModule):
 
 
 def test_data_modules_of_the_user_are_real_data(empty, run_ok, monkeypatch):
-    Path("own_data.py").write_text(OWN_DATA)
+    Path("data_of_a_user.py").write_text(OWN_DATA)
     monkeypatch.syspath_prepend(empty)
-    found = settings(run_ok, "--data=own_data.OwnData", "--data.train_path=x")
-    assert found["data"] == {"class_path": "own_data.OwnData", "init_args": {"train_path": "x"}}
+    found = settings(run_ok, "--data=data_of_a_user.OwnData", "--data.train_path=x")
+    assert found["data"] == {"class_path": "data_of_a_user.OwnData", "init_args": {"train_path": "x"}}
     assert FILES["model"].items() <= found["model"].items()
 
 
