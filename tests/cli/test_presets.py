@@ -125,7 +125,10 @@ def test_data_modules_of_the_user_are_real_data(empty, run_ok, monkeypatch):
     Path("data_of_a_user.py").write_text(OWN_DATA)
     monkeypatch.syspath_prepend(empty)
     found = settings(run_ok, "--data=data_of_a_user.OwnData", "--data.train_path=x")
-    assert found["data"] == {"class_path": "data_of_a_user.OwnData", "init_args": {"train_path": "x"}}
+    assert found["data"] == {
+        "class_path": "data_of_a_user.OwnData",
+        "init_args": {"train_path": "x"},
+    }
     assert FILES["model"].items() <= found["model"].items()
 
 
