@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
     def rule(self) -> str:
         """What makes a state the best, in words."""
         if not self._has_validated:
-            return "the last state, for want of a validation"
+            return "the last state, as there is no validation"
         return f"{'lowest' if self._sign < 0 else 'highest'} {self.monitor}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
