@@ -20,17 +20,11 @@ from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SI
 from lightning_rnn.models import network as network_module
 from lightning_rnn.padding import Padding
 
-CELLS, POOLINGS, STEMS = (
-    ("rnn", "lstm", "gru", "mingru"),
-    ("last", "mean", "max"),
-    (
-        "none",
-        "conv",
-        "inception",
-    ),
-)
+CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
 WHOLE = list(product([False], CELLS, (1, 2), (False, True), POOLINGS, STEMS))
 STEPS = list(product([True], CELLS, (1, 2), [False], POOLINGS, STEMS))
+WHOLE += product([False], ("lstm", "mingru"), [1], (False, True), ("last", "mean"), ["inception"])
+STEPS += product([True], ("lstm", "mingru"), [1], [False], ("last", "mean"), ["inception"])
 SAMPLE = [
     *((False, cell, 2, True, "max", "conv") for cell in CELLS),
     *((True, cell, 2, False, "mean", "conv") for cell in CELLS),
