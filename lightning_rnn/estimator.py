@@ -75,7 +75,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight_decay: L2 penalty for adam, decoupled decay for adamw.
         schedule: Learning rate schedule: constant, cosine or onecycle.
         max_epochs: Largest number of passes through the training data; by default unlimited.
-        max_steps: Largest number of optimizer steps; by default 2,000, or unlimited if `max_epochs`
+        max_steps: Largest number of optimizer steps; by default 1,200, or unlimited if `max_epochs`
             is given.
         batch_size: Sequences per batch; by default a sixteenth of all, within 8 and 64.
         gradient_clip_val: Norm to which gradients are clipped, or None.
