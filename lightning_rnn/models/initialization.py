@@ -5,8 +5,8 @@ closed, and the gradient of an early step halves with each further step. `chrono
 
 - orthogonal recurrent matrices, which neither shrink nor amplify the gradient: those of LSTM and
   GRU are drawn for each gate (Saxe et al. 2014, arXiv:1312.6120), that of rnn rotates pairs of
-  units by angles from U(0, 1), as slow rotations both add up their inputs and remember them
-  (Henaff et al. 2016, arXiv:1602.06662, with angles up to pi),
+  units by angles from U(0, pi/2) (Helfrich et al. 2018, arXiv:1707.09520): slow rotations add up
+  their inputs, and different ones tell steps apart,
 - input matrices from Glorot and Bengio 2010 ("Xavier") for each gate, and for the head; that of
   rnn is multiplied by 0.3, as tanh would be saturated by the sum of many inputs,
 - zero biases, except those of the gates that decide how long a unit remembers.
@@ -21,6 +21,7 @@ from log U(1, T_max - 1) where we take evenly spaced quantiles). b is the bias o
 - the gate of mingru with the opposite sign, as this gate replaces the state.
 """
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -104,13 +105,13 @@ def start_bias(cell: CellName, hidden_size: int, span: float) -> Tensor:
 
 @torch.no_grad()
 def rotate_pairs_(matrix: Tensor) -> None:
-    """Fill an (H, H) matrix with rotations of units 0 and 1, 2 and 3, ... by angles from U(0, 1).
+    """Fill an (H, H) matrix with rotations of units 0 and 1, 2 and 3, ... by angles from U(0, pi/2).
 
     The last one of an odd number of units stays as it is.
     """
     first = torch.arange(0, len(matrix) - 1, 2)
     second = first + 1
-    angles = torch.rand(len(first)).to(matrix)
+    angles = torch.rand(len(first)).to(matrix) * (math.pi / 2)
     nn.init.eye_(matrix)
     matrix[first, first] = angles.cos()
     matrix[second, second] = angles.cos()
