@@ -105,7 +105,7 @@ def start_bias(cell: CellName, hidden_size: int, span: float) -> Tensor:
 
 @torch.no_grad()
 def rotate_pairs_(matrix: Tensor) -> None:
-    """Fill an (H, H) matrix with rotations of units 0 and 1, 2 and 3, ... by angles from U(0, pi/2).
+    """Fill an (H, H) matrix that rotates units 0 and 1, 2 and 3, ... by angles from U(0, pi/2).
 
     The last one of an odd number of units stays as it is.
     """
