@@ -85,7 +85,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         network: The `SequenceNetwork`, once the sizes are known.
         schema: Sizes and names, once they are known.
         evaluation: Evaluation of the last validation or test, on all ranks; None before the first.
-        step_loss: () mean loss of the last training batch.
+        step_loss: () mean loss of the last training batch, without label smoothing.
         step_correct: () number of correct predictions in the last training batch.
         sequence_weights: (N,) weight of each training sequence in the loss, or None if all are 1.
             It may be set before training; a checkpoint does not contain it.
@@ -234,8 +234,9 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         if self.sequence_weights is not None:
             weights = weights * self.sequence_weights[batch.index]
         loss = training_loss(head_logits, labels, weights, label_smoothing=smoothing)
-        self.step_loss = loss.detach()
-        predicted = self.network.decision.predict(head_logits.detach().mean(0))
+        logits = head_logits.detach().mean(0)
+        self.step_loss = (cross_entropies(logits, labels) * weights).mean()
+        predicted = self.network.decision.predict(logits)
         self.step_correct = (predicted == labels).sum()
         return loss
 

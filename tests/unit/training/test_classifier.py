@@ -105,6 +105,20 @@ def test_loss_of_many_classes_equals_torchs(weights):
     torch.testing.assert_close(classifier.training_step(batch, 0), expected)
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_label_smoothing_is_torchs_and_the_logged_loss_is_without(num_classes):
+    smoothing = 0.2
+    classifier = model(num_classes=num_classes, label_smoothing=smoothing)
+    batch = batch_of(8, num_classes)
+    logits = classifier(batch.x, batch.padding.lengths)
+    if num_classes == 2:
+        logits = torch.stack([torch.zeros_like(logits), logits], dim=1)
+    smooth = nn.functional.cross_entropy(logits, batch.y, label_smoothing=smoothing)
+    torch.testing.assert_close(classifier.training_step(batch, 0), smooth)
+    plain = nn.functional.cross_entropy(logits, batch.y)
+    torch.testing.assert_close(classifier.step_loss, plain.detach())
+
+
 def test_class_weights_by_name():
     by_name = model(num_classes=3, class_names=["a", "1", "c"], class_weights={"c": 2.0, 1: 3.0})
     assert by_name.class_weight.tolist() == [1.0, 3.0, 2.0]
