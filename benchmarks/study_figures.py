@@ -133,10 +133,10 @@ def draw_longer(rows: Sequence[Row], folder: Path) -> None:
 
 
 def draw_published(rows: Sequence[Row], folder: Path) -> None:
-    """Draw the number of sequences of each seed beside that of 1997, and the median seconds."""
+    """Draw the number of sequences of each seed beside that of 1997, and the median CPU time."""
     tasks = values_of(rows, "task")
     figure, plots = panels(len(tasks), tasks, sharey=True)
-    print("| task | cell | weights | learned | sequences | seconds | 1997 |")
+    print("| task | cell | weights | learned | sequences | CPU time | 1997 |")
     for axes, task in zip(plots, tasks, strict=True):
         names = []
         for cell in values_of(rows, "cell"):
@@ -150,7 +150,7 @@ def draw_published(rows: Sequence[Row], folder: Path) -> None:
                 middle = median_sequences(own)
                 text = "not learned"
                 if math.isfinite(middle):
-                    text = f"{median(learned, 'seconds'):.0f} s"
+                    text = f"{median(learned, 'cpu_seconds'):.0f} s"
                 axes.text(70, place, text, fontsize="small", va="center")
                 columns = [task, cell, start, f"{len(learned)} of {len(own)}", count(middle), text]
                 print(f"| {' | '.join(columns)} | {SEQUENCES_1997[task]:,} |")
