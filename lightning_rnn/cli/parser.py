@@ -13,11 +13,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lightning_rnn.atomic_files import atomic_write
+from lightning_rnn.cli.quick_answers import PROGRAM, OptionTable, did_you_mean
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import LightningRNNError, OptionError
 from lightning_rnn.training.presets import PresetName
 
-PROGRAM = "lightning_rnn"
 DATA_CLASSES = " or ".join(DATA_MODULES)
 GROUP_OF_CLASS = {  # group of options that holds the arguments of a class
     "Checkpoints": "checkpoint",
@@ -36,6 +36,7 @@ PARSE_ERRORS = (
     (r"[Oo]ption '([\w.]+)'(?: is not accepted)?$", "unknown option"),
     (r'(?:Linked "|--> )([\w.]+)', "comes from the data and cannot be given"),
     (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
+    (r"[Uu]nrecognized arguments: --([\w.-]+)", "unknown option"),
 )
 # a name in a message, or a name and a value as in overwrite=True; not within a path or quotes
 NAME_IN_TEXT = re.compile(r"(?<![\w/.'-])([a-z]\w*)(?:=(\S*[^\s.,;)]))?(?![\w/'-]|\.\w)")
@@ -61,7 +62,16 @@ PRESET_HELP = (
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises an `OptionError` for arguments that it does not accept."""
+    """A parser that raises an `OptionError` for arguments that it does not accept.
+
+    Args:
+        prog: Name of the program and the command.
+        arguments: Further arguments of `LightningArgumentParser`.
+    """
+
+    def __init__(self, prog: str = PROGRAM, **arguments: Any) -> None:
+        usage = f"{prog} [options]"
+        super().__init__(prog=prog, usage=usage, allow_abbrev=False, **arguments)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `OptionError` in place of exiting."""
@@ -127,7 +137,10 @@ def parse_error(message: str) -> OptionError:
     for pattern, text in PARSE_ERRORS:
         match = re.search(pattern, message)
         if match:
-            return OptionError(text, name=f"--{'.'.join(match.groups())}")
+            name = ".".join(match.groups())
+            if text == "unknown option":
+                text += did_you_mean(name, OptionTable.read().options, "--")
+            return OptionError(text, name=f"--{name}")
     key = re.match(r'Parser key "([^"]*)":?', message)
     if key is None:
         return OptionError(message)
@@ -136,7 +149,9 @@ def parse_error(message: str) -> OptionError:
     if nested:  # an error of the parser of a class that is the value of the flag
         text = nested[2]
         if flag == "--data" and text == "unknown option":
-            text = f"unknown for this data module; --data.help NAME lists those of {DATA_CLASSES}"
+            hint = did_you_mean(f"data.{nested[1]}", OptionTable.read().options, "--")
+            hint = hint or f"; --data.help NAME lists those of {DATA_CLASSES}"
+            text = f"unknown for this data module{hint}"
         return OptionError(text, name=f"{flag}.{nested[1]}")
     expected = _expected_types(message, flag)
     if not expected:
