@@ -1,6 +1,7 @@
 """Write lightning_rnn/cli/options.json from the parsers: python tests/option_table.py."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -44,7 +45,7 @@ def entries(parser: Any, prefix: str = "") -> dict[str, list[str]]:
         has_data = has_data or name == "data"
         if name == "help" or name.endswith(".help"):
             continue
-        found[name] = choices(action)
+        found[name] = words_of(action)
     if has_data:
         for module in DATA_MODULES.values():
             of_module = Parser()
@@ -53,7 +54,7 @@ def entries(parser: Any, prefix: str = "") -> dict[str, list[str]]:
     return found
 
 
-def choices(action: Any) -> list[str]:
+def words_of(action: Any) -> list[str]:
     """Return the words that an option accepts; none if it accepts more than words or null."""
     hint = getattr(action, "_typehint", None)
     kinds = [hint]
@@ -76,27 +77,26 @@ def option_table() -> dict[str, Any]:
         of_command[name] = entries(function)
     commands = COMMANDS | {"compare": summary(compare)}
     commands |= {name: summary(command) for name, command in EXTRA_COMMANDS.items()}
-    options: dict[str, Any] = {}
+    options: dict[str, list[str]] = {}
+    choices: dict[str, list[str]] = {}
     for command, found in of_command.items():
         for name, words in found.items():
-            option = options.setdefault(name, {"commands": ""})
-            option["commands"] = f"{option['commands']} {command}".strip()
+            options.setdefault(name, []).append(command)
             if words:
-                option["choices"] = words
+                choices[name] = words
     return {
         "lightning_version": version("lightning"),
         "commands": commands,
         "options": dict(sorted(options.items())),
+        "choices": dict(sorted(choices.items())),
     }
 
 
 def written(table: dict[str, Any]) -> str:
-    """Return the text of the file, with each option in a line of its own."""
-    text = json.dumps(table | {"options": {}}, indent=1)
-    lines = [
-        f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in table["options"].items()
-    ]
-    return text.replace('"options": {}', '"options": {\n' + ",\n".join(lines) + "\n }") + "\n"
+    """Return the text of the file, with each entry in a line of its own."""
+    text = json.dumps(table, indent=1)
+    lists = re.compile(r"\[[^\]]*\]")
+    return lists.sub(lambda match: json.dumps(json.loads(match[0])), text) + "\n"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SILENCED_WARNINGS = (
 SILENCED_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 SILENCED_MESSAGES = re.compile(  # the lines that this package prints say the same
     r"💡 Tip|TPU available|GPU available: False|Restor|Loaded model|`Trainer.fit` stopped"
-    r"|Seed set|\[rank:"
+    r"|Seed set|\[rank:|Found current_model_state"
 )
 
 

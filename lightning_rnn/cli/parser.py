@@ -139,7 +139,7 @@ def parse_error(message: str) -> OptionError:
         if match:
             name = ".".join(match.groups())
             if text == "unknown option":
-                text += did_you_mean(name, OptionTable.read().options, "--")
+                text = _unknown(name)
             return OptionError(text, name=f"--{name}")
     key = re.match(r'Parser key "([^"]*)":?', message)
     if key is None:
@@ -148,16 +148,22 @@ def parse_error(message: str) -> OptionError:
     nested = re.search(r"^ *(?:- )?--([\w.]+): (.*)$", message, re.MULTILINE)
     if nested:  # an error of the parser of a class that is the value of the flag
         text = nested[2]
-        if flag == "--data" and text == "unknown option":
-            hint = did_you_mean(f"data.{nested[1]}", OptionTable.read().options, "--")
-            hint = hint or f"; --data.help NAME lists those of {DATA_CLASSES}"
-            text = f"unknown for this data module{hint}"
+        if text.startswith("unknown option"):
+            text = _unknown(f"{key[1]}.{nested[1]}")
         return OptionError(text, name=f"{flag}.{nested[1]}")
     expected = _expected_types(message, flag)
     if not expected:
         reasons = re.findall(r"^ *- (?!Expected|Does not)(.*)$", message, re.MULTILINE)
         return OptionError("; ".join(reasons) or message[key.end() :], name=flag)
     return OptionError(f"expected {' or '.join(expected)}{_got(message)}", name=flag)
+
+
+def _unknown(name: str) -> str:
+    hint = did_you_mean(name, OptionTable.read().options, "--")
+    if not name.startswith("data."):
+        return f"unknown option{hint}"
+    hint = hint or f"; --data.help NAME lists those of {DATA_CLASSES}"
+    return f"unknown for this data module{hint}"
 
 
 def _expected_types(message: str, flag: str) -> list[str]:

@@ -37,40 +37,27 @@ OWN_DATA = ("", "SyntheticDataModule", "FileDataModule")
 
 
 @dataclass(frozen=True)
-class Option:
-    """An option, whose name is that of the flag without `--`.
+class OptionTable:
+    """The content of `options.json`; names of options are those of the flags without `--`.
 
     Attributes:
-        name: Name with the group, such as `model.cell`.
-        commands: Commands that have it.
-        choices: The values that it accepts; empty if there are others.
+        lightning_version: Version of Lightning whose Trainer has the options.
+        commands: Description of each command in one line.
+        options: Commands that have the option, by its name.
+        choices: Values that the option accepts, for those that accept nothing else.
     """
-
-    name: str
-    commands: tuple[str, ...]
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OptionTable:
-    """The commands, by name with a description of one line, and the options, by name."""
 
     lightning_version: str
     commands: dict[str, str]
-    options: dict[str, Option]
+    options: dict[str, list[str]]
+    choices: dict[str, list[str]]
 
     @classmethod
     @cache
     def read(cls) -> "OptionTable":
-        """Read `options.json`."""
+        """Read the file."""
         path = files("lightning_rnn.cli") / "options.json"
-        content = json.loads(path.read_text(encoding="utf-8"))
-        options = {}
-        for name, entry in content["options"].items():
-            commands = tuple(entry["commands"].split())
-            choices = tuple(entry.get("choices", ()))
-            options[name] = Option(name, commands, choices)
-        return cls(content["lightning_version"], content["commands"], options)
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def is_group(self, name: str) -> bool:
         """Return whether there are options below a name, such as `model`."""
@@ -107,22 +94,21 @@ def answer(args: list[str]) -> str | None:
     for place, name, value in given:
         if not (has_foreign_data and name.startswith("data.")):
             _check_name(place, name, command, table)
-            _check_value(place, table.options.get(name), value)
+            _check_value(place, table.choices.get(name), value)
     return None
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """Return "; did you mean X?" for the most similar of some names, or "" if none is similar."""
-    targets = {candidate: candidate for candidate in names}
+    """Return "; did you mean X?" for the most similar of other names, or "" if none is similar."""
+    targets = {candidate: candidate for candidate in names if candidate != name}
     targets |= {word: target for word, target in SYNONYMS.items() if target in targets}
     best = ""
     highest = MIN_SIMILARITY
     for candidate, target in targets.items():
         similarity = _similarity(name, candidate)
         if similarity >= MIN_SIMILARITY:
-            similarity += 0.02 * (
-                target in COMMON_OPTIONS
-            )  # decides between max_epochs and min_epochs
+            # decides between max_epochs and min_epochs
+            similarity += 0.02 * (target in COMMON_OPTIONS)
         if similarity >= highest:
             best = target
             highest = similarity
@@ -185,7 +171,7 @@ def _flatten(settings: Any, prefix: str, table: OptionTable) -> Iterator[tuple[s
 
 def _check_name(place: str, name: str, command: str, table: OptionTable) -> None:
     """Raise an `OptionError` for an option that the command does not have."""
-    options = {key for key, option in table.options.items() if command in option.commands}
+    options = {key for key, commands in table.options.items() if command in commands}
     if name in options or table.is_group(name) or name.rpartition(".")[2] in ALWAYS_KNOWN:
         return
     parts = name.split(".")
@@ -198,20 +184,22 @@ def _check_name(place: str, name: str, command: str, table: OptionTable) -> None
     prefix = "--" if place.startswith("--") else ""
     hint = did_you_mean(name, options, prefix)
     if name in table.options:
-        hint = f"; it is an option of {', '.join(table.options[name].commands)}"
+        hint = f"; it is an option of {', '.join(table.options[name])}"
+    elif not hint and name.startswith("data."):
+        hint = f"; --data.help NAME lists those of {' or '.join(OWN_DATA[1:])}"
     elif not hint:
-        hint = f"; {PROGRAM} {command} --help all lists all options"
+        all_options = " all" if command in SHORT_HELP else ""
+        hint = f"; {PROGRAM} {command} --help{all_options} lists the options"
     raise OptionError(f"unknown option{hint}", name=place)
 
 
-def _check_value(place: str, option: Option | None, value: Any) -> None:
+def _check_value(place: str, choices: list[str] | None, value: Any) -> None:
     """Raise an `OptionError` for a word that is none of the words that an option accepts."""
     is_word = isinstance(value, str) and value.isidentifier() and value not in ("null", "None")
-    if option is None or not option.choices or not is_word or value in option.choices:
+    if choices is None or not is_word or value in choices:
         return
-    hint = did_you_mean(value, option.choices)
-    choices = ", ".join(option.choices)
-    raise OptionError(f"expected one of {choices}, got {value!r}{hint}", name=place)
+    hint = did_you_mean(value, choices)
+    raise OptionError(f"expected one of {', '.join(choices)}, got {value!r}{hint}", name=place)
 
 
 def program_help(table: OptionTable) -> str:
@@ -236,9 +224,9 @@ def command_help(table: OptionTable, command: str) -> str:
     for group, texts in SHORT_HELP[command].items():
         lines += ["", f"{group}:"]
         for name, text in texts.items():
-            choices = table.options[name].choices
-            values = f": {', '.join(choices)}" if choices else ""
-            lines.append(f"  --{name:23} {text}{values}")
+            if name in table.choices:
+                text += f": {', '.join(table.choices[name])}"
+            lines.append(f"  --{name:23} {text}")
     lines += [
         "",
         f"{PROGRAM} {command} --help all        list all options, with types and defaults",

@@ -26,9 +26,9 @@ def assert_tells(message, *parts):
 
 ONE_OF = "expected SyntheticDataModule or FileDataModule"
 PARSE_ERRORS = {
-    "--bogus 7": "unrecognized arguments: --bogus 7",
-    "--model.bogus 7": "unrecognized arguments: --model.bogus 7",
-    "--data.bogus 7": "--data.bogus: unknown for this data module; --data.help",
+    "--bogus 7": "--bogus: unknown option; lightning_rnn fit --help all",
+    "--model.bogus 7": "--model.bogus: unknown option",
+    "--data.bogus 7": "--data.bogus: unknown option; --data.help",
     "--model.hidden_size ten": "--model.hidden_size: expected int, got 'ten'",
     "--model.cell elman": "--model.cell: expected one of rnn, lstm, gru, mingru, got 'elman'",
     "--model.class_weights x": "--model.class_weights: expected balanced or list or dict, got 'x'",
@@ -221,7 +221,14 @@ def test_a_file_before_its_class(empty, refused, args):
 def test_a_misspelt_option_of_files(good, refused, command, args):
     path = good("data.csv")
     typed = (command, *args, "--data.train_path", path, "--data.id_colum", "id")
-    assert refused(*typed, code=2).startswith("--data.id_colum: unknown for this data module; --")
+    expected = "--data.id_colum: unknown option; did you mean --data.id_column?"
+    assert refused(*typed, code=2) == expected
+
+
+def test_an_option_of_another_data_module(good, refused):
+    typed = ("fit", "--data", "FileDataModule", "--data.train_path", good("data.csv"))
+    message = refused(*typed, "--data.task", "adding", code=2)
+    assert message.startswith("--data.task: unknown for this data module; --data.help NAME lists ")
 
 
 @pytest.mark.parametrize("option", ["test_path", "predict_path"])
@@ -250,9 +257,13 @@ def test_file_data_without_a_file(empty, refused):
         ("list.yaml", "- 1\n- 2\n", "--config: list.yaml: expected settings by name, got list"),
         ("text.yaml", "just words", "--config: text.yaml: expected settings by name, got str"),
         ("binary.yaml", bytes(range(256)), "--config: binary.yaml: expected YAML, got "),
-        ("unknown.yaml", "model:\n  hidden: 3\n", "--model.hidden: unknown option"),
-        ("nested.yaml", "checkpoint:\n  hidden: 3\n", "--checkpoint.hidden: unknown option"),
-        ("top.yaml", "hidden: 3\n", "--hidden: unknown option"),
+        ("unknown.yaml", "model:\n  hidden: 3\n", "unknown.yaml: model.hidden: unknown option"),
+        (
+            "nested.yaml",
+            "checkpoint:\n  hidden: 3\n",
+            "nested.yaml: checkpoint.hidden: unknown option",
+        ),
+        ("top.yaml", "hidden: 3\n", "top.yaml: hidden: unknown option"),
         (
             "type.yaml",
             "model:\n  hidden_size: ten\n",
