@@ -14,7 +14,7 @@ from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command
 from lightning_rnn.cli.compare import run_compare
 from lightning_rnn.cli.launchers import process_rank
-from lightning_rnn.cli.parser import own_error_behind, with_flags
+from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
 from lightning_rnn.training.interrupts import Interrupts
@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
             return 130
         raise
     except Exception as error:
-        own_error = own_error_behind(error)
+        own_error = own_error_behind(error) or missing_package(error)
         if own_error is not None:
             _print_error(with_flags(own_error, {}))
             return own_error.exit_code

@@ -1,6 +1,7 @@
 """Messages of the command line: parse errors in one line, and names of arguments as flags."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -38,6 +39,8 @@ PARSE_ERRORS = (
     (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
     (r"[Uu]nrecognized arguments: --([\w.-]+)", "unknown option"),
 )
+# a package and its versions, in a message of Lightning
+INSTALL_COMMAND = re.compile(r"pip install (?:-U )?['`]?(([\w-]+)[\w<>=.,\[\]-]*)")
 # a name in a message, or a name and a value as in overwrite=True; not within a path or quotes
 NAME_IN_TEXT = re.compile(r"(?<![\w/.'-])([a-z]\w*)(?:=(\S*[^\s.,;)]))?(?![\w/'-]|\.\w)")
 
@@ -205,10 +208,29 @@ def own_errors_with_flags(options: dict[str, Any]) -> Iterator[None]:
 
 def own_error_behind(error: BaseException) -> LightningRNNError | None:
     """Return the error of this package that a library has wrapped in its own."""
+    for link in _chain(error):
+        if isinstance(link, LightningRNNError):
+            return link
+    return None
+
+
+def missing_package(error: BaseException) -> OptionError | None:
+    """Return the error to report if a package is not installed that Lightning names."""
+    for link in _chain(error):
+        match = INSTALL_COMMAND.search(str(link))
+        if isinstance(link, ModuleNotFoundError) and match:
+            requirement, package = match.groups()
+            message = f"{package} is not installed; run: pip install {shlex.quote(requirement)}"
+            return OptionError(message)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from, or while handling."""
     link: BaseException | None = error
-    while link is not None and not isinstance(link, LightningRNNError):
+    while link is not None:
+        yield link
         link = link.__cause__ or link.__context__
-    return link
 
 
 def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRNNError:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import BEST
 
-from lightning_rnn.cli.parser import parse_error, with_flags
+from lightning_rnn.cli.parser import missing_package, parse_error, with_flags
 from lightning_rnn.errors import DataError, OptionError
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -91,6 +91,28 @@ def test_every_command_reports_them(trained, refused, command, args, expected):
 )
 def test_options_of_single_commands(trained, refused, args, expected):
     assert refused(*args.split(), code=2).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "Requirement 'psutil' not met. HINT: Try running `pip install -U 'psutil'`",
+            "psutil is not installed; run: pip install psutil",
+        ),
+        (
+            "`RichProgressBar` requires `rich` >= 10.2.2. Install it by running `pip install -U "
+            "rich`.",
+            "rich is not installed; run: pip install rich",
+        ),
+        ("No module named 'mine'", None),
+    ],
+)
+def test_a_missing_package(message, expected):
+    error = ValueError("a problem with a class")
+    error.__cause__ = ModuleNotFoundError(message)
+    found = missing_package(error)
+    assert (None if found is None else str(found)) == expected
 
 
 def test_a_message_of_an_unknown_kind_stays():
