@@ -97,9 +97,10 @@ def test_ema_weight_averaging(empty, run_apart):
 
 
 def test_progress_bar_counts_from_one(empty, run):
-    bar = ("--trainer.enable_progress_bar", "true")
+    bar = ("--trainer.enable_progress_bar", "true", "--data.batch_size", 2)
     first = run("fit", *TINY, *TINY_DATA, *bar).out
-    second = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3, *bar).out
+    more = ("--ckpt_path", "last", "--trainer.max_epochs", 3)
+    second = run("fit", *more, *bar).out
     assert set(re.findall(r"epoch (\d+/\d+):", first)) == {"1/2", "2/2"}
     assert set(re.findall(r"epoch (\d+/\d+):", second)) == {"3/3"}
     assert "v_num" not in first + second
