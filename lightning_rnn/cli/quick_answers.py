@@ -1,7 +1,7 @@
 """Answers to typos and short help, without importing torch and Lightning, which takes seconds.
 
-`options.json` has all commands and options. `python tests/option_table.py` writes it from the
-parsers, and a test compares both.
+`options.json` has all commands and options. `make options` writes it from the parsers, and a test
+compares both.
 """
 
 import json
