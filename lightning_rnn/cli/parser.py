@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lightning_rnn.atomic_files import atomic_write
@@ -39,6 +39,8 @@ PARSE_ERRORS = (
     (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
     (r"[Uu]nrecognized arguments: --([\w.-]+)", "unknown option"),
 )
+# classes that options name; of other values, none resembles them
+CLASSES = (*DATA_MODULES, *callbacks.__all__, *loggers.__all__)
 # a package and its versions, in a message of Lightning
 INSTALL_COMMAND = re.compile(r"pip install (?:-U )?['`]?(([\w-]+)[\w<>=.,\[\]-]*)")
 # a name in a message, or a name and a value as in overwrite=True; not within a path or quotes
@@ -191,7 +193,8 @@ def _got(message: str) -> str:
     value = re.search(r"(?:Got value: |Given value: |path string: |load config ')(.*)", message)
     if value is None or value[1].startswith(("NestedArg(", "Namespace(")):
         return ""
-    return f", got {value[1].removesuffix(chr(39))!r}"
+    name = value[1].removesuffix("'")
+    return f", got {name!r}{did_you_mean(name, CLASSES)}"
 
 
 @contextmanager

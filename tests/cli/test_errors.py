@@ -36,6 +36,9 @@ PARSE_ERRORS = {
     "--model.class_names [1]": "--model.class_names: comes from the data and cannot be given",
     "--model 5": "--model: expected settings by name, got '5'",
     "--trainer.max_epochs soon": "--trainer.max_epochs: expected int, got 'soon'",
+    "--data FileDataModul": f"--data: {ONE_OF}, got 'FileDataModul'; did you mean FileDataModule?",
+    "--trainer.callbacks EarlyStoping": "--trainer.callbacks: expected list or the name of a "
+    "class, got 'EarlyStoping'; did you mean EarlyStopping?",
     "--trainer.callbacks Foo": "--trainer.callbacks: expected list or the name of a class, got",
     "--trainer.callbacks+=Timer --trainer.callbacks.x 3": "--trainer.callbacks.x: unknown option",
     "--data.num_test 1.5": "--data.num_test: expected int, got '1.5'",
