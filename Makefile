@@ -5,7 +5,7 @@ READY := .venv/ready
 FUZZ_EXAMPLES ?= 200
 export FUZZ_EXAMPLES
 
-.PHONY: fit test test-all lint bench tensorboard clean
+.PHONY: fit test test-all lint options bench tensorboard clean
 
 fit: $(READY)
 	$(BIN)/python -m lightning_rnn fit
@@ -26,6 +26,9 @@ lint: $(READY)
 		&& echo "pip-audit: no known vulnerabilities" \
 		|| { grep -q "Found .* known vulnerabilit" .venv/audit && { cat .venv/audit; exit 1; } \
 		|| echo "pip-audit: skipped, the vulnerability database could not be reached"; }
+
+options: $(READY)
+	$(BIN)/python tests/option_table.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -12,13 +12,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_rnn.cli.defaults import FROM_DATA, set_defaults
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size, print_once
 from lightning_rnn.cli.parser import (
-    PROGRAM,
     Parser,
     SaveConfig,
     add_own_options,
     own_errors_with_flags,
     plain_values,
 )
+from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import COMMANDS, Request
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute

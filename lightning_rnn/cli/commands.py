@@ -5,7 +5,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from lightning_rnn.cli.parser import PROGRAM, Parser, own_errors_with_flags
+from lightning_rnn.cli.parser import Parser, own_errors_with_flags
+from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file

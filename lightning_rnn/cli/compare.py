@@ -10,7 +10,8 @@ from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import summary
 from lightning_rnn.cli.parallel_runs import Run, fit_and_test, run_parallel
-from lightning_rnn.cli.parser import PROGRAM, Parser, own_errors_with_flags
+from lightning_rnn.cli.parser import Parser, own_errors_with_flags
+from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.comparison import comparison_figure, comparison_table, summarize

@@ -11,12 +11,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_rnn.cli.command_line import CommandLine
-from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command, summary
-from lightning_rnn.cli.compare import compare, run_compare
+from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command
+from lightning_rnn.cli.compare import run_compare
 from lightning_rnn.cli.launchers import process_rank
-from lightning_rnn.cli.parser import PROGRAM, own_error_behind, with_flags
-from lightning_rnn.cli.request import COMMANDS, Request, find_initial_weights, find_run
-from lightning_rnn.errors import OptionError
+from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
+from lightning_rnn.cli.quick_answers import PROGRAM
+from lightning_rnn.cli.request import Request, find_initial_weights, find_run
 from lightning_rnn.training.interrupts import Interrupts
 
 SILENCED_WARNINGS = (
@@ -34,12 +34,12 @@ SILENCED_WARNINGS = (
 SILENCED_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 SILENCED_MESSAGES = re.compile(  # the lines that this package prints say the same
     r"💡 Tip|TPU available|GPU available: False|Restor|Loaded model|`Trainer.fit` stopped"
-    r"|Seed set|\[rank:"
+    r"|Seed set|\[rank:|Found current_model_state"
 )
 
 
 def run(args: list[str]) -> int:
-    """Run the program; see `lightning_rnn.__main__.main`."""
+    """Run a command; see `lightning_rnn.__main__.main`, which has checked its name."""
     for message in SILENCED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name in SILENCED_LOGGERS:
@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
             return 130
         raise
     except Exception as error:
-        own_error = own_error_behind(error)
+        own_error = own_error_behind(error) or missing_package(error)
         if own_error is not None:
             _print_error(with_flags(own_error, {}))
             return own_error.exit_code
@@ -80,39 +80,18 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _run_command(args: list[str], interrupts: Interrupts) -> None:
-    name = next(iter(args), "")
-    if name in ("-h", "--help"):
-        print(_program_help())
-    elif name in EXTRA_COMMANDS:
+    name = args[0]
+    if name in EXTRA_COMMANDS:
         run_extra_command(name, args[1:])
     elif name == "compare":
         run_compare(args[1:])
-    elif name in COMMANDS:
+    else:
         request = Request.from_args(args)
         run = find_run(request)
         initial = find_initial_weights(request, run)
         if run is not None and name == "fit":
             request = request.with_config_of(run)
         CommandLine(request, run, initial, interrupts)
-    else:
-        names = ", ".join((*COMMANDS, "compare", *EXTRA_COMMANDS))
-        got = repr(name) if name else "nothing"
-        raise OptionError(f"expected one of {names}, got {got}", name="command")
-
-
-def _program_help() -> str:
-    commands = COMMANDS | {"compare": summary(compare)}
-    commands |= {name: summary(function) for name, function in EXTRA_COMMANDS.items()}
-    lines = [f"  {name:10}{text}" for name, text in commands.items()]
-    return f"""usage: {PROGRAM} COMMAND [options]
-
-Train, monitor, evaluate and export recurrent sequence classifiers.
-
-commands:
-{chr(10).join(lines)}
-
-{PROGRAM} COMMAND --help    list the options of a command
-{PROGRAM} --version         print the version"""
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """Messages of the command line: parse errors in one line, and names of arguments as flags."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -9,15 +10,15 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lightning_rnn.atomic_files import atomic_write
+from lightning_rnn.cli.quick_answers import PROGRAM, OptionTable, did_you_mean
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import LightningRNNError, OptionError
 from lightning_rnn.training.presets import PresetName
 
-PROGRAM = "lightning_rnn"
 DATA_CLASSES = " or ".join(DATA_MODULES)
 GROUP_OF_CLASS = {  # group of options that holds the arguments of a class
     "Checkpoints": "checkpoint",
@@ -36,7 +37,12 @@ PARSE_ERRORS = (
     (r"[Oo]ption '([\w.]+)'(?: is not accepted)?$", "unknown option"),
     (r'(?:Linked "|--> )([\w.]+)', "comes from the data and cannot be given"),
     (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
+    (r"[Uu]nrecognized arguments: --([\w.-]+)", "unknown option"),
 )
+# classes that options name; of other values, none resembles them
+CLASSES = (*DATA_MODULES, *callbacks.__all__, *loggers.__all__)
+# a package and its versions, in a message of Lightning
+INSTALL_COMMAND = re.compile(r"pip install (?:-U )?['`]?(([\w-]+)[\w<>=.,\[\]-]*)")
 # a name in a message, or a name and a value as in overwrite=True; not within a path or quotes
 NAME_IN_TEXT = re.compile(r"(?<![\w/.'-])([a-z]\w*)(?:=(\S*[^\s.,;)]))?(?![\w/'-]|\.\w)")
 
@@ -61,7 +67,16 @@ PRESET_HELP = (
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises an `OptionError` for arguments that it does not accept."""
+    """A parser that raises an `OptionError` for arguments that it does not accept.
+
+    Args:
+        prog: Name of the program and the command.
+        arguments: Further arguments of `LightningArgumentParser`.
+    """
+
+    def __init__(self, prog: str = PROGRAM, **arguments: Any) -> None:
+        usage = f"{prog} [options]"
+        super().__init__(prog=prog, usage=usage, allow_abbrev=False, **arguments)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `OptionError` in place of exiting."""
@@ -127,7 +142,10 @@ def parse_error(message: str) -> OptionError:
     for pattern, text in PARSE_ERRORS:
         match = re.search(pattern, message)
         if match:
-            return OptionError(text, name=f"--{'.'.join(match.groups())}")
+            name = ".".join(match.groups())
+            if text == "unknown option":
+                text = _unknown(name)
+            return OptionError(text, name=f"--{name}")
     key = re.match(r'Parser key "([^"]*)":?', message)
     if key is None:
         return OptionError(message)
@@ -135,14 +153,22 @@ def parse_error(message: str) -> OptionError:
     nested = re.search(r"^ *(?:- )?--([\w.]+): (.*)$", message, re.MULTILINE)
     if nested:  # an error of the parser of a class that is the value of the flag
         text = nested[2]
-        if flag == "--data" and text == "unknown option":
-            text = f"unknown for this data module; --data.help NAME lists those of {DATA_CLASSES}"
+        if text.startswith("unknown option"):
+            text = _unknown(f"{key[1]}.{nested[1]}")
         return OptionError(text, name=f"{flag}.{nested[1]}")
     expected = _expected_types(message, flag)
     if not expected:
         reasons = re.findall(r"^ *- (?!Expected|Does not)(.*)$", message, re.MULTILINE)
         return OptionError("; ".join(reasons) or message[key.end() :], name=flag)
     return OptionError(f"expected {' or '.join(expected)}{_got(message)}", name=flag)
+
+
+def _unknown(name: str) -> str:
+    hint = did_you_mean(name, OptionTable.read().options, "--")
+    if not name.startswith("data."):
+        return f"unknown option{hint}"
+    hint = hint or f"; --data.help NAME lists those of {DATA_CLASSES}"
+    return f"unknown for this data module{hint}"
 
 
 def _expected_types(message: str, flag: str) -> list[str]:
@@ -167,7 +193,8 @@ def _got(message: str) -> str:
     value = re.search(r"(?:Got value: |Given value: |path string: |load config ')(.*)", message)
     if value is None or value[1].startswith(("NestedArg(", "Namespace(")):
         return ""
-    return f", got {value[1].removesuffix(chr(39))!r}"
+    name = value[1].removesuffix("'")
+    return f", got {name!r}{did_you_mean(name, CLASSES)}"
 
 
 @contextmanager
@@ -184,10 +211,29 @@ def own_errors_with_flags(options: dict[str, Any]) -> Iterator[None]:
 
 def own_error_behind(error: BaseException) -> LightningRNNError | None:
     """Return the error of this package that a library has wrapped in its own."""
+    for link in _chain(error):
+        if isinstance(link, LightningRNNError):
+            return link
+    return None
+
+
+def missing_package(error: BaseException) -> OptionError | None:
+    """Return the error to report if a package is not installed that Lightning names."""
+    for link in _chain(error):
+        match = INSTALL_COMMAND.search(str(link))
+        if isinstance(link, ModuleNotFoundError) and match:
+            requirement, package = match.groups()
+            message = f"{package} is not installed; run: pip install {shlex.quote(requirement)}"
+            return OptionError(message)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from, or while handling."""
     link: BaseException | None = error
-    while link is not None and not isinstance(link, LightningRNNError):
+    while link is not None:
+        yield link
         link = link.__cause__ or link.__context__
-    return link
 
 
 def with_flags(error: LightningRNNError, options: dict[str, Any]) -> LightningRNNError:

@@ -9,7 +9,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 
 class RunProgressBar(ProgressBar):
-    """One line for a whole run: its steps, the time that remains and the latest metrics.
+    """One line for a whole run: epoch, steps, the time that remains and the latest metrics.
+
+    Epochs are counted from 1.
 
     Args:
         refresh_rate: Number of steps between two updates.
@@ -36,13 +38,21 @@ class RunProgressBar(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the line."""
         self._bar = tqdm(
-            desc="steps",
             total=trainer.estimated_stepping_batches,  # tqdm takes infinity for unknown
             initial=trainer.global_step,
             disable=not self._is_enabled,
             file=sys.stdout,
             dynamic_ncols=True,
+            unit=" steps",
         )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the epoch."""
+        text = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs not in (None, -1):
+            text += f"/{trainer.max_epochs}"
+        if self._bar is not None:
+            self._bar.set_description(text, refresh=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

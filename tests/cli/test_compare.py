@@ -100,7 +100,7 @@ def test_a_folder_of_others_is_refused(empty, refused):
         (("--jobs", 0), "--jobs: expected an integer of at least 1, got 0", 2),
         (("--model.cell", "gru"), "--model.cell: is set by compare; give --cells", 2),
         (("--seed_everything=3",), "--seed_everything: is set by compare; give --seeds", 2),
-        (("--model.size", 3), "unrecognized arguments: --model.size 3", 2),
+        (("--model.size", 3), "--model.size: unknown option", 2),
         (("--trainer.devices", 2), "--trainer.devices: expected 1", 2),
         (("--data", "FileDataModule", "--data.train_path", "train.csv"), "test_path", 1),
     ],

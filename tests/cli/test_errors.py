@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import BEST
 
-from lightning_rnn.cli.parser import parse_error, with_flags
+from lightning_rnn.cli.parser import missing_package, parse_error, with_flags
 from lightning_rnn.errors import DataError, OptionError
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -26,9 +26,9 @@ def assert_tells(message, *parts):
 
 ONE_OF = "expected SyntheticDataModule or FileDataModule"
 PARSE_ERRORS = {
-    "--bogus 7": "unrecognized arguments: --bogus 7",
-    "--model.bogus 7": "unrecognized arguments: --model.bogus 7",
-    "--data.bogus 7": "--data.bogus: unknown for this data module; --data.help",
+    "--bogus 7": "--bogus: unknown option; lightning_rnn fit --help all",
+    "--model.bogus 7": "--model.bogus: unknown option",
+    "--data.bogus 7": "--data.bogus: unknown option; --data.help",
     "--model.hidden_size ten": "--model.hidden_size: expected int, got 'ten'",
     "--model.cell elman": "--model.cell: expected one of rnn, lstm, gru, mingru, got 'elman'",
     "--model.class_weights x": "--model.class_weights: expected balanced or list or dict, got 'x'",
@@ -36,6 +36,9 @@ PARSE_ERRORS = {
     "--model.class_names [1]": "--model.class_names: comes from the data and cannot be given",
     "--model 5": "--model: expected settings by name, got '5'",
     "--trainer.max_epochs soon": "--trainer.max_epochs: expected int, got 'soon'",
+    "--data FileDataModul": f"--data: {ONE_OF}, got 'FileDataModul'; did you mean FileDataModule?",
+    "--trainer.callbacks EarlyStoping": "--trainer.callbacks: expected list or the name of a "
+    "class, got 'EarlyStoping'; did you mean EarlyStopping?",
     "--trainer.callbacks Foo": "--trainer.callbacks: expected list or the name of a class, got",
     "--trainer.callbacks+=Timer --trainer.callbacks.x 3": "--trainer.callbacks.x: unknown option",
     "--data.num_test 1.5": "--data.num_test: expected int, got '1.5'",
@@ -91,6 +94,28 @@ def test_every_command_reports_them(trained, refused, command, args, expected):
 )
 def test_options_of_single_commands(trained, refused, args, expected):
     assert refused(*args.split(), code=2).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "Requirement 'psutil' not met. HINT: Try running `pip install -U 'psutil'`",
+            "psutil is not installed; run: pip install psutil",
+        ),
+        (
+            "`RichProgressBar` requires `rich` >= 10.2.2. Install it by running `pip install -U "
+            "rich`.",
+            "rich is not installed; run: pip install rich",
+        ),
+        ("No module named 'mine'", None),
+    ],
+)
+def test_a_missing_package(message, expected):
+    error = ValueError("a problem with a class")
+    error.__cause__ = ModuleNotFoundError(message)
+    found = missing_package(error)
+    assert (None if found is None else str(found)) == expected
 
 
 def test_a_message_of_an_unknown_kind_stays():
@@ -221,7 +246,14 @@ def test_a_file_before_its_class(empty, refused, args):
 def test_a_misspelt_option_of_files(good, refused, command, args):
     path = good("data.csv")
     typed = (command, *args, "--data.train_path", path, "--data.id_colum", "id")
-    assert refused(*typed, code=2).startswith("--data.id_colum: unknown for this data module; --")
+    expected = "--data.id_colum: unknown option; did you mean --data.id_column?"
+    assert refused(*typed, code=2) == expected
+
+
+def test_an_option_of_another_data_module(good, refused):
+    typed = ("fit", "--data", "FileDataModule", "--data.train_path", good("data.csv"))
+    message = refused(*typed, "--data.task", "adding", code=2)
+    assert message.startswith("--data.task: unknown for this data module; --data.help NAME lists ")
 
 
 @pytest.mark.parametrize("option", ["test_path", "predict_path"])
@@ -250,9 +282,13 @@ def test_file_data_without_a_file(empty, refused):
         ("list.yaml", "- 1\n- 2\n", "--config: list.yaml: expected settings by name, got list"),
         ("text.yaml", "just words", "--config: text.yaml: expected settings by name, got str"),
         ("binary.yaml", bytes(range(256)), "--config: binary.yaml: expected YAML, got "),
-        ("unknown.yaml", "model:\n  hidden: 3\n", "--model.hidden: unknown option"),
-        ("nested.yaml", "checkpoint:\n  hidden: 3\n", "--checkpoint.hidden: unknown option"),
-        ("top.yaml", "hidden: 3\n", "--hidden: unknown option"),
+        ("unknown.yaml", "model:\n  hidden: 3\n", "unknown.yaml: model.hidden: unknown option"),
+        (
+            "nested.yaml",
+            "checkpoint:\n  hidden: 3\n",
+            "nested.yaml: checkpoint.hidden: unknown option",
+        ),
+        ("top.yaml", "hidden: 3\n", "top.yaml: hidden: unknown option"),
         (
             "type.yaml",
             "model:\n  hidden_size: ten\n",

@@ -2,12 +2,15 @@
 
 import csv
 import importlib.util
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from finished_runs import history
-from helpers import LAST, RUN, TINY_DATA, assert_one_line_error, load
+from helpers import LAST, RUN, TINY, TINY_DATA, assert_one_line_error, load
+from lightning_utilities.core.imports import RequirementCache
 
 TRAINER = ("--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
 SMALL = (*TINY_DATA, "--data.batch_size", 16, "--model.hidden_size", 8, *TRAINER)
@@ -51,6 +54,7 @@ def continue_run(run):
     result = run("fit", "--ckpt_path", "last", *config, "--trainer.max_epochs", 4)
     assert result.code == 0, result
     assert load(LAST)["epoch"] == 3
+    return result
 
 
 def test_learning_rate_finder(empty, run):
@@ -84,10 +88,29 @@ def test_gradient_accumulation_scheduler(empty, run):
     assert load(LAST)["global_step"] == 4 + 2 + 2
 
 
-def test_ema_weight_averaging(empty, run):
-    fit_with(run, "EMAWeightAveraging")
+def test_ema_weight_averaging(empty, run_apart):
+    """Lightning says nothing about what it finds in the checkpoint."""
+    run_apart = partial(run_apart, cwd=empty)
+    fit_with(run_apart, "EMAWeightAveraging")
     assert "averaging_state" in load(LAST)
-    continue_run(run)
+    assert continue_run(run_apart).err == ""
+
+
+def test_progress_bar_counts_from_one(empty, run):
+    bar = ("--trainer.enable_progress_bar", "true", "--data.batch_size", 2)
+    first = run("fit", *TINY, *TINY_DATA, *bar).out
+    more = ("--ckpt_path", "last", "--trainer.max_epochs", 3)
+    second = run("fit", *more, *bar).out
+    assert set(re.findall(r"epoch (\d+/\d+):", first)) == {"1/2", "2/2"}
+    assert set(re.findall(r"epoch (\d+/\d+):", second)) == {"3/3"}
+    assert "v_num" not in first + second
+
+
+def test_a_package_that_is_missing(empty, refused, monkeypatch):
+    name = "lightning.pytorch.loggers.wandb._WANDB_AVAILABLE"
+    monkeypatch.setattr(name, RequirementCache("not-there>=1.2"))
+    message = refused("fit", "--trainer.logger", "WandbLogger", code=2)
+    assert message == "not-there is not installed; run: pip install 'not-there>=1.2'"
 
 
 @pytest.mark.filterwarnings("ignore:\\s+Unable to serialize instance l1_unstructured")

@@ -1,0 +1,236 @@
+"""Answers to typos and short help, without importing torch and Lightning, which takes seconds.
+
+`options.json` has all commands and options. `make options` writes it from the parsers, and a test
+compares both.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_rnn.cli.short_help import COMMON_OPTIONS, SHORT_HELP
+from lightning_rnn.errors import OptionError
+
+PROGRAM = "lightning_rnn"
+SYNONYMS = {
+    "train": "fit",
+    "evaluate": "test",
+    "infer": "predict",
+    "learning_rate": "model.lr",
+    "gpus": "trainer.devices",
+    "seed": "seed_everything",
+}
+TYPED_OPTION = re.compile(r"(?:-c|--([^=]+?)\+?)(?:=(.*))?", re.DOTALL)
+MIN_SIMILARITY = 0.75
+ALWAYS_KNOWN = ("help", "class_path", "init_args", "dict_kwargs")  # for any class
+OWN_DATA = ("", "SyntheticDataModule", "FileDataModule")
+
+
+@dataclass(frozen=True)
+class OptionTable:
+    """The content of `options.json`; names of options are those of the flags without `--`.
+
+    Attributes:
+        lightning_version: Version of Lightning whose Trainer has the options.
+        commands: Description of each command in one line.
+        options: Commands that have the option, by its name.
+        choices: Values that the option accepts, for those that accept nothing else.
+    """
+
+    lightning_version: str
+    commands: dict[str, str]
+    options: dict[str, list[str]]
+    choices: dict[str, list[str]]
+
+    @classmethod
+    @cache
+    def read(cls) -> "OptionTable":
+        """Read the file."""
+        path = files("lightning_rnn.cli") / "options.json"
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def is_group(self, name: str) -> bool:
+        """Return whether there are options below a name, such as `model`."""
+        return any(option.startswith(f"{name}.") for option in self.options)
+
+
+def answer(args: list[str]) -> str | None:
+    """Return the help that the arguments of the program ask for; None if they ask for a run.
+
+    Raises:
+        OptionError: If the command, an option, or one of the named values does not exist. What is
+            left to the parser: all other values, and options of classes of the user.
+    """
+    table = OptionTable.read()
+    command = next(iter(args), "")
+    if command in ("-h", "--help"):
+        return program_help(table)
+    if command not in table.commands:
+        got = repr(command) if command else "nothing"
+        hint = did_you_mean(command, table.commands)
+        names = ", ".join(table.commands)
+        raise OptionError(f"expected one of {names}, got {got}{hint}", name="command")
+    wants_help = bool({"-h", "--help"} & set(args))
+    if wants_help and command in SHORT_HELP and args[-1] != "all":
+        return command_help(table, command)
+    typed = list(_typed_options(args[1:]))
+    given = [(f"--{name}", name, value) for name, value in typed]
+    for file in [value for name, value in typed if name == "config" and value]:
+        given += [(f"{file}: {name}", name, value) for name, value in _config_options(file, table)]
+    classes = [value for _, name, value in given if name in ("data", "data.class_path")]
+    has_foreign_data = any(str(value).rpartition(".")[2] not in OWN_DATA for value in classes)
+    if "ckpt_path" in [name for _, name, _ in given]:
+        has_foreign_data = True  # its config.yaml may name the class
+    for place, name, value in given:
+        if not (has_foreign_data and name.startswith("data.")):
+            _check_name(place, name, command, table)
+            _check_value(place, table.choices.get(name), value)
+    return None
+
+
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return "; did you mean X?" for the most similar of other names, or "" if none is similar."""
+    targets = {candidate: candidate for candidate in names if candidate != name}
+    targets |= {word: target for word, target in SYNONYMS.items() if target in targets}
+    best = ""
+    highest = MIN_SIMILARITY
+    for candidate, target in targets.items():
+        similarity = _similarity(name, candidate)
+        if similarity >= MIN_SIMILARITY:
+            # decides between max_epochs and min_epochs
+            similarity += 0.02 * (target in COMMON_OPTIONS)
+        if similarity >= highest:
+            best = target
+            highest = similarity
+    return f"; did you mean {prefix}{best}?" if best else ""
+
+
+def _similarity(name: str, candidate: str) -> float:
+    """Return how similar two names are, from 0 to 1, and 0.05 more if their groups are the same."""
+    group, _, last = name.lower().replace("-", "_").rpartition(".")
+    other_group, _, other_last = candidate.lower().rpartition(".")
+    words = _words(last)
+    other_words = _words(other_last)
+    similarity = SequenceMatcher(None, "".join(words), "".join(other_words)).ratio()
+    if words[0] in other_words and len(words) == 1:
+        similarity = max(similarity, 0.9)
+    return similarity + 0.05 * (group == other_group)
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, in the singular."""
+    return [word.removesuffix("s") for word in name.split("_")]
+
+
+def _typed_options(args: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each typed option, without its class, and its value, if it has one."""
+    for arg, following in zip_longest(args, args[1:], fillvalue=""):
+        match = TYPED_OPTION.fullmatch(arg)
+        if match is None:
+            continue
+        name = "config" if match[1] is None else match[1].replace("data.init_args.", "data.")
+        value = match[2]
+        if value is None:
+            value = "" if following.startswith("--") else following
+        yield name, value
+
+
+def _config_options(file: str, table: OptionTable) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values in a YAML file; nothing if it cannot be read."""
+    try:
+        content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    yield from _flatten(content, "", table)
+
+
+def _flatten(settings: Any, prefix: str, table: OptionTable) -> Iterator[tuple[str, Any]]:
+    if not isinstance(settings, dict):
+        return
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name == "data.init_args":
+            yield from _flatten(value, prefix, table)
+        elif table.is_group(name):
+            if isinstance(value, str):
+                yield name, value
+            yield from _flatten(value, f"{name}.", table)
+        else:
+            yield name, value
+
+
+def _check_name(place: str, name: str, command: str, table: OptionTable) -> None:
+    """Raise an `OptionError` for an option that the command does not have."""
+    options = {key for key, commands in table.options.items() if command in commands}
+    if name in options or table.is_group(name) or name.rpartition(".")[2] in ALWAYS_KNOWN:
+        return
+    parts = name.split(".")
+    owners = {".".join(parts[:i]) for i in range(1, len(parts))} & options
+    if any(not table.is_group(owner) for owner in owners):
+        return  # an option of a class or dictionary that is the value of an option
+    is_untested = version("lightning") != table.lightning_version
+    if name.startswith("trainer.") and is_untested:
+        return
+    prefix = "--" if place.startswith("--") else ""
+    hint = did_you_mean(name, options, prefix)
+    if name in table.options:
+        hint = f"; it is an option of {', '.join(table.options[name])}"
+    elif not hint and name.startswith("data."):
+        hint = f"; --data.help NAME lists those of {' or '.join(OWN_DATA[1:])}"
+    elif not hint:
+        all_options = " all" if command in SHORT_HELP else ""
+        hint = f"; {PROGRAM} {command} --help{all_options} lists the options"
+    raise OptionError(f"unknown option{hint}", name=place)
+
+
+def _check_value(place: str, choices: list[str] | None, value: Any) -> None:
+    """Raise an `OptionError` for a word that is none of the words that an option accepts."""
+    is_word = isinstance(value, str) and value.isidentifier() and value not in ("null", "None")
+    if choices is None or not is_word or value in choices:
+        return
+    hint = did_you_mean(value, choices)
+    raise OptionError(f"expected one of {', '.join(choices)}, got {value!r}{hint}", name=place)
+
+
+def program_help(table: OptionTable) -> str:
+    """Return the help of the program, which lists the commands."""
+    names = ",".join(table.commands)
+    lines = [f"  {name:10}{text}" for name, text in table.commands.items()]
+    return f"""usage: {PROGRAM} {{{names}}} [options]
+
+Train, monitor, evaluate and export recurrent sequence classifiers.
+
+commands:
+{chr(10).join(lines)}
+
+{PROGRAM} COMMAND --help       list the options of a command
+{PROGRAM} COMMAND --help all   list all of them, where there are many
+{PROGRAM} --version            print the version"""
+
+
+def command_help(table: OptionTable, command: str) -> str:
+    """Return the help of a command with the options that are used most."""
+    lines = [f"usage: {PROGRAM} {command} [options]", "", table.commands[command]]
+    for group, texts in SHORT_HELP[command].items():
+        lines += ["", f"{group}:"]
+        for name, text in texts.items():
+            if name in table.choices:
+                text += f": {', '.join(table.choices[name])}"
+            lines.append(f"  --{name:23} {text}")
+    lines += [
+        "",
+        f"{PROGRAM} {command} --help all        list all options, with types and defaults",
+        f"{PROGRAM} {command} --data.help NAME  list those of {' or '.join(OWN_DATA[1:])}",
+        f"{PROGRAM} {command} --print_config    print all settings as YAML and exit",
+    ]
+    return "\n".join(lines)
