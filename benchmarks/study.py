@@ -58,8 +58,8 @@ class Case:
     max_wrong: int | None = 10
 
     def key(self) -> tuple[str, ...]:
-        """Return what identifies the case in the file."""
-        return tuple(str(value) for value in asdict(self).values())
+        """Return what identifies the case in the file, where None is empty."""
+        return tuple("" if value is None else str(value) for value in asdict(self).values())
 
 
 def cases(question: str) -> Iterator[Case]:

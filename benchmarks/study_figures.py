@@ -96,8 +96,10 @@ def draw_lengths(rows: Sequence[Row], folder: Path) -> None:
                 medians = [median_sequences(select(own, length=length)) for length in lengths]
                 print(f"| {task} | {cell} | {start} | {' | '.join(map(count, medians))} |")
                 heights = [min(value, never) for value in medians]
+                shift = 0.04 * len(axes.lines)  # lines at the same height stay visible
+                places = [place + shift for place in range(len(lengths))]
                 style = {"color": COLORS[cell], "linestyle": LINES[start], "marker": "o"}
-                axes.plot(range(len(lengths)), heights, markersize=4, **style)
+                axes.plot(places, heights, markersize=4, **style)
         axes.axhline(never, color="0.6", linewidth=1)
         axes.text(0, never * 1.08, "not learned", fontsize="small", color="0.4")
         axes.set_yscale("log")
@@ -159,7 +161,7 @@ def draw_published(rows: Sequence[Row], folder: Path) -> None:
         axes.set_xlim(60, 1e6)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("training sequences (dashed: 1997)")
-    plots[0].invert_yaxis()
+    plots[0].set_ylim(len(plots[0].get_yticks()) - 0.5, -0.5)
     save_figure(figure, folder / "study_published.png")
 
 
