@@ -14,7 +14,7 @@ MAX_LINES = 13_750  # of the package, with documentation; it is to become smalle
 
 def test_package_is_small():
     assert STYLE.lines <= MAX_LINES
-    assert len(list(PACKAGE.glob("*.py"))) <= 7
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
 def test_files_are_short():

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lightning_rnn.categories import is_missing
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers.class_names import class_names, is_missing
+from lightning_rnn.data.readers.class_names import class_names
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     NAMES_OF_PATH,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_rnn.data.readers.class_names import NUMBER, class_name, known_text
+from lightning_rnn.categories import NUMBER, class_name
+from lightning_rnn.data.readers.class_names import known_text
 from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
     NAMES_OF_PATH,

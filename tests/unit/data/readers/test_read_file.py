@@ -14,10 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lightning_rnn.categories import class_name
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
-from lightning_rnn.data.readers.class_names import class_name, class_names, sort_classes
+from lightning_rnn.data.readers.class_names import class_names, sort_classes
 from lightning_rnn.data.readers.contents import FINITE_NUMBERS
 from lightning_rnn.errors import DataError
 
