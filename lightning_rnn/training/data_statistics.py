@@ -44,17 +44,19 @@ def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
     class_names = list(class_names)
     feature_names = getattr(data, "feature_names", None) or given["feature_names"]
     step_names = getattr(data, "step_names", None) or given["step_names"]
+    categories = getattr(data, "categories", None) or given["categories"]
     found = {
         "input_size": num_features,
         "num_classes": num_classes,
         "class_names": class_names,
         "feature_names": feature_names,
         "step_names": step_names,
+        "categories": categories,
     }
     for name, value in found.items():
         is_same = given[name] is None or given[name] == value
         check(is_same, name, given[name], f"{value}, as the data have")
-    return Schema(num_features, class_names, feature_names, step_names)
+    return Schema(num_features, class_names, feature_names, step_names, categories or {})
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:

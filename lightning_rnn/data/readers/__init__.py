@@ -195,7 +195,8 @@ def find_reader(path: Path, options: ReadOptions) -> Reader | None:
                 expected = f"also an id_column ({FILE_NAME} if each file is a sequence)"
                 raise unexpected(name, expected, repr(value))
         return None
-    unsupported = ["feature_columns", "id_column", "time_column"]
+    unsupported = ["feature_columns", "id_column", "time_column", "token_column"]
+    unsupported += ["category_columns", "categories"]
     if extension in (".ts", ".tsv"):
         unsupported.append("group_column")
     for name in unsupported:

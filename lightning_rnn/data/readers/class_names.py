@@ -33,6 +33,37 @@ def sort_classes(names: Iterable[str]) -> list[str]:
     return distinct
 
 
+def order_classes(labels: np.ndarray, positive: str | None) -> list[str]:
+    """Return the names of at least two classes in the order of their codes.
+
+    The positive one of two classes is the last, by default the last in sorted order. Raises a
+    DataError if there is one class only, or the labels look like numbers to predict.
+    """
+    check_not_continuous(labels)
+    names = sort_classes(labels)
+    if len(names) < 2:
+        raise unexpected("", "at least two classes", f"only {names[0]!r}")
+    if positive is not None:
+        if positive not in names or len(names) != 2:
+            expected = f"two classes, one of them the positive_class {positive!r}"
+            raise unexpected("", expected, ", ".join(names))
+        names.remove(positive)
+        names.append(positive)
+    return names
+
+
+def class_codes(labels: np.ndarray, ids: np.ndarray, class_names: list[str]) -> np.ndarray:
+    """Return the (N,) codes of labels; a DataError names the sequence of one that has none."""
+    code_of = {name: code for code, name in enumerate(class_names)}
+    codes: list[int] = []
+    for label, sequence in zip(labels, ids, strict=True):
+        if label not in code_of:
+            expected = f"a label seen in training ({', '.join(class_names)})"
+            raise unexpected(f"sequence {sequence!r}", expected, repr(label))
+        codes.append(code_of[label])
+    return np.array(codes)
+
+
 def check_not_continuous(labels: np.ndarray) -> None:
     """Raise a DataError if (N,) class names look like numbers to predict, not like classes.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_rnn.data.readers.columns import class_column, text_column
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     FileContents,
@@ -17,7 +18,6 @@ from lightning_rnn.data.readers.contents import (
 )
 from lightning_rnn.data.readers.sources import extension_of
 from lightning_rnn.data.readers.table_rows import join_rows, table_rows
-from lightning_rnn.data.readers.tables import class_column, text_column
 
 
 def read_labels(options: ReadOptions) -> dict[str, str]:

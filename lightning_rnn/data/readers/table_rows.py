@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Rows:
         is_text: Whether they come from a CSV file.
         numbers: (rows,) int64, the line or row of each in the file; of a later file of several
             plus the number in `origins`.
+        are_steps: Whether lists have been unpacked, so that each row is a time step.
         origins: This number and the name of each file, in order; "" if there is only one file.
     """
 
@@ -51,6 +52,7 @@ class Rows:
     is_text: bool
     numbers: np.ndarray
     origins: Sequence[tuple[int, str]] = ((0, ""),)
+    are_steps: bool = False
 
     def place(self, row: int) -> str:
         """Return how error messages name a row."""
@@ -87,7 +89,7 @@ def join_rows(pieces: Iterable[Rows]) -> Rows:
     parts = list(pieces)
     frame = concatenate([part.frame for part in parts])
     numbers = np.concatenate([part.numbers for part in parts])
-    return Rows(frame, parts[0].is_text, numbers, parts[0].origins)
+    return replace(parts[0], frame=frame, numbers=numbers)
 
 
 def concatenate(frames: "list[pl.DataFrame]") -> "pl.DataFrame":
@@ -212,7 +214,7 @@ def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
         start = 0
         while piece := child.stdout.read(int.from_bytes(child.stdout.read(8), "little")):
             frame = pl.read_ipc(io.BytesIO(piece))
-            yield Rows(frame, is_text=False, numbers=np.arange(start, start + frame.height))
+            yield _unpacked(Rows(frame, is_text=False, numbers=start + np.arange(frame.height)))
             start += frame.height
         child.wait()
         messages.seek(0)
@@ -220,3 +222,27 @@ def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
         if child.returncode or "panicked" in text:
             reason = text.rpartition("\n")[2][:200]
             raise DataError(f"damaged, or not a Parquet file ({reason})")
+
+
+def _unpacked(rows: Rows) -> Rows:
+    """Return a row for each time step of rows that contain lists; others are repeated."""
+    import polars as pl
+
+    frame = rows.frame
+    lists: list[str] = []
+    for column in frame:
+        if isinstance(column.dtype, pl.Array):
+            frame = frame.with_columns(column.arr.to_list())
+        if isinstance(column.dtype, pl.Array | pl.List):
+            lists.append(column.name)
+    if not lists:
+        return rows
+    lengths = frame[lists[0]].list.len().fill_null(0)
+    for name in lists:
+        others = frame[name].list.len().fill_null(0)
+        if (others != lengths).any():
+            row = int((others != lengths).arg_true()[0])
+            expected = f"lists of {lengths[row]} values as in column {quote(lists[0])}"
+            raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{others[row]}")
+    numbers = rows.numbers.repeat(np.maximum(lengths.to_numpy(), 1))
+    return Rows(frame.explode(lists), rows.is_text, numbers, are_steps=True)
