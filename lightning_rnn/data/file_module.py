@@ -35,7 +35,7 @@ class FileDataModule(SequenceDataModule):
     Files are opened when a stage needs them.
 
     Args:
-        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz or
+        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz, .xlsx or
             .parquet, or a folder made by `pack`. Several files of one kind are a folder, a pattern
             such as walks/*.csv, or a list [a.csv,b.csv]; the same holds for the other paths.
         val_path: File of the validation sequences; None for `val_fraction` of `train_path`.

@@ -224,6 +224,8 @@ def errors_with_path(path: Path | str) -> Iterator[None]:
     """Convert every exception of the block to a DataError that begins with the path."""
     try:
         yield
+    except OptionError:
+        raise
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except OSError as error:

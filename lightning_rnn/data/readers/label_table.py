@@ -26,8 +26,8 @@ def read_labels(options: ReadOptions) -> dict[str, str]:
         return {}
     path = Path(options.labels_path).expanduser()
     with errors_with_path(path):
-        if extension_of(path) not in (".csv", ".csv.gz", ".parquet"):
-            raise unexpected("", "a table (.csv, .csv.gz or .parquet)", quote(path.name))
+        if extension_of(path) not in (".csv", ".csv.gz", ".parquet", ".xlsx"):
+            raise unexpected("", "a table (.csv, .csv.gz, .parquet or .xlsx)", quote(path.name))
         rows = join_rows(table_rows(path, options))
         columns = rows.frame.columns
         id_column = options.id_column if options.id_column in columns else "id"

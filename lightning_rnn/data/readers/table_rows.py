@@ -1,4 +1,4 @@
-"""The rows of CSV and Parquet files, piece by piece."""
+"""The rows of CSV, Parquet and Excel files, piece by piece."""
 
 import csv
 import gzip
@@ -23,7 +23,7 @@ from lightning_rnn.data.readers.contents import (
     unexpected,
     utf8_lines,
 )
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, import_extra
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,8 +40,8 @@ class Rows:
     """Some rows of a table.
 
     Attributes:
-        frame: The rows, only text from a CSV file.
-        is_text: Whether they come from a CSV file.
+        frame: The rows, only text from a CSV or Excel file.
+        is_text: Whether they come from a CSV or Excel file.
         numbers: (rows,) int64, the line or row of each in the file; of a later file of several
             plus the number in `origins`.
         are_steps: Whether lists have been unpacked, so that each row is a time step.
@@ -64,15 +64,17 @@ class Rows:
 
 
 def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
-    """Yield the rows of a CSV or Parquet file in order, at least one.
+    """Yield the rows of a CSV, Parquet or Excel file in order, at least one.
 
     Args:
         path: The file.
         options: Separator and encoding of a CSV file.
         size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
-            Parquet file, and 16 MB of a CSV file.
+            Parquet file, and 16 MB of a CSV file. Excel files are read at once.
     """
-    if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == ".xlsx":
+        pieces = _excel_rows(path)
+    elif path.suffix.lower() == ".parquet":
         pieces = _parquet_rows(path, size or -1)
     else:
         pieces = _csv_rows(path, options, size or CSV_PIECE_BYTES)
@@ -246,3 +248,26 @@ def _unpacked(rows: Rows) -> Rows:
             raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{others[row]}")
     numbers = rows.numbers.repeat(np.maximum(lengths.to_numpy(), 1))
     return Rows(frame.explode(lists), rows.is_text, numbers, are_steps=True)
+
+
+def _excel_rows(path: Path) -> Iterator[Rows]:
+    """Yield the rows of the first sheet of an Excel file, without empty ones."""
+    import polars as pl
+
+    workbook = import_extra("fastexcel", "excel").read_excel(path)
+    options = {"header_row": None, "skip_rows": 0}  # so that the n-th row is line n
+    cells = workbook.load_sheet(0, dtypes="string", **options).to_polars()
+    # the text of a number has at most nine decimals
+    numbers = workbook.load_sheet(0, dtypes="float", **options).to_polars()
+    columns: list[pl.Series] = []
+    for text, exact in zip(cells, numbers, strict=True):
+        is_rounded = (text.cast(pl.Float64, strict=False) != exact).fill_null(False)
+        columns.append(exact.cast(pl.String).zip_with(is_rounded, text))
+    frame = pl.DataFrame(columns)
+    has_cells = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    lines = np.flatnonzero(has_cells) + 1
+    if len(lines) == 0:
+        raise DataError("the first sheet is empty")
+    frame = frame.filter(has_cells).fill_null("")
+    frame.columns = _column_names(list(frame.row(0)), lines[0])
+    yield Rows(frame[1:], is_text=True, numbers=lines[1:])
