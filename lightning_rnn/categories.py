@@ -111,7 +111,8 @@ class CategoryCodes:
         if code_of is not None:
             code = code_of.get(class_name(value), 0.0)
             if code == 0.0 and not self.accept_unknown:
-                raise DataError(f"{where}: expected a category seen in training, got {value!r}")
+                expected = "a category seen in training, or unknown_categories=True"
+                raise DataError(f"{where}: expected {expected}, got {str(value)!r}")
             return code
         try:
             return math.nan if value is None else float(value)

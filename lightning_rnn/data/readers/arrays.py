@@ -110,9 +110,7 @@ def _categories(file: Path, contents: FileContents, options: ReadOptions) -> Cat
     for name in {**categories, **dict.fromkeys(options.category_names)}:
         words = categories.get(name, [])
         if words != known.get(name):
-            expected = (
-                f"the categories {join_names(known.get(name, []))} (see --categories of pack)"
-            )
+            expected = f"the categories {join_names(known.get(name, []))} (categories of pack)"
             raise unexpected(f"feature {quote(name)}", expected, join_names(words))
     return categories
 

@@ -241,12 +241,13 @@ def _unpacked(rows: Rows) -> Rows:
         return rows
     lengths = frame[lists[0]].list.len().fill_null(0)
     for name in lists:
-        others = frame[name].list.len().fill_null(0)
-        if (others != lengths).any():
-            row = int((others != lengths).arg_true()[0])
-            expected = f"lists of {lengths[row]} values as in column {quote(lists[0])}"
-            raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{others[row]}")
-    numbers = rows.numbers.repeat(np.maximum(lengths.to_numpy(), 1))
+        found = frame[name].list.len().fill_null(0)
+        is_wrong = (found != lengths) | (found == 0)
+        if is_wrong.any():
+            row = int(is_wrong.arg_true()[0])
+            expected = f"lists of {max(1, lengths[row])} values as in column {quote(lists[0])}"
+            raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{found[row]}")
+    numbers = rows.numbers.repeat(lengths.to_numpy())
     return Rows(frame.explode(lists), rows.is_text, numbers, are_steps=True)
 
 

@@ -112,9 +112,6 @@ def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
     if options.window_length is not None or rows.are_steps:
         return False
     if options.id_column is None:
-        if options.category_names:
-            expected = "a column, because there are columns of categories"
-            raise unexpected("id_column", expected, "None")
         if is_wide is False:
             expected = "a column, because the model was trained on rows of one time step"
             raise unexpected("id_column", expected, "None")
@@ -168,6 +165,8 @@ def _feature_values(
     """Return (rows, F) float64, NaN where a cell is missing."""
     import polars as pl
 
+    if categories and options.id_column is None and not rows.are_steps:
+        raise unexpected("id_column", "a column, as there are columns of categories", "None")
     values = np.empty((rows.frame.height, len(features)), dtype=np.float64)
     for i, name in enumerate(features):
         if name in categories:
