@@ -9,16 +9,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_rnn.categories import Categories
-from lightning_rnn.data.loader import (
-    EvalSampler,
-    SequenceLoader,
-    TrainSampler,
-    check_ranks,
-    fits_on_gpu,
-)
+from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import SPLITS_OF_STAGE
+from lightning_rnn.data.split import SPLITS_OF_STAGE, check_ranks
 from lightning_rnn.errors import WARM_START, DataError, check, check_types
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_rnn.data.sequences import SequenceBatch, Sequences
-from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError
 
 MAX_EVAL_STEPS = 1 << 18  # B * T of an evaluation batch: fast, and small enough for any machine
@@ -236,15 +235,3 @@ class SequenceLoader:
                 f"batch size and number of processes: expected {expected} {num_batches} batches "
                 f"per rank, got {len(self)} batches"
             )
-
-
-def check_ranks(splits: list[Sequences]) -> None:
-    """Raise a DataError if not all ranks have the same sequences and random state."""
-    if not is_distributed():
-        return
-    fingerprints = [sequences.fingerprint() for sequences in splits]
-    gathered = gather_objects([torch.get_rng_state().tolist(), *fingerprints])
-    others = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
-    if others:
-        expected = "the sequences and random state of rank 0"
-        raise DataError(f"ranks {others}: expected {expected}, got others")

@@ -164,9 +164,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         for name in ("class_names", "feature_names", "step_names", "categories"):
             self.hparams[name] = getattr(schema, name)
         self.schema = schema
-        self.network = SequenceNetwork(
-            **sizes, options=self.options, category_sizes=schema.category_sizes
-        )
+        of_categories = schema.category_sizes
+        self.network = SequenceNetwork(**sizes, options=self.options, category_sizes=of_categories)
         self.network.preprocess.missing_values = self.hparams["missing_values"] or []
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
         self.register_buffer("class_weight", class_weight(schema.class_names, *weights))
