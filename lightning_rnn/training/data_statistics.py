@@ -60,7 +60,7 @@ def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
-    """Check that a model has the sizes of its data, if the data module knows them."""
+    """Check that a model has the sizes and categories of its data, as far as they are known."""
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", schema.num_features)
     is_same = schema.num_features == num_features
@@ -68,6 +68,9 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     size = len(schema.class_names)
     num_classes = getattr(data, "num_classes", size)
     check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
+    categories = getattr(data, "categories", schema.categories)
+    is_same = schema.categories == categories
+    check(is_same, "categories", schema.categories, f"{categories}, as the data have")
 
 
 def longest_train_sequence(data: SequenceDataModule | None) -> int | None:

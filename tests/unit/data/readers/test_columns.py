@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import Trainer
 
-from lightning_rnn import FileDataModule, ReadOptions, read_file
+from lightning_rnn import FileDataModule, ReadOptions, SequenceClassifier, read_file
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.pack import pack
 from lightning_rnn.errors import DataError, OptionError
@@ -103,6 +104,16 @@ def test_statistics_leave_codes_as_they_are(table):
     assert mean[2] == pytest.approx(np.mean([0.5, 1, 2, 3]))
     assert data.schema.category_sizes == [2, 2, 0]
     assert data.categories == CATEGORIES
+
+
+def test_a_model_with_other_categories_is_not_trained(table):
+    data = FileDataModule(train_path=str(table), val_fraction=0.0, **OPTIONS)
+    sizes = {"input_size": 3, "num_classes": 2, "feature_names": ["colour", "code", "x"]}
+    others = {"colour": ["red", "blue"], "code": ["7", "10"]}
+    model = SequenceClassifier(**sizes, class_names=["down", "up"], categories=others)
+    trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(OptionError, match=r"^categories: expected .* as the data have, got"):
+        trainer.fit(model, data)
 
 
 def test_one_step_per_sequence_is_not_a_wide_table(tmp_path):
