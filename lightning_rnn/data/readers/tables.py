@@ -190,7 +190,7 @@ def _feature_values(
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
                 expected += "; for decimal commas set decimal_comma, and separator if it is ','"
-            else:
+            elif numbers[row] is None:
                 expected += f", {OR_CATEGORIES}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
