@@ -163,6 +163,10 @@ class CommandLine(LightningCLI):
         check(is_accepted, "freeze", True, "False without init_from")
         if self.initial is not None:
             config["init_from"] = str(self.initial.path)
+            if data.as_dict().get("init_args", {}).get("categories", ...) is None:
+                # the weights belong to these categories, of which other data may have only some
+                known = self.initial.hyper_parameters.get("categories")
+                data["init_args"]["categories"] = known or None
         if self.run is None and self.preset is not None and self.preset.name == "files":
             others = "--preset tutorial: those of the tutorial"
             print_once(f"preset: files, defaults from {self.preset.path} ({others})")

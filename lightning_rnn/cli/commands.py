@@ -77,6 +77,7 @@ def export(
         path,
         class_names=model.schema.class_names,
         feature_names=model.schema.feature_names,
+        categories=model.schema.categories,
         streaming=streaming,
     )
     print(f"largest difference from PyTorch: {difference:.1e} (allowed: {TOLERANCE:g})")

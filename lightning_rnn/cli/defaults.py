@@ -15,7 +15,7 @@ FROM_DATA = {  # arguments of the model that fit takes from the data module, and
     "input_size": "num_features",
     "num_classes": "num_classes",
 }
-for _name in ("class_names", "feature_names", "step_names", "missing_values"):
+for _name in ("class_names", "feature_names", "step_names", "missing_values", "categories"):
     FROM_DATA[_name] = _name
 
 

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lightning_rnn.categories import Categories
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import SPLITS_OF_STAGE
-from lightning_rnn.distributed import gather_objects, is_distributed
+from lightning_rnn.data.split import SPLITS_OF_STAGE, check_ranks
 from lightning_rnn.errors import WARM_START, DataError, check, check_types
 
 
@@ -136,6 +136,11 @@ class SequenceDataModule(LightningDataModule):
         """Names of the columns that hold the time steps of a wide table, or None."""
         return self.schema.step_names
 
+    @property
+    def categories(self) -> Categories:
+        """Categories of the features that are no numbers, in the order of their codes."""
+        return self.schema.categories
+
     def split(self, name: str) -> Sequences | None:
         """Return a split, or None if there is none; it is loaded once."""
         if name not in self._splits:
@@ -144,8 +149,10 @@ class SequenceDataModule(LightningDataModule):
 
     @cached_property
     def train_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the training sequences, (F,) each."""
-        return self._required("train").moments(self.feature_names)
+        """Mean and standard deviation of the training sequences, (F,) each; 0 and 1 of codes."""
+        mean, std = self._required("train").moments(self.feature_names)
+        is_code = torch.tensor(self.schema.category_sizes) > 0
+        return mean.masked_fill(is_code, 0.0), std.masked_fill(is_code, 1.0)
 
     @cached_property
     def train_class_counts(self) -> Tensor:
@@ -181,10 +188,9 @@ class SequenceDataModule(LightningDataModule):
         for name in SPLITS_OF_STAGE[stage]:
             if stage == "fit" and name == "val" and self.split(name) is None:
                 continue
-            sequences = self._required(name)
-            splits.append(sequences)
-            if sequences.num_features != self.num_features:
-                got = sequences.num_features
+            splits.append(self._required(name))
+            got = splits[-1].num_features
+            if got != self.num_features:
                 raise DataError(f"data: expected {self.num_features} features, got {got}")
         return splits
 
@@ -197,13 +203,7 @@ class SequenceDataModule(LightningDataModule):
         if self.trainer is not None and stage == "fit" and len(splits) == 1:
             self._limit_val_batches = self.trainer.limit_val_batches
             self.trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
-        if is_distributed():
-            fingerprints = [sequences.fingerprint() for sequences in splits]
-            gathered = gather_objects([torch.get_rng_state().tolist(), *fingerprints])
-            others = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
-            if others:
-                expected = "the sequences and random state of rank 0"
-                raise DataError(f"ranks {others}: expected {expected}, got others")
+        check_ranks(splits)
 
     def teardown(self, stage: str) -> None:
         """Undo what `setup` changed in the Trainer."""

@@ -33,6 +33,8 @@ def column_findings(contents: FileContents, id_column: str | None) -> list[str]:
                     "set id_column"
                 )
     for i, name in enumerate(contents.feature_names or []):
+        if name in contents.categories:
+            continue
         findings += _about_column(name, x[is_step, i], "a feature")
         differences = np.diff(x[..., i], axis=1)[is_step[:, 1:]]
         if len(differences) >= 3 and (differences == 1).all():

@@ -11,7 +11,8 @@ from torch import Tensor
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
-from lightning_rnn.data.readers.class_names import check_not_continuous, sort_classes
+from lightning_rnn.data.readers.class_names import class_codes, order_classes
+from lightning_rnn.data.readers.columns import check_categories
 from lightning_rnn.data.readers.contents import join_names
 from lightning_rnn.data.readers.sources import (
     Paths,
@@ -34,7 +35,7 @@ class FileDataModule(SequenceDataModule):
     Files are opened when a stage needs them.
 
     Args:
-        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz or
+        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz, .xlsx or
             .parquet, or a folder made by `pack`. Several files of one kind are a folder, a pattern
             such as walks/*.csv, or a list [a.csv,b.csv]; the same holds for the other paths.
         val_path: File of the validation sequences; None for `val_fraction` of `train_path`.
@@ -53,6 +54,13 @@ class FileDataModule(SequenceDataModule):
         time_column: Column that orders the steps of a sequence; None for the order in the file.
         feature_columns: Columns of the features; None for all other columns. A trained model reads
             its own.
+        category_columns: Features that are categories, not numbers (CSV, Parquet, with an
+            `id_column`): text, or integers without an order.
+        token_column: Feature that is a token, such as a word or a symbol: a further one of the
+            `category_columns`.
+        categories: Categories of a column, by its name; None for those in the training file.
+        unknown_categories: Whether a category that is not in the training file is read as unknown,
+            a vector of zeros, rather than being an error.
         time_format: Format of `time_column` as for polars' `strptime`, such as %m/%d/%Y; None for
             numbers, ISO 8601, and clock or elapsed times H:MM[:SS[.f]].
         separator: Character between two cells (CSV); None to detect comma, semicolon and tab.
@@ -93,6 +101,7 @@ class FileDataModule(SequenceDataModule):
         | {"window_length", "window_stride", "window_label"}
     )
     _has_checked_files = False  # those of test and predict, before training
+    _time_kind: str | None = None  # of the training file, once it has been read
 
     def __init__(
         self,
@@ -110,6 +119,10 @@ class FileDataModule(SequenceDataModule):
         id_column: str | None = None,
         time_column: str | None = None,
         feature_columns: list[str] | None = None,
+        category_columns: list[str] | None = None,
+        token_column: str | None = None,
+        categories: dict[str, list[str]] | None = None,
+        unknown_categories: bool = False,
         time_format: str | None = None,
         separator: str | None = None,
         decimal_comma: bool = False,
@@ -127,22 +140,18 @@ class FileDataModule(SequenceDataModule):
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
         paths |= {"predict_path": predict_path, "labels_path": labels_path}
-        splits = {
-            "val_fraction": val_fraction,
-            "test_fraction": test_fraction,
-            "stratify": stratify,
-        }
-        columns = {"id_column": id_column, "group_column": group_column}
-        times = {"time_column": time_column, "time_format": time_format}
-        features = {"feature_columns": feature_columns, "missing_values": missing_values}
-        csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
-        windows = {"window_length": window_length, "window_stride": window_stride}
-        self.settings["window_label"] = window_label
-        classes = {"label_column": label_column, "positive_class": positive_class}
         self.settings |= {name: absolute(path) for name, path in paths.items()}
-        self.settings |= splits | columns | times | features | csv | windows | classes
+        self.settings |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
+        self.settings |= {"stratify": stratify, "encoding": encoding, "token_column": token_column}
+        self.settings |= {"id_column": id_column, "group_column": group_column}
+        self.settings |= {"time_column": time_column, "time_format": time_format}
+        self.settings |= {"feature_columns": feature_columns, "missing_values": missing_values}
+        self.settings |= {"category_columns": category_columns, "categories": categories}
+        self.settings |= {"unknown_categories": unknown_categories, "window_label": window_label}
+        self.settings |= {"separator": separator, "decimal_comma": decimal_comma}
+        self.settings |= {"window_length": window_length, "window_stride": window_stride}
+        self.settings |= {"label_column": label_column, "positive_class": positive_class}
         self.missing_values = missing_values or []
-        self._time_kind: str | None = None  # of the training file, once it has been read
         self._check_fractions()
 
     def _check_fractions(self) -> None:
@@ -203,21 +212,13 @@ class FileDataModule(SequenceDataModule):
 
     def read_schema(self) -> Schema:
         """Return the schema of the training file; its labels must be at least two classes."""
-        positive = self.settings["positive_class"]
         file = self._train_file
         assert file.labels is not None  # required in a training file
-        names = sort_classes(file.labels)
         with data_errors_with_title(self.settings["train_path"]):
-            check_not_continuous(file.labels)
-            if len(names) < 2:
-                raise DataError(f"expected at least two classes, got only {names[0]!r}")
-            if positive is not None:
-                if positive not in names or len(names) != 2:
-                    expected = f"two classes, one of them the positive_class {positive!r}"
-                    raise DataError(f"expected {expected}, got {', '.join(names)}")
-                names.remove(positive)
-                names.append(positive)
-        return Schema(file.sequences.num_features, names, file.feature_names, file.step_names)
+            names = order_classes(file.labels, self.settings["positive_class"])
+            check_categories(file.categories, self.missing_values)
+        num_features = file.sequences.num_features
+        return Schema(num_features, names, file.feature_names, file.step_names, file.categories)
 
     def findings(self) -> list[str]:
         """Return what is suspicious about the columns of the training file."""
@@ -258,6 +259,9 @@ class FileDataModule(SequenceDataModule):
         options = {name: self.settings[name] for name in names if name in self.settings}
         options["require_labels"] = require_labels
         options["only_features"] = options["feature_columns"] is None
+        if schema is not None:
+            options |= {"category_columns": None, "token_column": None}
+            options["categories"] = schema.categories or None
         if schema is not None and schema.feature_names is not None:
             options["model_names"] = schema.feature_names
             options["one_row_per_sequence"] = False
@@ -287,12 +291,6 @@ class FileDataModule(SequenceDataModule):
             raise DataError(f"{title_of(path)}: expected {expected}, got {num_features}")
         if not has_labels or file.labels is None or file.sequences.ids is None:
             return file.sequences
-        code_of = {name: code for code, name in enumerate(self.class_names)}
-        codes: list[int] = []
-        for label, sequence in zip(file.labels, file.sequences.ids, strict=True):
-            if label not in code_of:
-                expected = f"a label seen in training ({', '.join(self.class_names)})"
-                place = f"{title_of(path)}: sequence {sequence!r}"
-                raise DataError(f"{place}: expected {expected}, got {label!r}")
-            codes.append(code_of[label])
-        return file.sequences.with_labels(torch.tensor(codes))
+        with data_errors_with_title(path):
+            codes = class_codes(file.labels, file.sequences.ids, self.class_names)
+        return file.sequences.with_labels(torch.from_numpy(codes))

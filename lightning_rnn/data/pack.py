@@ -1,6 +1,7 @@
 """Packing a sequence file of any size into a folder of .npy files that training reads by batch."""
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,11 +14,13 @@ import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables
-from lightning_rnn.data.readers.arrays import CHECKED, RECORDINGS
+from lightning_rnn.data.readers.arrays import CATEGORIES, CHECKED, RECORDINGS
+from lightning_rnn.data.readers.class_names import sort_classes
+from lightning_rnn.data.readers.columns import find_categories, text_column
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions, errors_with_path
 from lightning_rnn.data.readers.label_table import read_labels
 from lightning_rnn.data.readers.sources import Source, extension_of, find_source, source_rows
-from lightning_rnn.data.readers.table_rows import Rows, concatenate
+from lightning_rnn.data.readers.table_rows import concatenate
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 
@@ -92,13 +95,28 @@ def _parts_of_files(source: Source, options: ReadOptions, work: Path) -> Iterato
             stop = start + len(contents.sequences)
             yield _Part(contents, np.arange(start, stop))
             start = stop
-    elif options.id_column is None:
+        return
+    options = _with_categories(source, options)
+    if options.id_column is None:
         for rows in source_rows(source, options, CHUNK_BYTES):
             yield _Part(*tables.table_contents(rows, options), has_ids=False)
     else:
         with (work / "buckets").open("w+b") as file:
             yield from _parts_by_id(file, source, options, options.id_column)
         (work / "buckets").unlink()
+
+
+def _with_categories(source: Source, options: ReadOptions) -> ReadOptions:
+    """Return the options with the categories of all rows, of which a part has only some."""
+    if not options.category_names:
+        return options
+    found: dict[str, set[str]] = {}
+    for rows in source_rows(source, options, CHUNK_BYTES):
+        tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
+        for name, words in find_categories(rows.frame, options).items():
+            found.setdefault(name, set()).update(words)
+    categories = {name: sort_classes(words) for name, words in found.items()}
+    return replace(options, categories=categories | (options.categories or {}))
 
 
 def _parts_by_id(
@@ -112,7 +130,7 @@ def _parts_by_id(
         num_bytes *= EXPANSION
     num_buckets = min(MAX_BUCKETS, 1 + num_bytes // CHUNK_BYTES)
     pieces: dict[int, list[tuple[int, int]]] = {}  # bucket: offsets and sizes of its pieces in file
-    is_wide = options.time_column is None
+    is_wide = options.time_column is None and not options.category_names
     known_ids: set[str] = set()
     num_rows = 0
     time_kind: str | None = None
@@ -121,7 +139,7 @@ def _parts_by_id(
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)
-        ids = tables.text_column(rows.frame[id_column])
+        ids = text_column(rows.frame[id_column])
         if is_wide:
             num_rows += rows.frame.height
             known_ids.update(ids)
@@ -142,7 +160,7 @@ def _parts_by_id(
             frames.append(pl.read_ipc(io.BytesIO(os.pread(file.fileno(), size, offset))))
         frame = concatenate(frames)
         numbers = frame.drop_in_place(ROW_NUMBER).to_numpy()
-        bucket_rows = Rows(frame, rows.is_text, numbers, rows.origins)
+        bucket_rows = replace(rows, frame=frame, numbers=numbers)
         yield _Part(*tables.table_contents(bucket_rows, options, time_kind))
 
 
@@ -187,5 +205,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
         np.save(folder / "features.npy", np.array(part.contents.feature_names))
     if part.contents.step_names is not None:
         np.save(folder / "steps.npy", np.array(part.contents.step_names))
+    if part.contents.categories:
+        (folder / CATEGORIES).write_text(json.dumps(part.contents.categories), encoding="utf-8")
     (folder / CHECKED).touch()
     return ordered

@@ -26,6 +26,8 @@ def describe(data: SequenceDataModule) -> str:
     found = {name: data.split(name) for name in SPLITS}
     splits = {name: split for name, split in found.items() if split is not None}
     lines = [" ".join([f"features: {data.num_features}", *(data.feature_names or [])])]
+    for name, words in data.categories.items():
+        lines.append(f"{len(words)} categories of {name}: {join_names(words)}")
     if data.step_names is not None:
         lines.append(f"steps: columns {join_names(data.step_names)}")
     findings = data.findings()
@@ -122,6 +124,8 @@ def _constant_features(sequences: Sequences, schema: Schema) -> list[str]:
     names = schema.feature_names or [str(i) for i in range(schema.num_features)]
     findings: list[str] = []
     for name, low, high in zip(names, lowest.tolist(), highest.tolist(), strict=True):
+        if name in schema.categories:
+            continue
         if low > high:
             findings.append(f"feature {name} has no values")
         elif low == high:
@@ -138,6 +142,8 @@ def _missing_marks(sequences: Sequences, schema: Schema) -> list[str]:
     values = next(sequences.chunks()).double()
     names = schema.feature_names or [str(i) for i in range(schema.num_features)]
     for name, column in zip(names, values.T, strict=True):
+        if name in schema.categories:
+            continue
         for sign in (1, -1):
             numbers, counts = (sign * column[~column.isnan()]).unique(return_counts=True)
             while len(numbers) > MIN_OTHER_VALUES and counts[0] > 1:

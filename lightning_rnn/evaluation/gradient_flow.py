@@ -11,6 +11,7 @@ from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.models.losses import cross_entropies
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.models.padding import flip_sequences, last_step, valid_steps
+from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.recurrent import RecurrentLayer, RecurrentStack, State, side_by_side
 from lightning_rnn.padding import Padding
 
@@ -96,7 +97,7 @@ def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
     """
     network = copy.deepcopy(network).double().eval()
     x = network.preprocess(batch.x.double(), batch.padding).requires_grad_()  # (B, T, F)
-    network.preprocess.set_moments(torch.tensor(0.0), torch.tensor(1.0))  # x is standardised
+    network.preprocess = Preprocess(x.shape[2]).to(x)  # changes nothing, as x is standardised
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no backward in evaluation mode
         logits = network(x, batch.padding)
         if logits.ndim == 1:

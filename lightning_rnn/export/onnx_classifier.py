@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_rnn.categories import Categories, CategoryCodes
 from lightning_rnn.errors import DataError, as_array, import_extra
 
 METADATA_KEY = "lightning_rnn"  # entry of the ONNX file's metadata that holds our JSON
@@ -40,15 +41,24 @@ def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, dict[str, A
     return session, metadata
 
 
+def category_codes(metadata: dict[str, Any], accept_unknown: bool) -> CategoryCodes:
+    """Return the codes of the categories of an exported file."""
+    names: list[str] | None = metadata["feature_names"]
+    return CategoryCodes(names, metadata["categories"], accept_unknown=accept_unknown)
+
+
 class OnnxClassifier:
     """Classifier of raw sequences that runs an exported ONNX file, without torch and lightning.
 
     Args:
         path: File written by `export_onnx` or by the command `export`.
+        unknown_categories: Whether a category that is not one of `categories` is read as unknown,
+            rather than being an error.
 
     Attributes:
         class_names: K names in the order of the columns of `predict_proba`.
         feature_names: F names, or None.
+        categories: Categories of the features that are no numbers.
         num_features: Number of features F.
         missing_values: Numbers that stand for missing values, like NaN.
         version: Version of this package that wrote the file.
@@ -75,11 +85,13 @@ class OnnxClassifier:
         array(['up', 'up'], dtype='<U4')
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, unknown_categories: bool = False) -> None:
         self._session, metadata = open_session(path, streaming=False)
         self.path = Path(path)
         self.class_names: list[str] = metadata["class_names"]
         self.feature_names: list[str] | None = metadata["feature_names"]
+        self.categories: Categories = metadata["categories"]
+        self._encode = category_codes(metadata, unknown_categories)
         self.num_features: int = metadata["num_features"]
         self.missing_values = np.array(metadata["missing_values"], np.float32)
         self.version: str = metadata["version"]
@@ -96,7 +108,8 @@ class OnnxClassifier:
 
         Args:
             x: (N, T, F) array, or list of (T_i, F) arrays, or of (T_i,) arrays for one feature. NaN
-                where missing. As in training, a sequence ends at its last step with a value.
+                where missing; names of categories. As in training, a sequence ends at its last step
+                with a value.
 
         Returns:
             (N,) float32 probabilities of the second class for two classes, (N, K) for more.
@@ -135,6 +148,7 @@ class OnnxClassifier:
             raise DataError("x: expected at least one sequence, got none")
         sequences = []
         for i, values in enumerate(x):
+            values = self._encode(values, f"x[{i}]")
             sequence = check_sequence(values, f"x[{i}]", self.num_features)
             is_missing = np.isnan(sequence) | np.isin(sequence, self.missing_values)
             has_value = ~is_missing.all(axis=1)

@@ -14,6 +14,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]  # torch does 
 
 from lightning_rnn import __version__
 from lightning_rnn.atomic_files import atomic_write
+from lightning_rnn.categories import Categories
 from lightning_rnn.errors import DataError, ExportError, check, import_extra
 from lightning_rnn.export.onnx_classifier import METADATA_KEY, open_session
 from lightning_rnn.export.step_network import StepNetwork
@@ -47,20 +48,23 @@ def export_onnx(
     *,
     class_names: list[str],
     feature_names: list[str] | None = None,
+    categories: Categories | None = None,
     streaming: bool = False,
 ) -> float:
     """Write a network to an ONNX file after verifying that the file computes the same.
 
     The graph takes raw `x` (B, T, F) float32, NaN where missing, and `lengths` (B,) int64, for any
-    B and T. It returns `probability`, (B,) of the second class or (B, K), `label` (B,) int64, the
-    code of the predicted class, and `logits`. With `streaming` it takes one step `x` (B, F) and the
-    parts of the state, zero at first, and also returns the new parts, as `next_` and their name.
+    B and T. A category is its code, from 1 on, and 0 if it is unknown. The graph returns
+    `probability`, (B,) of the second class or (B, K), `label` (B,) int64, the code of the predicted
+    class, and `logits`. With `streaming` it takes one step `x` (B, F) and the parts of the state,
+    zero at first, and also returns the new parts, as `next_` and their name.
 
     Args:
         network: The trained network, which is not changed.
         path: The file to write or replace.
         class_names: K names in the order of the class codes.
         feature_names: F names, or None.
+        categories: Categories of the features that are no numbers, in the order of their codes.
         streaming: Whether the graph takes single steps instead of whole sequences.
 
     Returns:
@@ -84,6 +88,9 @@ def export_onnx(
     if feature_names is not None:
         fits = len(feature_names) == network.input_size
         check(fits, "feature_names", feature_names, f"{network.input_size} names")
+    sizes = [len((categories or {}).get(name, ())) for name in feature_names or ()]
+    fits = {i: size for i, size in enumerate(sizes) if size} == network.preprocess.category_sizes
+    check(fits, "categories", categories, "those of the features that have some in the network")
     onnx = import_extra("onnx", "export")
     import_extra("onnxruntime", "export")
     network = copy.deepcopy(network).cpu().float().eval()
@@ -91,6 +98,7 @@ def export_onnx(
         "version": __version__,
         "class_names": class_names,
         "feature_names": feature_names,
+        "categories": categories or {},
         "num_features": network.input_size,
         "missing_values": network.preprocess.missing_values,
         "temperature": float(network.decision.temperature),
@@ -214,6 +222,9 @@ def _random_batch(
     batch_size, num_steps = size
     noise = torch.randn(batch_size, num_steps, network.input_size, generator=generator)
     x = network.preprocess.mean + network.preprocess.std * noise
+    for i, num_categories in network.preprocess.category_sizes.items():
+        codes = torch.randint(num_categories + 1, size, generator=generator)
+        x[..., i] = codes.to(x.dtype)
     x[torch.rand(x.shape, generator=generator) < 0.2] = torch.nan
     x[0, : num_steps // 2] = torch.nan  # a sequence that begins with missing values
     lengths = torch.randint(1, num_steps + 1, (batch_size,), generator=generator)

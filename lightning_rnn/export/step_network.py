@@ -7,7 +7,6 @@ from torch.nn.functional import conv1d
 from lightning_rnn.errors import check
 from lightning_rnn.models.inception import InceptionBlock, InceptionStem
 from lightning_rnn.models.network import SequenceNetwork
-from lightning_rnn.models.preprocess import MAX_DEVIATIONS
 from lightning_rnn.models.stem import ConvStem
 
 State = dict[str, Tensor]  # parts of the state of B sequences, (B, ...) each, by name
@@ -72,15 +71,16 @@ class StepNetwork(nn.Module):
         of the stem, the state of each layer, and the sum or maximum of the top layer's outputs.
         """
         width = self.network.options.hidden_size
+        num_inputs = self.network.preprocess.output_size
         state = {
             "steps": torch.zeros(batch_size, dtype=torch.int64),
             "last_values": torch.zeros(batch_size, self.network.input_size),
         }
         stem = self.network.stem
         if isinstance(stem, ConvStem):
-            state["inputs"] = torch.zeros(batch_size, KEPT_INPUTS, self.network.input_size)
+            state["inputs"] = torch.zeros(batch_size, KEPT_INPUTS, num_inputs)
         elif stem is not None:
-            num_channels = self.network.input_size
+            num_channels = num_inputs
             for i, block in enumerate(_blocks(stem)):
                 state[f"inputs{i}"] = torch.zeros(batch_size, num_channels, block.context[0])
                 num_channels = block.output_size
@@ -106,8 +106,8 @@ class StepNetwork(nn.Module):
         """
         state = dict(zip(self._part_names, parts, strict=True))
         x = self.network.preprocess.standardise(x)
-        x = torch.where(x.isnan(), state["last_values"], x)
-        x = x.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        last_values = torch.where(x.isnan(), state["last_values"], x)
+        x = self.network.preprocess.encode(last_values)
         steps = state["steps"] + 1
         stem = self.network.stem
         summary = x.new_zeros(x.shape[0], 0)
@@ -123,7 +123,7 @@ class StepNetwork(nn.Module):
                 current, next_state = self._through_inception_stem(stem, x, state, steps)
                 summary = (next_state["summary"] / steps[:, None]).float()
         pooled = self._pooled(current, num_positions)
-        next_state = next_state | {"steps": steps, "last_values": x}
+        next_state = next_state | {"steps": steps, "last_values": last_values}
         logits = self.network.logits(torch.cat([pooled, summary], dim=1))
         return logits, *[next_state[name] for name in state]
 

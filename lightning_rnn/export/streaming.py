@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_rnn.categories import CategoryCodes
 from lightning_rnn.errors import DataError, as_array
-from lightning_rnn.export.onnx_classifier import check_sequence, open_session
+from lightning_rnn.export.onnx_classifier import category_codes, check_sequence, open_session
 
 if TYPE_CHECKING:
     from lightning_rnn.models.network import SequenceNetwork
@@ -27,7 +28,9 @@ class StreamingClassifier:
 
     Args:
         model: File written by `export_onnx` with `streaming=True`, which needs neither torch nor
-            lightning; or a network, which is copied.
+            lightning; or a network, which is copied and takes the codes of categories.
+        unknown_categories: Whether a category that was not in the training file is read as unknown,
+            rather than being an error.
 
     Attributes:
         num_features: Number of features F.
@@ -50,10 +53,12 @@ class StreamingClassifier:
         StreamingClassifier(num_features=1, class_names=['0', '1'], sequences=1)
     """
 
-    def __init__(self, model: "str | Path | SequenceNetwork") -> None:
+    def __init__(
+        self, model: "str | Path | SequenceNetwork", *, unknown_categories: bool = False
+    ) -> None:
         self._model: _OnnxSteps | _TorchSteps
         if isinstance(model, str | Path):
-            self._model = _OnnxSteps(model)
+            self._model = _OnnxSteps(model, unknown_categories)
         else:
             self._model = _TorchSteps(model)
         self.num_features = self._model.num_features
@@ -77,7 +82,7 @@ class StreamingClassifier:
         Args:
             ids: n different names. An unknown name begins a new sequence.
             x: (n, F) array of one step each, or list of n (T_i, F) arrays; raw values, NaN where
-                missing.
+                missing; names of categories.
 
         Returns:
             Probabilities after the last step of each sequence: (n,) float32 of the second of two
@@ -97,6 +102,7 @@ class StreamingClassifier:
             steps = as_array(values, f"x[{i}]")
             if is_one_step:
                 steps = steps[None]
+            steps = self._model.encode(steps, f"x[{i}]")
             sequences.append(check_sequence(steps, f"x[{i}]", self.num_features))
         lengths = np.array(list(map(len, sequences)))
         rows = self._rows_of(ids)
@@ -144,8 +150,9 @@ class StreamingClassifier:
 class _OnnxSteps:
     """Runs a file for single steps with onnxruntime."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, unknown_categories: bool) -> None:
         self._session, metadata = open_session(path, streaming=True)
+        self.encode = category_codes(metadata, unknown_categories)
         self.num_features: int = metadata["num_features"]
         self.class_names: list[str] = metadata["class_names"]
         parts = self._session.get_inputs()[1:]  # the first input is x
@@ -166,6 +173,7 @@ class _TorchSteps:
     def __init__(self, network: "SequenceNetwork") -> None:
         from lightning_rnn.export.step_network import StepNetwork
 
+        self.encode = CategoryCodes(None, {})
         self._network = StepNetwork(deepcopy(network).cpu().float()).eval()
         self.num_features = network.input_size
         self.class_names = list(map(str, range(network.num_classes)))

@@ -49,6 +49,7 @@ class NetworkOptions:
     stem: Stem = "none"
     initialization: Initialization = "chrono"
     memory_span: int | None = None
+    embedding_size: int = 32
 
     @classmethod
     def select(cls, settings: Mapping[str, Any]) -> "NetworkOptions":
@@ -66,6 +67,8 @@ class NetworkOptions:
         check(
             self.initialization in INITIALIZATIONS, "initialization", self.initialization, expected
         )
+        expected = "an integer of at least 1"
+        check(self.embedding_size >= 1, "embedding_size", self.embedding_size, expected)
         if self.memory_span is not None:
             check(self.memory_span >= 1, "memory_span", self.memory_span, "at least 1 step")
 
@@ -80,9 +83,11 @@ class SequenceNetwork(nn.Module):
         input_size: Number of features F per step.
         num_classes: Number of classes K, at least 2.
         options: Architecture; `NetworkOptions()` by default.
+        category_sizes: Number of categories of each feature, 0 for numbers; None if all are. The
+            categories of a feature have the codes 1, 2, ..., and unknown ones the code 0.
 
     Attributes:
-        preprocess: Standardisation and filling of missing values.
+        preprocess: Standardisation, filling of missing values and encoding of categories.
         stem: Convolutions, or None.
         recurrent: Recurrent layers.
         head: Linear layer from pooled outputs to logits.
@@ -106,7 +111,12 @@ class SequenceNetwork(nn.Module):
     """
 
     def __init__(
-        self, *, input_size: int, num_classes: int, options: NetworkOptions | None = None
+        self,
+        *,
+        input_size: int,
+        num_classes: int,
+        options: NetworkOptions | None = None,
+        category_sizes: list[int] | None = None,
     ) -> None:
         super().__init__()
         check(input_size >= 1, "input_size", input_size, "an integer of at least 1")
@@ -115,14 +125,15 @@ class SequenceNetwork(nn.Module):
         self.input_size = input_size
         self.num_classes = num_classes
         self.options = options
-        self.preprocess = Preprocess(input_size)
+        self.preprocess = Preprocess(input_size, category_sizes, options.embedding_size)
         self.stem: ConvStem | InceptionStem | None = None
-        recurrent_input_size = input_size
+        recurrent_input_size = self.preprocess.output_size
         summary_size = 0
         if options.stem == "conv":
-            self.stem = ConvStem(input_size)
+            self.stem = ConvStem(recurrent_input_size)
         elif options.stem == "inception":
-            self.stem = InceptionStem(input_size, causal=not options.bidirectional)
+            causal = not options.bidirectional
+            self.stem = InceptionStem(recurrent_input_size, causal=causal)
         if self.stem is not None:
             recurrent_input_size = self.stem.output_size
             summary_size = self.stem.summary_size

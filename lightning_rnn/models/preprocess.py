@@ -1,10 +1,11 @@
-"""Standardisation and filling of missing values, as part of the network."""
+"""Standardisation, filling of missing values and encoding of categories, within the network."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from lightning_rnn.errors import check
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.padding import Padding
 
@@ -18,13 +19,47 @@ class Preprocess(nn.Module):
     steps never change earlier ones. The buffers `mean` and `std` (F,) are 0 and 1 at first.
     Standardised values are at most 1e4 in size. The attribute `missing_values` lists numbers that
     stand for a missing value, like NaN.
+
+    The codes 1, ..., K of a feature of categories become one-hot vectors of size K if K is at most
+    E, or else trained vectors of size E, an embedding. The code 0 becomes a vector of zeros; it
+    stands for an unknown category, and for missing values before the first value.
+
+    Args:
+        num_features: Number of features F.
+        category_sizes: Number of categories of each feature, 0 for numbers; None if all are.
+        embedding_size: Size E of an embedding.
+
+    Attributes:
+        output_size: Number of values per step after encoding.
     """
 
     mean: Tensor
     std: Tensor
+    numbers: Tensor
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        category_sizes: list[int] | None = None,
+        embedding_size: int = 32,
+    ) -> None:
         super().__init__()
+        self.category_sizes: dict[int, int] = {}  # by position of the feature
+        for i, size in enumerate(category_sizes or []):
+            if size > 0:
+                self.category_sizes[i] = size
+        self.output_size = num_features - len(self.category_sizes)
+        self.embeddings = nn.ModuleDict()
+        for i, size in self.category_sizes.items():
+            self.output_size += min(size, embedding_size)
+            if size > embedding_size:
+                self.embeddings[str(i)] = nn.Embedding(size + 1, embedding_size, padding_idx=0)
+        self.has_numbers = len(self.category_sizes) < num_features
+        if self.category_sizes:
+            numbers = [i for i in range(num_features) if i not in self.category_sizes]
+            self.register_buffer(
+                "numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False
+            )
         self.missing_values: list[float] = []
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))
@@ -36,8 +71,8 @@ class Preprocess(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the statistics differ from those of a new network."""
-        return bool((self.mean != 0).any() or (self.std != 1).any())
+        """Whether the statistics differ from those of a new network, or there are none."""
+        return not self.has_numbers or bool((self.mean != 0).any() or (self.std != 1).any())
 
     def standardise(self, x: Tensor) -> Tensor:
         """Return standardised values, NaN where missing, from raw values (..., F)."""
@@ -53,7 +88,28 @@ class Preprocess(nn.Module):
         # The sum of all values is NaN if any of them is; reading it would stall an accelerator.
         if not padding.is_readable or math.isnan(float(x.detach().sum())):
             x = fill_forward(x)
-        return x.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        return self.encode(x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return limited and encoded values (..., `output_size`) of values without NaN (..., F)."""
+        if not self.category_sizes:
+            return x.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        parts: list[Tensor] = []
+        if self.has_numbers:
+            numbers = x.index_select(-1, self.numbers)
+            parts.append(numbers.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS))
+        largest_code = 2 / torch.finfo(x.dtype).eps  # above it, integers are rounded
+        for i, size in self.category_sizes.items():
+            expected = f"a type that holds the codes of {size} categories"
+            check(size <= largest_code, "precision", x.dtype, expected)
+            codes = x[..., i]
+            if str(i) in self.embeddings:
+                is_known = (codes > 0) & (codes <= size)
+                parts.append(self.embeddings[str(i)](torch.where(is_known, codes, 0).long()))
+            else:
+                all_codes = torch.arange(1, size + 1, device=x.device)
+                parts.append((codes[..., None] == all_codes).to(x.dtype))
+        return torch.cat(parts, dim=-1)
 
 
 def fill_forward(x: Tensor) -> Tensor:

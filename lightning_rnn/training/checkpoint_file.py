@@ -21,13 +21,16 @@ SIZES_AND_NAMES = (
     "feature_names",
     "step_names",
     "missing_values",
+    "categories",
 )
 WORDS = {  # for what has to be the same in the data, from the first to be compared to the last
     "class_names": "classes",
     "feature_names": "features",
     "step_names": "time steps",
+    "categories": "categories",
     "input_size": "number of features",
 }
+MAX_TEXT = 1000  # characters of a list of names in a message
 REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
 
 
@@ -87,7 +90,8 @@ class CheckpointFile:
             stored = self.hyper_parameters.get(name)
             got = model.hparams[name]
             if None not in (stored, got) and stored != got:
-                message = f"expected data with the {words} {stored}, got {got}; {WARM_START}"
+                difference = f"{str(stored)[:MAX_TEXT]}, got {str(got)[:MAX_TEXT]}"
+                message = f"expected data with the {words} {difference}; {WARM_START}"
                 raise CheckpointError(f"{self.path}: {message}")
         try:
             model.load_state_dict(self.content["state_dict"])
@@ -190,7 +194,12 @@ def _check_arguments(path: Path, entry: str, settings: Any, owner: type) -> None
         if name not in accepted:
             message = f"{where}: expected arguments of {owner.__name__}, got {name!r}"
             raise CheckpointError(message)
-        for item in value if isinstance(value, list) else [value]:
+        items = value if isinstance(value, list) else [value]
+        if name == "categories" and isinstance(value, dict):
+            items = list(value)
+            for words in value.values():
+                items += words if isinstance(words, list) else [words]
+        for item in items:
             if item is not None and type(item) not in (bool, int, float, str):
                 got = type(item).__name__
                 raise CheckpointError(f"{where}.{name}: expected a plain value, got {got}")

@@ -51,6 +51,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         feature_names: F names; taken from the data if not given.
         step_names: Names of the time steps of a wide table; taken from the data if not given.
         missing_values: Numbers that stand for missing values; training takes them from the data.
+        categories: Categories of features that are no numbers; taken from the data if not given.
         cell: Recurrent cell: rnn (tanh), lstm, gru, or mingru, which is fast over thousands of
             steps.
         hidden_size: Width H of the state, per layer and direction.
@@ -68,6 +69,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         memory_span: Number of time steps that the network should be able to remember when training
             starts; null for the length of the longest training sequence, or for 100 steps if the
             data module is none of this package.
+        embedding_size: Number of categories up to which a feature of categories is one-hot encoded;
+            more categories are embedded, each as so many trained numbers.
         pos_weight: Weight of the second of two classes in the loss; the first has weight 1.
         class_weights: Weight of each class in the loss: by name, such as {ill: 3}, and 1 for other
             classes, or a list in the order of the class names; balanced weights each class
@@ -112,6 +115,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         feature_names: list[str] | None = None,
         step_names: list[str] | None = None,
         missing_values: list[float] | None = None,
+        categories: dict[str, list[str]] | None = None,
         cell: CellName = "rnn",
         hidden_size: int = 32,
         num_layers: int | None = None,
@@ -121,6 +125,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         stem: Stem = "none",
         initialization: Initialization = "chrono",
         memory_span: int | None = None,
+        embedding_size: int = 32,
         pos_weight: float | None = None,
         class_weights: Literal["balanced"] | list[float] | dict[str, float] | None = None,
         label_smoothing: float = 0.0,
@@ -150,15 +155,17 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         if input_size is not None and num_classes is not None:
             names = class_names or [str(code) for code in range(num_classes)]
             check(len(names) == num_classes, "class_names", class_names, f"{num_classes} names")
-            self._build(Schema(input_size, names, feature_names, step_names))
+            self._build(Schema(input_size, names, feature_names, step_names, categories or {}))
 
     def _build(self, schema: Schema) -> None:
         """Create the network for data of known sizes."""
         sizes = {"input_size": schema.num_features, "num_classes": len(schema.class_names)}
-        names = {"class_names": schema.class_names, "feature_names": schema.feature_names}
-        self.hparams.update(sizes | names | {"step_names": schema.step_names})
+        self.hparams.update(sizes)
+        for name in ("class_names", "feature_names", "step_names", "categories"):
+            self.hparams[name] = getattr(schema, name)
         self.schema = schema
-        self.network = SequenceNetwork(**sizes, options=self.options)
+        of_categories = schema.category_sizes
+        self.network = SequenceNetwork(**sizes, options=self.options, category_sizes=of_categories)
         self.network.preprocess.missing_values = self.hparams["missing_values"] or []
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
         self.register_buffer("class_weight", class_weight(schema.class_names, *weights))

@@ -44,21 +44,23 @@ def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
     class_names = list(class_names)
     feature_names = getattr(data, "feature_names", None) or given["feature_names"]
     step_names = getattr(data, "step_names", None) or given["step_names"]
+    categories = getattr(data, "categories", None) or given["categories"]
     found = {
         "input_size": num_features,
         "num_classes": num_classes,
         "class_names": class_names,
         "feature_names": feature_names,
         "step_names": step_names,
+        "categories": categories,
     }
     for name, value in found.items():
         is_same = given[name] is None or given[name] == value
         check(is_same, name, given[name], f"{value}, as the data have")
-    return Schema(num_features, class_names, feature_names, step_names)
+    return Schema(num_features, class_names, feature_names, step_names, categories or {})
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
-    """Check that a model has the sizes of its data, if the data module knows them."""
+    """Check that a model has the sizes and categories of its data, as far as they are known."""
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", schema.num_features)
     is_same = schema.num_features == num_features
@@ -66,6 +68,9 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     size = len(schema.class_names)
     num_classes = getattr(data, "num_classes", size)
     check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
+    categories = getattr(data, "categories", schema.categories)
+    is_same = schema.categories == categories
+    check(is_same, "categories", schema.categories, f"{categories}, as the data have")
 
 
 def longest_train_sequence(data: SequenceDataModule | None) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rnn.categories import CategoryCodes
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
@@ -64,33 +65,43 @@ class InferenceMixin:
 
         Args:
             x: (N, T, F) array, (T, F) array for one sequence, or a list of (T_i, F) arrays; NaN
-                where a value is missing.
+                where a value is missing; names of categories.
 
         Returns:
             (N,) float32 probabilities of the second of two classes, or (N, K).
 
         Raises:
-            DataError: If the shape, dtype or number of features is wrong, or a value is infinite.
+            DataError: If the shape, dtype or number of features is wrong, a value is infinite, or a
+                category was not in the training data.
             OptionError: If the model was created without sizes and has not been trained.
         """
         self._check_sizes()
-        return infer(self.network, x, self._probabilities)
+        return infer(self.network, self._encoded(x), self._probabilities)
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
         self._check_sizes()
-        codes = infer(self.network, x, self._predictions)
+        codes = infer(self.network, self._encoded(x), self._predictions)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 
     def embed(self, x: Any) -> np.ndarray:
         """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
         self._check_sizes()
-        return infer(self.network, x, self.network.embed)
+        return infer(self.network, self._encoded(x), self.network.embed)
 
     def _check_sizes(self) -> None:
         is_known = hasattr(self, "network")
         check(is_known, "input_size and num_classes", None, "numbers, or a model that is trained")
+
+    def _encoded(self, x: Any) -> Any:
+        """Return arrays with the codes of categories, if any feature has some."""
+        if not self.schema.categories:
+            return x
+        if isinstance(x, np.ndarray) and x.ndim == 2:
+            x = x[None]
+        encode = CategoryCodes(self.schema.feature_names, self.schema.categories)
+        return [encode(sequence, f"x[{i}]") for i, sequence in enumerate(x)]
 
     def _probabilities(self, x: Tensor, padding: Padding) -> Tensor:
         return self.network.decision.probabilities(self.network(x, padding))

@@ -196,6 +196,8 @@ class HyperParameters(Callback):
         data = sequence_data(trainer)
         if data is not None:
             settings |= {f"data/{name}": value for name, value in data.settings.items()}
+        for name in ("categories", "data/categories"):  # which may be thousands
+            settings.pop(name, None)
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
         trainer.logger.log_hyperparams(settings, scalars, step=step)
 

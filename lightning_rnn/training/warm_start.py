@@ -58,6 +58,13 @@ def take_weights(
             if sorted(of_data) == sorted(of_weights):
                 message += "; feature_columns chooses the order"
             raise OptionError(message, name=option)
+    known = settings.get("categories") or {}
+    for feature in known | model.schema.categories:
+        words = model.schema.categories.get(feature, [])
+        if words != known.get(feature, []):
+            message = f"expected weights for the categories ({join_names(words)}) of {feature!r}"
+            message += f", got {source} for ({join_names(known.get(feature, []))})"
+            raise OptionError(message, name=option)
     classes: list[str] = settings.get("class_names") or []
     other_parts = ["decision"]
     if classes != model.class_names:

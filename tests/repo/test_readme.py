@@ -51,6 +51,15 @@ def clone(tmp_path_factory):
         "label": np.repeat(["well", "ill"] * 20, 5),
     }
     pl.DataFrame(vitals).write_csv(folder / "vitals.csv")
+    clicks = {
+        "session": np.repeat(np.arange(40), 4),
+        "time": np.tile(np.arange(4), 40),
+        "page": rng.choice(["home", "shoes", "basket"], size=160),
+        "device": np.repeat(rng.choice(["phone", "laptop"], size=40), 4),
+        "seconds": rng.random(size=160),
+        "label": np.repeat(["buys", "leaves"] * 20, 4),
+    }
+    pl.DataFrame(clicks).write_csv(folder / "clicks.csv")
     write_recordings(folder, rng)
     return folder
 

@@ -37,7 +37,7 @@ from lightning_rnn.errors import DataError
 __all__ = ["FileContents", "ReadOptions", "read_file"]
 
 Reader = Callable[[Path, ReadOptions], FileContents]
-TABLES = (".csv", ".csv.gz", ".parquet")
+TABLES = (".csv", ".csv.gz", ".parquet", ".xlsx")
 READERS: dict[str, Reader] = {
     ".ts": read_ts,
     ".tsv": read_tsv,
@@ -52,7 +52,7 @@ def read_file(path: Paths, options: ReadOptions | None = None) -> FileContents:
     Args:
         path: The file, or a folder written by `pack`; or files: a folder with all its subfolders, a
             pattern such as `walks/*.csv`, or a list. The extension, in any case, names the format:
-            .ts, .tsv, .npz, .npy, .csv, .csv.gz or .parquet.
+            .ts, .tsv, .npz, .npy, .csv, .csv.gz, .parquet or .xlsx.
         options: What to read from the file; by default `ReadOptions()`.
 
     Raises:
@@ -195,7 +195,8 @@ def find_reader(path: Path, options: ReadOptions) -> Reader | None:
                 expected = f"also an id_column ({FILE_NAME} if each file is a sequence)"
                 raise unexpected(name, expected, repr(value))
         return None
-    unsupported = ["feature_columns", "id_column", "time_column"]
+    unsupported = ["feature_columns", "id_column", "time_column", "token_column"]
+    unsupported += ["category_columns", "categories"]
     if extension in (".ts", ".tsv"):
         unsupported.append("group_column")
     for name in unsupported:

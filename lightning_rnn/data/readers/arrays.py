@@ -1,5 +1,6 @@
 """Readers of .npz files, .npy files, and folders of .npy files."""
 
+import json
 import warnings
 import zipfile
 from dataclasses import replace
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lightning_rnn.categories import Categories, is_missing
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers.class_names import class_names, is_missing
+from lightning_rnn.data.readers.class_names import class_names
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     NAMES_OF_PATH,
@@ -20,6 +22,7 @@ from lightning_rnn.data.readers.contents import (
     complete,
     first_line,
     join_names,
+    quote,
     row_ids,
     unexpected,
 )
@@ -28,6 +31,7 @@ from lightning_rnn.errors import DataError
 
 MAX_BYTES_IN_MEMORY = 1 << 27  # larger .npy files stay on disk; batches are faster from memory
 CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
+CATEGORIES = "categories.json"  # file in a folder whose features have categories
 NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
 NAMES_OF = ("features", "steps")
@@ -88,7 +92,27 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
             got = f"a file that cannot be mapped ({first_line(error)})"
             raise unexpected(file.name, PLAIN_ARRAY, got) from error
     names = {role: file.name for role, file in files.items()}
-    return _contents(arrays, names, options, checked=is_checked(path))
+    contents = _contents(arrays, names, options, checked=is_checked(path))
+    if not path.is_dir():
+        return contents
+    return replace(contents, categories=_categories(path / CATEGORIES, contents, options))
+
+
+def _categories(file: Path, contents: FileContents, options: ReadOptions) -> Categories:
+    """Return the categories of the features, which must be those of the model or the options."""
+    categories: Categories = {}
+    if file.is_file():
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        categories = {name: stored[name] for name in contents.feature_names or () if name in stored}
+    known = options.categories or {}
+    if options.model_names is None:
+        known = categories | known
+    for name in {**categories, **dict.fromkeys(options.category_names)}:
+        words = categories.get(name, [])
+        if words != known.get(name):
+            expected = f"the categories {join_names(known.get(name, []))} (categories of pack)"
+            raise unexpected(f"feature {quote(name)}", expected, join_names(words))
+    return categories
 
 
 def is_checked(folder: Path) -> bool:

@@ -1,68 +1,21 @@
-"""Class names and missing values: one spelling for each, whatever the format of the file."""
+"""Class names and missing values in columns and arrays."""
 
-import math
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_rnn.categories import MISSING_WORDS, NUMBER, class_name
 from lightning_rnn.data.readers.contents import unexpected
 
 if TYPE_CHECKING:
     import polars as pl
-
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# in lower case; "-" is not one of them, because "+" and "-" are common classes
-MISSING_WORDS = ("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none")
-
-
-def is_missing(text: str) -> bool:
-    """Return whether text stands for a missing label, id, group, time or value."""
-    return text.strip().lower() in MISSING_WORDS
 
 
 def known_text(column: "pl.Series") -> "pl.Series":
     """Return stripped text, null where it stands for a missing value."""
     text = column.str.strip_chars()
     return text.set(text.str.to_lowercase().is_in(MISSING_WORDS), None)
-
-
-def class_name(raw: object) -> str:
-    """Return the canonical name of a class.
-
-    Numbers with a point or an exponent become the shortest text of the same number, without the
-    point if they are whole; plus signs are removed; integers keep leading zeros, which codes have.
-    Booleans, also as text, become "true" and "false". Other text is stripped. A missing value
-    (see `MISSING_WORDS`) is no label: "".
-
-    Example:
-        >>> [class_name(raw) for raw in (1.0, "1.0e+00", "+1", "0.50", "01", "True", "NA")]
-        ['1', '1', '1', '0.5', '01', 'true', '']
-    """
-    if isinstance(raw, bytes):
-        raw = raw.decode()
-    text = str(raw).strip()
-    if is_missing(text):
-        return ""
-    if text.lower() in ("true", "false"):
-        return text.lower()
-    if NUMBER.fullmatch(text):
-        return _number_name(text)
-    return text
-
-
-def _number_name(text: str) -> str:
-    digits = text.lstrip("+-")
-    if digits.isdigit():
-        is_negative = text.startswith("-") and int(digits) != 0
-        return f"-{digits}" if is_negative else digits
-    value = float(text)
-    if not math.isfinite(value):
-        return text
-    if value.is_integer() and abs(value) < 2**53:  # larger ones have no exact digits
-        return str(int(value))
-    return repr(value)
 
 
 def class_names(raw: np.ndarray) -> np.ndarray:
@@ -78,6 +31,37 @@ def sort_classes(names: Iterable[str]) -> list[str]:
     if all(NUMBER.fullmatch(name) for name in distinct):
         return sorted(distinct, key=float)
     return distinct
+
+
+def order_classes(labels: np.ndarray, positive: str | None) -> list[str]:
+    """Return the names of at least two classes in the order of their codes.
+
+    The positive one of two classes is the last, by default the last in sorted order. Raises a
+    DataError if there is one class only, or the labels look like numbers to predict.
+    """
+    check_not_continuous(labels)
+    names = sort_classes(labels)
+    if len(names) < 2:
+        raise unexpected("", "at least two classes", f"only {names[0]!r}")
+    if positive is not None:
+        if positive not in names or len(names) != 2:
+            expected = f"two classes, one of them the positive_class {positive!r}"
+            raise unexpected("", expected, ", ".join(names))
+        names.remove(positive)
+        names.append(positive)
+    return names
+
+
+def class_codes(labels: np.ndarray, ids: np.ndarray, class_names: list[str]) -> np.ndarray:
+    """Return the (N,) codes of labels; a DataError names the sequence of one that has none."""
+    code_of = {name: code for code, name in enumerate(class_names)}
+    codes: list[int] = []
+    for label, sequence in zip(labels, ids, strict=True):
+        if label not in code_of:
+            expected = f"a label seen in training ({', '.join(class_names)})"
+            raise unexpected(f"sequence {sequence!r}", expected, repr(label))
+        codes.append(code_of[label])
+    return np.array(codes)
 
 
 def check_not_continuous(labels: np.ndarray) -> None:

@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from lightning_rnn.categories import Categories
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, OptionError, check
 
@@ -41,6 +42,7 @@ class FileContents:
         time_kind: Kind of the times that order the steps, as errors name it, or None without times.
         step_labels: (sum of T_i,) names of the class of each step, or None without windows.
         has_windows: Whether the sequences are windows.
+        categories: Categories of features, whose values are 1, 2, ... for them, or 0 if unknown.
     """
 
     sequences: Sequences
@@ -51,6 +53,7 @@ class FileContents:
     ignored: tuple[str, ...] = ()
     step_labels: np.ndarray | None = None
     has_windows: bool = False
+    categories: Categories = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class ReadOptions:
             and times. If None, rows keep their order.
         group_column: Column of groups; for .npz and .npy any name requests the array of groups.
         feature_columns: Features in order. If None, every column without another role.
+        category_columns: Features that are categories, not numbers.
+        token_column: A further one of the `category_columns`.
+        categories: Categories of features, in the order of their codes 1, 2, ...; if not given,
+            those in the file in sorted order.
+        unknown_categories: Whether other categories have the code 0, rather than being an error.
         only_features: Whether a further column without a role is an error.
         model_names: Names of the features, or of the time steps of a wide table, that a trained
             model expects; they replace `feature_columns`.
@@ -104,6 +112,10 @@ class ReadOptions:
     time_column: str | None = None
     group_column: str | None = None
     feature_columns: list[str] | None = None
+    category_columns: list[str] | None = None
+    token_column: str | None = None
+    categories: Categories | None = None
+    unknown_categories: bool = False
     only_features: bool = False
     model_names: list[str] | None = None
     one_row_per_sequence: bool | None = None
@@ -140,6 +152,12 @@ class ReadOptions:
             check(not has_fraction, "time_format", self.time_format, "%.f for a fraction")
             is_complete = self.has_date_format or not re.search("%[mdbBhejUW]", self.time_format)
             check(is_complete, "time_format", self.time_format, "a year in a format with a date")
+
+    @property
+    def category_names(self) -> list[str]:
+        """Names of the features that are categories."""
+        tokens = [] if self.token_column is None else [self.token_column]
+        return [*dict.fromkeys([*(self.category_columns or []), *tokens, *(self.categories or {})])]
 
     @property
     def has_labels_elsewhere(self) -> bool:
@@ -206,6 +224,8 @@ def errors_with_path(path: Path | str) -> Iterator[None]:
     """Convert every exception of the block to a DataError that begins with the path."""
     try:
         yield
+    except OptionError:
+        raise
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except OSError as error:

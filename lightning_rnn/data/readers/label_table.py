@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_rnn.data.readers.columns import class_column, text_column
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     FileContents,
@@ -17,7 +18,6 @@ from lightning_rnn.data.readers.contents import (
 )
 from lightning_rnn.data.readers.sources import extension_of
 from lightning_rnn.data.readers.table_rows import join_rows, table_rows
-from lightning_rnn.data.readers.tables import class_column, text_column
 
 
 def read_labels(options: ReadOptions) -> dict[str, str]:
@@ -26,8 +26,8 @@ def read_labels(options: ReadOptions) -> dict[str, str]:
         return {}
     path = Path(options.labels_path).expanduser()
     with errors_with_path(path):
-        if extension_of(path) not in (".csv", ".csv.gz", ".parquet"):
-            raise unexpected("", "a table (.csv, .csv.gz or .parquet)", quote(path.name))
+        if extension_of(path) not in (".csv", ".csv.gz", ".parquet", ".xlsx"):
+            raise unexpected("", "a table (.csv, .csv.gz, .parquet or .xlsx)", quote(path.name))
         rows = join_rows(table_rows(path, options))
         columns = rows.frame.columns
         id_column = options.id_column if options.id_column in columns else "id"

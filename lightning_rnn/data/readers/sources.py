@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,7 +166,8 @@ def source_rows(source: Source, options: ReadOptions, size: int | None = None) -
                     raise unexpected("", expected, join_names(frame.columns))
                 numbers = rows.numbers + origins[-1][0]
                 next_number = int(numbers[-1]) + 1
-                yield Rows(frame.select(columns), rows.is_text, numbers, origins)
+                frame = frame.select(columns)
+                yield replace(rows, frame=frame, numbers=numbers, origins=origins)
 
 
 def _with_columns_of_path(

@@ -1,4 +1,4 @@
-"""The rows of CSV and Parquet files, piece by piece."""
+"""The rows of CSV, Parquet and Excel files, piece by piece."""
 
 import csv
 import gzip
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from lightning_rnn.data.readers.contents import (
     unexpected,
     utf8_lines,
 )
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, import_extra
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,10 +40,11 @@ class Rows:
     """Some rows of a table.
 
     Attributes:
-        frame: The rows, only text from a CSV file.
-        is_text: Whether they come from a CSV file.
+        frame: The rows, only text from a CSV or Excel file.
+        is_text: Whether they come from a CSV or Excel file.
         numbers: (rows,) int64, the line or row of each in the file; of a later file of several
             plus the number in `origins`.
+        are_steps: Whether lists have been unpacked, so that each row is a time step.
         origins: This number and the name of each file, in order; "" if there is only one file.
     """
 
@@ -51,6 +52,7 @@ class Rows:
     is_text: bool
     numbers: np.ndarray
     origins: Sequence[tuple[int, str]] = ((0, ""),)
+    are_steps: bool = False
 
     def place(self, row: int) -> str:
         """Return how error messages name a row."""
@@ -62,15 +64,17 @@ class Rows:
 
 
 def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
-    """Yield the rows of a CSV or Parquet file in order, at least one.
+    """Yield the rows of a CSV, Parquet or Excel file in order, at least one.
 
     Args:
         path: The file.
         options: Separator and encoding of a CSV file.
         size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
-            Parquet file, and 16 MB of a CSV file.
+            Parquet file, and 16 MB of a CSV file. Excel files are read at once.
     """
-    if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == ".xlsx":
+        pieces = _excel_rows(path)
+    elif path.suffix.lower() == ".parquet":
         pieces = _parquet_rows(path, size or -1)
     else:
         pieces = _csv_rows(path, options, size or CSV_PIECE_BYTES)
@@ -87,7 +91,7 @@ def join_rows(pieces: Iterable[Rows]) -> Rows:
     parts = list(pieces)
     frame = concatenate([part.frame for part in parts])
     numbers = np.concatenate([part.numbers for part in parts])
-    return Rows(frame, parts[0].is_text, numbers, parts[0].origins)
+    return replace(parts[0], frame=frame, numbers=numbers)
 
 
 def concatenate(frames: "list[pl.DataFrame]") -> "pl.DataFrame":
@@ -212,7 +216,7 @@ def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
         start = 0
         while piece := child.stdout.read(int.from_bytes(child.stdout.read(8), "little")):
             frame = pl.read_ipc(io.BytesIO(piece))
-            yield Rows(frame, is_text=False, numbers=np.arange(start, start + frame.height))
+            yield _unpacked(Rows(frame, is_text=False, numbers=start + np.arange(frame.height)))
             start += frame.height
         child.wait()
         messages.seek(0)
@@ -220,3 +224,51 @@ def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
         if child.returncode or "panicked" in text:
             reason = text.rpartition("\n")[2][:200]
             raise DataError(f"damaged, or not a Parquet file ({reason})")
+
+
+def _unpacked(rows: Rows) -> Rows:
+    """Return a row for each time step of rows that contain lists; others are repeated."""
+    import polars as pl
+
+    frame = rows.frame
+    lists: list[str] = []
+    for column in frame:
+        if isinstance(column.dtype, pl.Array):
+            frame = frame.with_columns(column.arr.to_list())
+        if isinstance(column.dtype, pl.Array | pl.List):
+            lists.append(column.name)
+    if not lists:
+        return rows
+    lengths = frame[lists[0]].list.len().fill_null(0)
+    for name in lists:
+        found = frame[name].list.len().fill_null(0)
+        is_wrong = (found != lengths) | (found == 0)
+        if is_wrong.any():
+            row = int(is_wrong.arg_true()[0])
+            expected = f"lists of {max(1, lengths[row])} values as in column {quote(lists[0])}"
+            raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{found[row]}")
+    numbers = rows.numbers.repeat(lengths.to_numpy())
+    return Rows(frame.explode(lists), rows.is_text, numbers, are_steps=True)
+
+
+def _excel_rows(path: Path) -> Iterator[Rows]:
+    """Yield the rows of the first sheet of an Excel file, without empty ones."""
+    import polars as pl
+
+    workbook = import_extra("fastexcel", "excel").read_excel(path)
+    options = {"header_row": None, "skip_rows": 0}  # so that the n-th row is line n
+    cells = workbook.load_sheet(0, dtypes="string", **options).to_polars()
+    # the text of a number has at most nine decimals
+    numbers = workbook.load_sheet(0, dtypes="float", **options).to_polars()
+    columns: list[pl.Series] = []
+    for text, exact in zip(cells, numbers, strict=True):
+        is_rounded = (text.cast(pl.Float64, strict=False) != exact).fill_null(False)
+        columns.append(exact.cast(pl.String).zip_with(is_rounded, text))
+    frame = pl.DataFrame(columns)
+    has_cells = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    lines = np.flatnonzero(has_cells) + 1
+    if len(lines) == 0:
+        raise DataError("the first sheet is empty")
+    frame = frame.filter(has_cells).fill_null("")
+    frame.columns = _column_names(list(frame.row(0)), lines[0])
+    yield Rows(frame[1:], is_text=True, numbers=lines[1:])

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_rnn.data.readers.class_names import NUMBER, class_name, known_text
+from lightning_rnn.categories import Categories
+from lightning_rnn.data.readers.class_names import known_text
+from lightning_rnn.data.readers.columns import (
+    category_codes,
+    check_not_nested,
+    class_column,
+    find_categories,
+    text_column,
+)
 from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
     NAMES_OF_PATH,
@@ -26,6 +34,8 @@ from lightning_rnn.data.sequences import Sequences
 if TYPE_CHECKING:
     import polars as pl
 
+OR_CATEGORIES = "or a feature named in category_columns"
+
 
 def table_contents(
     rows: Rows, options: ReadOptions, time_kind: str | None = None
@@ -44,7 +54,8 @@ def table_contents(
 
     frame = rows.frame
     features, ignored = feature_columns(frame.columns, options)
-    values = _feature_values(rows, features, options)  # (rows, F)
+    categories = find_categories(frame, options)
+    values = _feature_values(rows, features, categories, options)  # (rows, F)
     labels = None
     # files to predict need not be in the folder of their class
     has_labels = options.require_labels or options.label_column not in NAMES_OF_PATH
@@ -54,16 +65,14 @@ def table_contents(
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
         groups = complete(text_column(frame[options.group_column]), "a group", rows.place)
-    ids: Any = row_ids(frame.height)
-    if options.id_column is not None:
-        ids = complete(text_column(frame[options.id_column]), "an id", rows.place)
+    ids = _ids(rows, options)
     if _is_wide(rows, ids, options):
         names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
         first_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
     else:
-        names_of = {"feature_names": features}
+        names_of = {"feature_names": features, "categories": categories}
         # of each row, the first row with the same id
         frame_of_ids = pl.DataFrame({"id": ids, "row": np.arange(frame.height)})
         owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
@@ -88,10 +97,19 @@ def table_contents(
     return contents, rows.numbers[first_rows]
 
 
+def _ids(rows: Rows, options: ReadOptions) -> Any:
+    """Return the (rows,) ids of the rows' sequences."""
+    if options.id_column is not None:
+        return complete(text_column(rows.frame[options.id_column]), "an id", rows.place)
+    if rows.are_steps:
+        return rows.numbers.astype(str).astype(object)
+    return row_ids(rows.frame.height)
+
+
 def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
     """Return whether each row is a whole sequence; see `ReadOptions.one_row_per_sequence`."""
     is_wide = options.one_row_per_sequence
-    if options.window_length is not None:
+    if options.window_length is not None or rows.are_steps:
         return False
     if options.id_column is None:
         if is_wide is False:
@@ -100,7 +118,8 @@ def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
         return True
     is_repeated = ids.is_duplicated() & ~ids.is_first_distinct()
     if is_wide is None:
-        return options.time_column is None and not is_repeated.any()
+        has_steps = options.time_column is not None or options.category_names
+        return not has_steps and not is_repeated.any()
     if is_wide and is_repeated.any():
         row = int(is_repeated.arg_true()[0])
         expected = "a new id, because the model was trained on rows of whole sequences"
@@ -133,15 +152,26 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
     if not available:
         expected = "at least one column of a feature"
         raise unexpected("", expected, f"only the columns {join_names(columns)}")
+    for name in options.category_names:
+        if name not in chosen[0]:
+            expected = f"some of the features {join_names(chosen[0])}"
+            raise unexpected("category_columns", expected, quote(name))
     return chosen
 
 
-def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np.ndarray:
+def _feature_values(
+    rows: Rows, features: list[str], categories: Categories, options: ReadOptions
+) -> np.ndarray:
     """Return (rows, F) float64, NaN where a cell is missing."""
     import polars as pl
 
+    if categories and options.id_column is None and not rows.are_steps:
+        raise unexpected("id_column", "a column, as there are columns of categories", "None")
     values = np.empty((rows.frame.height, len(features)), dtype=np.float64)
     for i, name in enumerate(features):
+        if name in categories:
+            values[:, i] = category_codes(rows, name, categories[name], options)
+            continue
         column = rows.frame[name]
         cells = column
         if rows.is_text:
@@ -150,7 +180,8 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
                 cells = cells.str.replace_all(".", "_", literal=True)
                 cells = cells.str.replace(",", ".", literal=True)
         elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
-            raise unexpected(f"column {quote(name)}", "numbers or booleans", str(column.dtype))
+            expected = f"numbers or booleans, {OR_CATEGORIES}"
+            raise unexpected(f"column {quote(name)}", expected, str(column.dtype))
         numbers = cells.cast(pl.Float64, strict=False)
         is_infinite = numbers.cast(pl.Float32).is_infinite()
         is_refused = cells.is_not_null() & (numbers.is_null() | is_infinite)
@@ -159,47 +190,19 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
                 expected += "; for decimal commas set decimal_comma, and separator if it is ','"
+            elif numbers[row] is None:
+                expected += f", {OR_CATEGORIES}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
 
 
-def text_column(column: "pl.Series") -> "pl.Series":
-    """Return stripped text, "" where it is missing; floats are spelt as classes are."""
-    import polars as pl
-
-    if column.dtype.is_float():
-        return class_column(column, ReadOptions())
-    _check_not_nested(column)
-    return known_text(column.cast(pl.String)).fill_null("")
-
-
-def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
-    """Return canonical class names, "" where they are missing."""
-    import polars as pl
-
-    _check_not_nested(column)
-    text = column.cast(pl.String).fill_null("").str.strip_chars()
-    unique = text.unique()
-    names: list[str] = []
-    for name in unique:
-        with_point = name.replace(",", ".")
-        is_number = options.decimal_comma and NUMBER.fullmatch(with_point)
-        names.append(class_name(with_point if is_number else name))
-    return text.replace_strict(unique, pl.Series(names, dtype=pl.String))
-
-
-def _check_not_nested(column: "pl.Series") -> None:
-    if column.dtype.is_nested() or str(column.dtype) in ("Binary", "Object"):
-        raise unexpected(f"column {quote(column.name)}", "text or numbers", str(column.dtype))
-
-
 def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.ndarray, str]:
     """Return (rows,) sortable keys of the times and their kind, which must be the given one."""
     assert options.time_column is not None
     column = rows.frame[options.time_column]
-    _check_not_nested(column)
+    check_not_nested(column)
     name = quote(column.name)
     return time_keys(column, kind, options, lambda row: f"{rows.place(row)}, column {name}")
 

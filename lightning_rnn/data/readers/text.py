@@ -8,13 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rnn.data.readers.class_names import (
-    NUMBER,
-    class_name,
-    class_names,
-    is_missing,
-    sort_classes,
-)
+from lightning_rnn.categories import NUMBER, class_name, is_missing
+from lightning_rnn.data.readers.class_names import class_names, sort_classes
 from lightning_rnn.data.readers.contents import (
     FINITE_NUMBERS,
     FLOAT32_OVERFLOW,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_rnn.data.readers.class_names import is_missing, known_text
+from lightning_rnn.categories import is_missing
+from lightning_rnn.data.readers.class_names import known_text
 from lightning_rnn.data.readers.contents import (
     MISSING_VALUE,
     ReadOptions,

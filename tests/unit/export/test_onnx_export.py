@@ -1,6 +1,7 @@
 """Exported files compute what PyTorch computes, or are not written."""
 
 import json
+import math
 import re
 from itertools import product
 
@@ -12,12 +13,19 @@ import torch
 from helpers import BEST, RUN
 from networks import network
 
-from lightning_rnn import SequenceClassifier, SequenceNetwork, export_onnx
+from lightning_rnn import (
+    OnnxClassifier,
+    SequenceClassifier,
+    SequenceNetwork,
+    StreamingClassifier,
+    export_onnx,
+)
 from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
 from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SIZES
 from lightning_rnn.models import network as network_module
+from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.padding import Padding
 
 CELLS, POOLINGS, STEMS = ("rnn", "lstm", "gru", "mingru"), ("last", "mean", "max"), ("none", "conv")
@@ -280,3 +288,34 @@ def test_a_missing_package_is_named(missing, trained, run, monkeypatch):
     result = run("export")
     assert result.code == 2
     assert f"{missing} is not installed; run: pip install 'lightning_rnn[export]'" in result.err
+
+
+@pytest.mark.parametrize("stem", ["none", "conv", "inception"])
+def test_categories(tmp_path, stem):
+    """Exported files of both kinds take names of categories; `export_onnx` compares the codes."""
+    sizes = [0, 3, 40]  # a number, one-hot vectors, an embedding
+    torch.manual_seed(0)
+    net = SequenceNetwork(
+        input_size=3,
+        num_classes=2,
+        options=NetworkOptions(hidden_size=4, stem=stem, embedding_size=5),
+        category_sizes=sizes,
+    )
+    words = {"kind": ["a", "b", "c"], "word": [f"w{i}" for i in range(40)]}
+    names = {"class_names": ["down", "up"], "feature_names": ["x", "kind", "word"]}
+    for streaming in (False, True):
+        path = tmp_path / f"{streaming}.onnx"
+        difference = export_onnx(net, path, **names, categories=words, streaming=streaming)
+        assert difference < 1e-5
+    x = [[0.5, "b", "w39"], [None, None, "w0"], [1.0, "c", None]]
+    codes = torch.tensor([[0.5, 2, 40], [math.nan, math.nan, 1], [1.0, 3, math.nan]])
+    with torch.no_grad():
+        logit = net.eval()(codes[None], torch.tensor([3]))
+    expected = net.decision.probabilities(logit).numpy()
+    found = OnnxClassifier(tmp_path / "False.onnx").predict_proba([x])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    found = StreamingClassifier(tmp_path / "True.onnx").update(["s"], [x])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for wrong in (None, {"kind": ["a", "b", "c"]}, words | {"x": ["a"]}):
+        with pytest.raises(OptionError, match=r"^categories: expected those of the features"):
+            export_onnx(net, tmp_path / "wrong.onnx", **names, categories=wrong)

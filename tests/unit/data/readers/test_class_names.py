@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_rnn.categories import class_name
 from lightning_rnn.data.readers import ReadOptions, read_file
-from lightning_rnn.data.readers.class_names import check_not_continuous, class_name
+from lightning_rnn.data.readers.class_names import check_not_continuous
 from lightning_rnn.errors import DataError
 
 SPELLINGS = st.decimals(-1000, 1000, places=3).flatmap(

@@ -14,10 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lightning_rnn.categories import class_name
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
-from lightning_rnn.data.readers.class_names import class_name, class_names, sort_classes
+from lightning_rnn.data.readers.class_names import class_names, sort_classes
 from lightning_rnn.data.readers.contents import FINITE_NUMBERS
 from lightning_rnn.errors import DataError
 
@@ -159,8 +160,8 @@ def test_no_such_file_folder_extension_empty(refused, tmp_path):
         read_file(tmp_path)
     assert (
         refused("a.txt", "x") == "expected one of the extensions .ts, .tsv, .npz,"
-        " .npy, .csv, .csv.gz, .parquet (.tsv for UCR text files, with tabs between label and"
-        " values), got '.txt'"
+        " .npy, .csv, .csv.gz, .parquet, .xlsx (.tsv for UCR text files, with tabs between label"
+        " and values), got '.txt'"
     )
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):
         assert refused(name, "") == "the file is empty"
@@ -558,7 +559,12 @@ def test_csv_wide(accepted):
             "line 4: expected 2 cells as in the header "
             "(for others set separator, encoding or decimal_comma), got 1",
         ),
-        ("a,b,label\n1,2,x\n1,abc,x\n", {}, "line 3, column 'b': expected numbers, got 'abc'"),
+        (
+            "a,b,label\n1,2,x\n1,abc,x\n",
+            {},
+            "line 3, column 'b': expected numbers, or a feature named in category_columns, "
+            "got 'abc'",
+        ),
         (
             "a,b,label\n1,2,x\n\n1,1e999,x\n",
             {},
@@ -694,14 +700,16 @@ def test_parquet(accepted):
     [
         (
             {"a": ["1"], "label": ["x"]},
-            "column 'a': expected numbers or booleans, got String",
+            "column 'a': expected numbers or booleans, or a feature named in category_columns, "
+            "got String",
         ),
         (
-            {"a": [[1.0]], "label": ["x"]},
-            "column 'a': expected numbers or booleans, got List(Float64)",
+            {"a": [[[1.0]]], "label": ["x"]},
+            "column 'a': expected numbers or booleans, or a feature named in category_columns, "
+            "got List(Float64)",
         ),
         (
-            {"a": [1.0], "label": [["x"]]},
+            {"a": [1.0], "label": [[["x"]]]},
             "column 'label': expected text or numbers, got List(String)",
         ),
         (
