@@ -1,10 +1,9 @@
 """Data module of sequence files."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -20,10 +19,10 @@ from lightning_rnn.data.readers.sources import (
     data_errors_with_title,
     title_of,
 )
-from lightning_rnn.data.schema import Schema
+from lightning_rnn.data.schema import Schema, encode
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
-from lightning_rnn.errors import DataError, OptionError, check
+from lightning_rnn.errors import DataError, OptionError, check, check_types
 
 print_notice = rank_zero_only(print)
 
@@ -42,6 +41,9 @@ class FileDataModule(SequenceDataModule):
         predict_path: File of sequences to predict, labelled or not; None for the test sequences.
         val_fraction: Fraction of `train_path` for validation, in [0, 1), without `val_path`.
         test_fraction: Fraction of `train_path` for testing, in [0, 1), without `test_path`.
+        num_folds: Number of folds to divide `train_path` into, for cross-validation (see
+            examples/folds.py); None for none. Each has the same proportions of the classes.
+        fold: Fold that is tested, in place of `test_fraction`; the first one is 0.
         stratify: Whether each split has the same proportions of the classes.
         group_column: Column of groups, such as persons; sequences of a group are in one split.
         labels_path: Table with the class of each id, in the columns `id_column` or `id` and
@@ -88,9 +90,8 @@ class FileDataModule(SequenceDataModule):
     """
 
     identity_settings = frozenset(
-        {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
-        | {"missing_values"}
-        | {"window_length", "window_stride", "window_label"}
+        {"val_fraction", "test_fraction", "num_folds", "fold", "stratify", "group_column", "seed"}
+        | {"positive_class", "missing_values", "window_length", "window_stride", "window_label"}
     )
     _has_checked_files = False  # those of test and predict, before training
 
@@ -103,6 +104,8 @@ class FileDataModule(SequenceDataModule):
         predict_path: list[str] | str | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
+        num_folds: int | None = None,
+        fold: int = 0,
         stratify: bool = True,
         group_column: str | None = None,
         labels_path: str | None = None,
@@ -131,21 +134,33 @@ class FileDataModule(SequenceDataModule):
             "val_fraction": val_fraction,
             "test_fraction": test_fraction,
             "stratify": stratify,
+            "num_folds": num_folds,
+            "fold": fold,
         }
         columns = {"id_column": id_column, "group_column": group_column}
         times = {"time_column": time_column, "time_format": time_format}
         features = {"feature_columns": feature_columns, "missing_values": missing_values}
         csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
         windows = {"window_length": window_length, "window_stride": window_stride}
-        self.settings["window_label"] = window_label
         classes = {"label_column": label_column, "positive_class": positive_class}
+        self.settings["window_label"] = window_label
         self.settings |= {name: absolute(path) for name, path in paths.items()}
         self.settings |= splits | columns | times | features | csv | windows | classes
+        check_types(FileDataModule, self.settings)
+        names = {field.name for field in fields(ReadOptions)} & self.settings.keys()
+        self._options = ReadOptions(**{name: self.settings[name] for name in names})
         self.missing_values = missing_values or []
         self._time_kind: str | None = None  # of the training file, once it has been read
-        self._check_fractions()
+        self._check_splits()
 
-    def _check_fractions(self) -> None:
+    def _check_splits(self) -> None:
+        num_folds, fold = self.settings["num_folds"], self.settings["fold"]
+        if num_folds is not None:
+            check(num_folds >= 2, "num_folds", num_folds, "an integer of at least 2")
+            check(0 <= fold < num_folds, "fold", fold, f"an integer from 0 to {num_folds - 1}")
+            for name, none in (("test_path", None), ("test_fraction", 0)):
+                got = self.settings[name]
+                check(got == none, name, got, f"{none}, as a fold is tested")
         for name in ("val_fraction", "test_fraction"):
             fraction = self.settings[name]
             check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
@@ -156,6 +171,8 @@ class FileDataModule(SequenceDataModule):
         """Return the fraction of the training file that is a split."""
         if self.settings[f"{name}_path"] is not None:
             return 0.0
+        if name == "test" and self.settings["num_folds"] is not None:
+            return float(1 / self.settings["num_folds"])
         return float(self.settings[f"{name}_fraction"])
 
     @cached_property
@@ -172,7 +189,7 @@ class FileDataModule(SequenceDataModule):
 
     @cached_property
     def _train_sequences(self) -> Sequences:
-        return self._encode(self._train_file, self.settings["train_path"])
+        return encode(self._train_file, self.schema, title_of(self.settings["train_path"]))
 
     @cached_property
     def _rows(self) -> dict[str, Tensor]:
@@ -182,6 +199,8 @@ class FileDataModule(SequenceDataModule):
                 self._train_sequences,
                 val_fraction=self._fraction("val"),
                 test_fraction=self._fraction("test"),
+                num_folds=self.settings["num_folds"],
+                fold=self.settings["fold"],
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
                 class_names=self.class_names,
@@ -237,7 +256,7 @@ class FileDataModule(SequenceDataModule):
                 raise DataError(f"{place}: expected {expected}, got {file.time_kind}")
             if name == "predict" and file.labels is not None:
                 self._label_names[name] = [label or None for label in file.labels]
-            return self._encode(file, path, has_labels=name != "predict")
+            return encode(file, self.schema, title_of(path), has_labels=name != "predict")
         if name == "predict":
             return self.split("test")
         if self._fraction(name) == 0:
@@ -254,10 +273,8 @@ class FileDataModule(SequenceDataModule):
         self, path: Paths, schema: Schema | None, *, require_labels: bool = True
     ) -> FileContents:
         """Read a file; from any but the training file, the columns that the schema names."""
-        names = [field.name for field in fields(ReadOptions)]
-        options = {name: self.settings[name] for name in names if name in self.settings}
-        options["require_labels"] = require_labels
-        options["only_features"] = options["feature_columns"] is None
+        options: dict[str, Any] = {"require_labels": require_labels}
+        options["only_features"] = self.settings["feature_columns"] is None
         if schema is not None and schema.feature_names is not None:
             options["model_names"] = schema.feature_names
             options["one_row_per_sequence"] = False
@@ -265,7 +282,7 @@ class FileDataModule(SequenceDataModule):
         elif schema is not None and schema.step_names is not None:
             options["model_names"] = schema.step_names
             options["one_row_per_sequence"] = True
-        return read_contents(path, ReadOptions(**options))
+        return read_contents(path, replace(self._options, **options))
 
     def _print_notices(self, name: str, path: Paths, file: FileContents) -> None:
         """Print what a user should know about the file of a split."""
@@ -278,21 +295,3 @@ class FileDataModule(SequenceDataModule):
                 print_notice(f"{title_of(path)}: ignored columns: {join_names(file.ignored)}")
         elif are_same_files(path, self.settings["train_path"]):
             print_notice(f"{title_of(path)}: the same sequences as in train_path")
-
-    def _encode(self, file: FileContents, path: Paths, *, has_labels: bool = True) -> Sequences:
-        """Return the sequences, with the codes of their labels if they have any."""
-        num_features = file.sequences.num_features
-        if num_features != self.num_features:
-            expected = f"{self.num_features} features per step, as in training"
-            raise DataError(f"{title_of(path)}: expected {expected}, got {num_features}")
-        if not has_labels or file.labels is None or file.sequences.ids is None:
-            return file.sequences
-        code_of = {name: code for code, name in enumerate(self.class_names)}
-        codes: list[int] = []
-        for label, sequence in zip(file.labels, file.sequences.ids, strict=True):
-            if label not in code_of:
-                expected = f"a label seen in training ({', '.join(self.class_names)})"
-                place = f"{title_of(path)}: sequence {sequence!r}"
-                raise DataError(f"{place}: expected {expected}, got {label!r}")
-            codes.append(code_of[label])
-        return file.sequences.with_labels(torch.tensor(codes))

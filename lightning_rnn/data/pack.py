@@ -117,7 +117,7 @@ def _parts_by_id(
     num_rows = 0
     time_kind: str | None = None
     for rows in source_rows(source, options, CHUNK_BYTES):
-        tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
+        tables.feature_columns(rows.frame, options)  # raises if a column is missing
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)

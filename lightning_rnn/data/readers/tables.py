@@ -26,6 +26,8 @@ from lightning_rnn.data.sequences import Sequences
 if TYPE_CHECKING:
     import polars as pl
 
+NO_FEATURE = "for a column of ids, times or groups set id_column, time_column or group_column"
+
 
 def table_contents(
     rows: Rows, options: ReadOptions, time_kind: str | None = None
@@ -43,7 +45,7 @@ def table_contents(
     import polars as pl
 
     frame = rows.frame
-    features, ignored = feature_columns(frame.columns, options)
+    features, ignored = feature_columns(frame, options)
     values = _feature_values(rows, features, options)  # (rows, F)
     labels = None
     # files to predict need not be in the folder of their class
@@ -112,8 +114,11 @@ def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
     return None if column is None else column[rows].to_numpy()
 
 
-def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str], tuple[str, ...]]:
+def feature_columns(
+    frame: "pl.DataFrame", options: ReadOptions
+) -> tuple[list[str], tuple[str, ...]]:
     """Return what `choose_features` returns; raise a DataError if a column is missing."""
+    columns = frame.columns
     required = {"id_column": options.id_column, "time_column": options.time_column}
     if options.require_labels and options.labels_path is None:
         required["label_column"] = options.label_column
@@ -126,6 +131,9 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
                 expected += " (set separator if it is not the comma)"
             if option == "label_column":
                 expected += " (or labels_path, or folder_name)"
+                possible = _possible_classes(frame, options)
+                if possible:
+                    expected += f", of which {join_names(possible)} may be classes"
             raise unexpected(option, expected, quote(name))
     has_role = {options.label_column, options.group_column, *required.values()}
     available = [name for name in columns if name not in has_role]
@@ -134,6 +142,25 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
         expected = "at least one column of a feature"
         raise unexpected("", expected, f"only the columns {join_names(columns)}")
     return chosen
+
+
+def _possible_classes(frame: "pl.DataFrame", options: ReadOptions) -> list[str]:
+    """Return the columns whose values repeat, are no decimals, and do not change within an id."""
+    import polars as pl
+
+    roles = [options.id_column, options.time_column, options.group_column]
+    names: list[str] = []
+    for name in [name for name in frame.columns if name not in roles]:
+        values = frame[name].cast(pl.String, strict=False).drop_nulls()
+        is_repeated = 2 <= values.n_unique() <= len(values) / 2
+        if not is_repeated or values.str.contains("[0-9][.,][0-9]").any():
+            continue
+        if options.id_column in frame.columns:
+            pairs = frame.select(options.id_column, name)
+            if pairs.n_unique() > pairs[options.id_column].n_unique():
+                continue
+        names.append(name)
+    return names
 
 
 def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np.ndarray:
@@ -150,7 +177,10 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
                 cells = cells.str.replace_all(".", "_", literal=True)
                 cells = cells.str.replace(",", ".", literal=True)
         elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
-            raise unexpected(f"column {quote(name)}", "numbers or booleans", str(column.dtype))
+            expected = "numbers or booleans"
+            if not column.dtype.is_nested():
+                expected += f"; {NO_FEATURE}"
+            raise unexpected(f"column {quote(name)}", expected, str(column.dtype))
         numbers = cells.cast(pl.Float64, strict=False)
         is_infinite = numbers.cast(pl.Float32).is_infinite()
         is_refused = cells.is_not_null() & (numbers.is_null() | is_infinite)
@@ -159,6 +189,8 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
                 expected += "; for decimal commas set decimal_comma, and separator if it is ','"
+            elif rows.is_text and numbers[row] is None:
+                expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
         values[:, i] = numbers.fill_null(math.nan).to_numpy()

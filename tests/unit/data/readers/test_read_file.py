@@ -558,7 +558,12 @@ def test_csv_wide(accepted):
             "line 4: expected 2 cells as in the header "
             "(for others set separator, encoding or decimal_comma), got 1",
         ),
-        ("a,b,label\n1,2,x\n1,abc,x\n", {}, "line 3, column 'b': expected numbers, got 'abc'"),
+        (
+            "a,b,label\n1,2,x\n1,abc,x\n",
+            {},
+            "line 3, column 'b': expected numbers; for a column of ids, times or groups set "
+            "id_column, time_column or group_column, got 'abc'",
+        ),
         (
             "a,b,label\n1,2,x\n\n1,1e999,x\n",
             {},
@@ -566,6 +571,12 @@ def test_csv_wide(accepted):
         ),
         ("a,label\n-inf,x\n", {}, "line 2, column 'a': expected numbers, got '-inf'"),
         ("a,label\n1e39,x\n", {}, "line 2, column 'a': expected numbers, got '1e39'"),
+        (
+            "id,a,label\np,1,x\np,2,x\nq,1,y\n",
+            {},
+            "line 2, column 'id': expected numbers; for a column of ids, times or groups set "
+            "id_column, time_column or group_column, got 'p'",
+        ),
         (
             "a,b\n1,2\n",
             {},
@@ -662,6 +673,18 @@ def test_csv_broken(refused, text, options, message):
     assert message in refused("a.csv", text, **options)
 
 
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_columns_that_may_be_classes_are_named(tmp_path, extension):
+    rows = "id,t,a,kind,step,fine,none\n1,1,5,x,0,1.5,\n1,2,6,x,1,2.5,\n"
+    rows += "2,1,6,y,0,1.5,\n2,2,5,y,1,2.5,\n"
+    path = tmp_path / f"a.{extension}"
+    table = pl.read_csv(io.StringIO(rows))
+    getattr(table, f"write_{extension}")(path)
+    for options, names in ((LONG, "'kind'"), ({}, "'id', 't', 'a', 'kind', 'step'")):
+        with pytest.raises(DataError, match=f"folder_name[)], of which {names} may be classes"):
+            read_file(path, ReadOptions(**options))
+
+
 def test_csv_groups(refused):
     text = "id,t,a,g,label\n1,1,1,u,x\n1,2,1,v,x\n"
     assert "line 3: expected group 'u' as in line 2, which has the same id, got 'v'" in refused(
@@ -694,7 +717,8 @@ def test_parquet(accepted):
     [
         (
             {"a": ["1"], "label": ["x"]},
-            "column 'a': expected numbers or booleans, got String",
+            "column 'a': expected numbers or booleans; for a column of ids, times or groups set "
+            "id_column, time_column or group_column, got String",
         ),
         (
             {"a": [[1.0]], "label": ["x"]},
