@@ -26,6 +26,7 @@ from lightning_rnn.data.sequences import Sequences
 if TYPE_CHECKING:
     import polars as pl
 
+TEXT_OR_TIME = re.compile("[A-Za-z]|[0-9][:/-][0-9]")
 NO_FEATURE = "for a column of ids, times or groups set id_column, time_column or group_column"
 
 
@@ -189,7 +190,7 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
                 expected += "; for decimal commas set decimal_comma, and separator if it is ','"
-            elif rows.is_text and numbers[row] is None:
+            elif rows.is_text and TEXT_OR_TIME.search(column[row]) and numbers[row] is None:
                 expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
@@ -198,13 +199,17 @@ def _feature_values(rows: Rows, features: list[str], options: ReadOptions) -> np
 
 
 def text_column(column: "pl.Series") -> "pl.Series":
-    """Return stripped text, "" where it is missing; floats are spelt as classes are."""
+    """Return stripped text, "" where it is missing; floats are spelt as classes are.
+
+    Text such as 7.0 becomes 7: a column of whole numbers is written so if one of them is missing.
+    """
     import polars as pl
 
     if column.dtype.is_float():
         return class_column(column, ReadOptions())
     _check_not_nested(column)
-    return known_text(column.cast(pl.String)).fill_null("")
+    text = known_text(column.cast(pl.String)).fill_null("")
+    return text.str.replace(r"^([+-]?[0-9]+)[.]0+$", "${1}")
 
 
 def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":

@@ -238,6 +238,10 @@ def test_ts_without_labels(accepted, refused):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "@timeStamps true\n@classLabel true 1 2\n@data\n(1,5),(2,6):1\n3,4:2\n",
+            "line 5: expected values with time stamps, (time,value), got none",
+        ),
         (TS + "1,x,2:1\n", "line 4, channel 1, value 2: expected numbers, got 'x'"),
         (TS + "1:1,inf:1\n", "line 4, channel 2, value 2: expected numbers, got 'inf'"),
         (TS + "1e39:1\n", "line 4, channel 1, value 1: expected numbers, got '1e39'"),
@@ -683,6 +687,14 @@ def test_columns_that_may_be_classes_are_named(tmp_path, extension):
     for options, names in ((LONG, "'kind'"), ({}, "'id', 't', 'a', 'kind', 'step'")):
         with pytest.raises(DataError, match=f"folder_name[)], of which {names} may be classes"):
             read_file(path, ReadOptions(**options))
+
+
+def test_whole_numbers_as_ids_have_one_spelling(accepted):
+    text = "id,t,a,g,label\n7,1,1,3,x\n7.0,2,2,3.0,x\n07,1,5,3.10,y\n7.00,3,3,3,x\n7.5,1,4,v1.0,y\n"
+    contents = accepted("a.csv", text, **LONG, group_column="g")
+    assert contents.sequences.ids.tolist() == ["7", "07", "7.5"]
+    assert contents.sequences.groups.tolist() == ["3", "3.10", "v1.0"]
+    assert as_lists(contents) == [[[1], [2], [3]], [[5]], [[4]]]
 
 
 def test_csv_groups(refused):
