@@ -130,13 +130,8 @@ class FileDataModule(SequenceDataModule):
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
         paths |= {"predict_path": predict_path, "labels_path": labels_path}
-        splits = {
-            "val_fraction": val_fraction,
-            "test_fraction": test_fraction,
-            "stratify": stratify,
-            "num_folds": num_folds,
-            "fold": fold,
-        }
+        splits = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+        folds = {"num_folds": num_folds, "fold": fold, "stratify": stratify}
         columns = {"id_column": id_column, "group_column": group_column}
         times = {"time_column": time_column, "time_format": time_format}
         features = {"feature_columns": feature_columns, "missing_values": missing_values}
@@ -145,15 +140,14 @@ class FileDataModule(SequenceDataModule):
         classes = {"label_column": label_column, "positive_class": positive_class}
         self.settings["window_label"] = window_label
         self.settings |= {name: absolute(path) for name, path in paths.items()}
-        self.settings |= splits | columns | times | features | csv | windows | classes
-        check_types(FileDataModule, self.settings)
-        names = {field.name for field in fields(ReadOptions)} & self.settings.keys()
-        self._options = ReadOptions(**{name: self.settings[name] for name in names})
+        self.settings |= splits | folds | columns | times | features | csv | windows | classes
+        self._options = self._check_settings()
         self.missing_values = missing_values or []
         self._time_kind: str | None = None  # of the training file, once it has been read
-        self._check_splits()
 
-    def _check_splits(self) -> None:
+    def _check_settings(self) -> ReadOptions:
+        """Return the options of reading; raise an OptionError if a setting cannot be used."""
+        check_types(FileDataModule, self.settings)
         num_folds, fold = self.settings["num_folds"], self.settings["fold"]
         if num_folds is not None:
             check(num_folds >= 2, "num_folds", num_folds, "an integer of at least 2")
@@ -166,6 +160,8 @@ class FileDataModule(SequenceDataModule):
             check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
+        names = {field.name for field in fields(ReadOptions)} & self.settings.keys()
+        return ReadOptions(**{name: self.settings[name] for name in names})
 
     def _fraction(self, name: str) -> float:
         """Return the fraction of the training file that is a split."""
