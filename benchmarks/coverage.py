@@ -2,11 +2,11 @@
 
 Test sets of n sequences are drawn from a known distribution: a share of them is positive, and a
 score x is normal with mean d for positives and 0 for negatives. The logits of the good classifier
-are the true ones for d = 2 (AUROC 0.92), those of the useless one are noise. In groups, sequences
-share the label and half of the variance of the score. The true values are those of two million
-sequences.
+are the true ones for d = 2 (AUROC 0.92), those of the excellent one for d = 5 (AUROC 0.9998), and
+those of the useless one are noise. In groups, sequences share the label and half of the variance of
+the score. The true values are those of two million sequences.
 
-    python -m benchmarks.coverage                    # 1,000 test sets for each of 28 settings
+    python -m benchmarks.coverage                    # 1,000 test sets for each of 30 settings
     python -m benchmarks.coverage --repetitions 400
 """
 
@@ -25,12 +25,13 @@ from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
 
 METRICS = [name for name in TEST_METRICS if name != "loss"]  # which equals log_loss here
-CLASSIFIERS = ("good", "useless")
+CLASSIFIERS = ("good", "useless", "excellent")
 SIZES = (100, 200, 400)
 SHARES = (0.5, 0.2, 0.1, 0.05)
 GROUPED = ((200, 0.5), (400, 0.2))  # sizes and shares that are also measured in groups
 GROUP_SIZE = 4
-SEPARATION = 2.0
+RARE_MISTAKES = ((30, 0.5), (100, 0.1))  # sizes and shares measured with the excellent classifier
+SEPARATIONS = {"good": 2.0, "excellent": 5.0}
 LARGE = 2_000_000
 
 
@@ -44,11 +45,10 @@ def draw(
     if group_size > 1:
         of_group = generator.normal(size=num_groups).repeat(group_size)
         noise = (noise + of_group) / math.sqrt(2)
-    if classifier == "good":
-        x = noise + SEPARATION * labels
-        logits = SEPARATION * x - SEPARATION**2 / 2 + math.log(share / (1 - share))
-    else:
-        logits = noise
+    logits = noise
+    if classifier in SEPARATIONS:
+        d = SEPARATIONS[classifier]
+        logits = d * (noise + d * labels) - d**2 / 2 + math.log(share / (1 - share))
     logits = torch.from_numpy(logits).float()
     labels = torch.from_numpy(labels).long()
     losses = cross_entropies(logits, labels)
@@ -105,12 +105,14 @@ def measure_coverage(
 def main(repetitions: int) -> None:
     torch.set_num_threads(1)
     rows = []
-    for classifier in CLASSIFIERS:
+    for classifier in ("good", "useless"):
         for n in SIZES:
             for share in SHARES:
                 rows.extend(measure_coverage(classifier, n, share, repetitions))
         for n, share in GROUPED:
             rows.extend(measure_coverage(classifier, n, share, repetitions, group_size=GROUP_SIZE))
+    for n, share in RARE_MISTAKES:
+        rows.extend(measure_coverage("excellent", n, share, repetitions))
     save("coverage", rows)
 
 

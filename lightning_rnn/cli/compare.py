@@ -100,7 +100,7 @@ def compare(
     for name in sorted(given & SET_BY_COMPARE.keys()):
         raise OptionError(f"is set by compare; give {SET_BY_COMPARE[name]}", name=name)
     rehearsal = Rehearsal(Request.from_args(["fit", *fit_args]), None, None, Interrupts())
-    _check_folder(Path(folder), rehearsal)
+    check_folder(Path(folder), rehearsal)
     settings = rehearsal.config["data"].get("init_args", {})
     seeds_data = "seed" in settings and "--data.seed" not in given
     runs = []
@@ -118,7 +118,7 @@ def compare(
     _report(Path(folder), runs)
 
 
-def _check_folder(folder: Path, rehearsal: CommandLine) -> None:
+def check_folder(folder: Path, rehearsal: CommandLine) -> None:
     """Write the options into a new folder, or check that they are those of the runs in it."""
     config = rehearsal.parser.dump(rehearsal.config, skip_none=False)
     path = folder / "config.yaml"

@@ -1,19 +1,18 @@
 """Data module of sequence files."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
-from lightning_rnn.data.readers.class_names import class_codes, order_classes
+from lightning_rnn.data.readers.class_names import order_classes
 from lightning_rnn.data.readers.columns import check_categories
-from lightning_rnn.data.readers.contents import join_names
+from lightning_rnn.data.readers.contents import join_names, unexpected
 from lightning_rnn.data.readers.sources import (
     Paths,
     absolute,
@@ -21,10 +20,10 @@ from lightning_rnn.data.readers.sources import (
     data_errors_with_title,
     title_of,
 )
-from lightning_rnn.data.schema import Schema
+from lightning_rnn.data.schema import Schema, encode
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
-from lightning_rnn.errors import DataError, OptionError, check
+from lightning_rnn.errors import OptionError, check, check_types
 
 print_notice = rank_zero_only(print)
 
@@ -43,6 +42,9 @@ class FileDataModule(SequenceDataModule):
         predict_path: File of sequences to predict, labelled or not; None for the test sequences.
         val_fraction: Fraction of `train_path` for validation, in [0, 1), without `val_path`.
         test_fraction: Fraction of `train_path` for testing, in [0, 1), without `test_path`.
+        num_folds: Number of folds to divide `train_path` into, for cross-validation (see
+            examples/folds.py); None for none. Each has the same proportions of the classes.
+        fold: Fold that is tested, in place of `test_fraction`; the first one is 0.
         stratify: Whether each split has the same proportions of the classes.
         group_column: Column of groups, such as persons; sequences of a group are in one split.
         labels_path: Table with the class of each id, in the columns `id_column` or `id` and
@@ -96,11 +98,10 @@ class FileDataModule(SequenceDataModule):
     """
 
     identity_settings = frozenset(
-        {"val_fraction", "test_fraction", "stratify", "group_column", "seed", "positive_class"}
-        | {"missing_values"}
-        | {"window_length", "window_stride", "window_label"}
+        {"val_fraction", "test_fraction", "num_folds", "fold", "stratify", "group_column", "seed"}
+        | {"positive_class", "missing_values", "window_length", "window_stride", "window_label"}
     )
-    _has_checked_files = False  # those of test and predict, before training
+    _has_checked_files = False  # those of test and predict
     _time_kind: str | None = None  # of the training file, once it has been read
 
     def __init__(
@@ -112,6 +113,8 @@ class FileDataModule(SequenceDataModule):
         predict_path: list[str] | str | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
+        num_folds: int | None = None,
+        fold: int = 0,
         stratify: bool = True,
         group_column: str | None = None,
         labels_path: str | None = None,
@@ -140,31 +143,47 @@ class FileDataModule(SequenceDataModule):
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
         paths |= {"predict_path": predict_path, "labels_path": labels_path}
+        splits = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+        folds = {"num_folds": num_folds, "fold": fold, "stratify": stratify}
+        columns = {"id_column": id_column, "group_column": group_column}
+        times = {"time_column": time_column, "time_format": time_format}
+        features = {"feature_columns": feature_columns, "missing_values": missing_values}
+        words = {"category_columns": category_columns, "token_column": token_column}
+        vocabulary = {"categories": categories, "unknown_categories": unknown_categories}
+        csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
+        windows = {"window_length": window_length, "window_stride": window_stride}
+        classes = {"label_column": label_column, "positive_class": positive_class}
+        classes |= {"window_label": window_label}
         self.settings |= {name: absolute(path) for name, path in paths.items()}
-        self.settings |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
-        self.settings |= {"stratify": stratify, "encoding": encoding, "token_column": token_column}
-        self.settings |= {"id_column": id_column, "group_column": group_column}
-        self.settings |= {"time_column": time_column, "time_format": time_format}
-        self.settings |= {"feature_columns": feature_columns, "missing_values": missing_values}
-        self.settings |= {"category_columns": category_columns, "categories": categories}
-        self.settings |= {"unknown_categories": unknown_categories, "window_label": window_label}
-        self.settings |= {"separator": separator, "decimal_comma": decimal_comma}
-        self.settings |= {"window_length": window_length, "window_stride": window_stride}
-        self.settings |= {"label_column": label_column, "positive_class": positive_class}
+        self.settings |= splits | folds | columns | times | features | words | vocabulary | csv
+        self.settings |= windows | classes
+        self._options = self._check_settings()
         self.missing_values = missing_values or []
-        self._check_fractions()
 
-    def _check_fractions(self) -> None:
+    def _check_settings(self) -> ReadOptions:
+        """Return the options of reading; raise an OptionError if a setting cannot be used."""
+        check_types(FileDataModule, self.settings)
+        num_folds, fold = self.settings["num_folds"], self.settings["fold"]
+        if num_folds is not None:
+            check(num_folds >= 2, "num_folds", num_folds, "an integer of at least 2")
+            check(0 <= fold < num_folds, "fold", fold, f"an integer from 0 to {num_folds - 1}")
+            for name, none in (("test_path", None), ("test_fraction", 0)):
+                got = self.settings[name]
+                check(got == none, name, got, f"{none}, as a fold is tested")
         for name in ("val_fraction", "test_fraction"):
             fraction = self.settings[name]
             check(0 <= fraction < 1, name, fraction, "a number from 0 to below 1")
         held_out = self._fraction("val") + self._fraction("test")
         check(held_out < 1, "val_fraction and test_fraction", held_out, "a sum below 1")
+        names = {field.name for field in fields(ReadOptions)} & self.settings.keys()
+        return ReadOptions(**{name: self.settings[name] for name in names})
 
     def _fraction(self, name: str) -> float:
         """Return the fraction of the training file that is a split."""
         if self.settings[f"{name}_path"] is not None:
             return 0.0
+        if name == "test" and self.settings["num_folds"] is not None:
+            return float(1 / self.settings["num_folds"])
         return float(self.settings[f"{name}_fraction"])
 
     @cached_property
@@ -175,13 +194,13 @@ class FileDataModule(SequenceDataModule):
         file = self._read(path, self._schema)
         self._time_kind = file.time_kind
         if file.step_names is not None and self.settings["id_column"] is not None:
-            rows = f"each row is a sequence of {len(file.step_names)} time steps"
-            print_notice(f"{title_of(path)}: no id is repeated: {rows}")
+            rows = f"no id is repeated: each row is a sequence of {len(file.step_names)} time steps"
+            print_notice(f"{title_of(path)}: {rows}")
         return file
 
     @cached_property
     def _train_sequences(self) -> Sequences:
-        return self._encode(self._train_file, self.settings["train_path"])
+        return encode(self._train_file, self.schema, self.settings["train_path"])
 
     @cached_property
     def _rows(self) -> dict[str, Tensor]:
@@ -191,6 +210,8 @@ class FileDataModule(SequenceDataModule):
                 self._train_sequences,
                 val_fraction=self._fraction("val"),
                 test_fraction=self._fraction("test"),
+                num_folds=self.settings["num_folds"],
+                fold=self.settings["fold"],
                 stratify=self.settings["stratify"],
                 seed=self.settings["seed"],
                 class_names=self.class_names,
@@ -233,35 +254,31 @@ class FileDataModule(SequenceDataModule):
             file = self._read(path, self.schema, require_labels=name != "predict")
             self._print_notices(name, path, file)
             if self._time_kind is not None and file.time_kind not in (None, self._time_kind):
-                expected = f"{self._time_kind} as in train_path"
                 place = f"{title_of(path)}: time_column"
-                raise DataError(f"{place}: expected {expected}, got {file.time_kind}")
+                raise unexpected(place, f"{self._time_kind} as in train_path", file.time_kind)
             if name == "predict" and file.labels is not None:
                 self._label_names[name] = [label or None for label in file.labels]
-            return self._encode(file, path, has_labels=name != "predict")
+            return encode(file, self.schema, path, has_labels=name != "predict")
         if name == "predict":
             return self.split("test")
-        if self._fraction(name) == 0:
-            return None
-        return self._train_sequences.select(self._rows[name])
+        if self._fraction(name) > 0:
+            return self._train_sequences.select(self._rows[name])
+        return None
 
     def missing_hint(self, name: str) -> str:
         """Return the reason why there is no split of this name."""
-        if name == "predict":
-            return "predict_path is not given and there is no test data"
-        return f"{name}_path is not given and {name}_fraction is 0"
+        reason = "there is no test data" if name == "predict" else f"{name}_fraction is 0"
+        return f"{name}_path is not given and {reason}"
 
     def _read(
         self, path: Paths, schema: Schema | None, *, require_labels: bool = True
     ) -> FileContents:
         """Read a file; from any but the training file, the columns that the schema names."""
-        names = [field.name for field in fields(ReadOptions)]
-        options = {name: self.settings[name] for name in names if name in self.settings}
-        options["require_labels"] = require_labels
-        options["only_features"] = options["feature_columns"] is None
+        options: dict[str, Any] = {"require_labels": require_labels}
+        options["only_features"] = self.settings["feature_columns"] is None
         if schema is not None:
             options |= {"category_columns": None, "token_column": None}
-            options["categories"] = schema.categories or None
+            options |= {"categories": schema.categories or None}
         if schema is not None and schema.feature_names is not None:
             options["model_names"] = schema.feature_names
             options["one_row_per_sequence"] = False
@@ -269,28 +286,15 @@ class FileDataModule(SequenceDataModule):
         elif schema is not None and schema.step_names is not None:
             options["model_names"] = schema.step_names
             options["one_row_per_sequence"] = True
-        return read_contents(path, ReadOptions(**options))
+        return read_contents(path, replace(self._options, **options))
 
     def _print_notices(self, name: str, path: Paths, file: FileContents) -> None:
         """Print what a user should know about the file of a split."""
         chosen = self.settings["feature_columns"]
-        known = self.feature_names or self.step_names
-        if None not in (chosen, known) and chosen != known:
-            print_notice(f"feature_columns is ignored: the model has {join_names(known or [])}")
-        if name == "predict":
-            if file.ignored:
-                print_notice(f"{title_of(path)}: ignored columns: {join_names(file.ignored)}")
-        elif are_same_files(path, self.settings["train_path"]):
+        known = self.feature_names or self.step_names or []
+        if chosen is not None and known not in ([], chosen):
+            print_notice(f"feature_columns is ignored: the model has {join_names(known)}")
+        if name == "predict" and file.ignored:
+            print_notice(f"{title_of(path)}: ignored columns: {join_names(file.ignored)}")
+        if name != "predict" and are_same_files(path, self.settings["train_path"]):
             print_notice(f"{title_of(path)}: the same sequences as in train_path")
-
-    def _encode(self, file: FileContents, path: Paths, *, has_labels: bool = True) -> Sequences:
-        """Return the sequences, with the codes of their labels if they have any."""
-        num_features = file.sequences.num_features
-        if num_features != self.num_features:
-            expected = f"{self.num_features} features per step, as in training"
-            raise DataError(f"{title_of(path)}: expected {expected}, got {num_features}")
-        if not has_labels or file.labels is None or file.sequences.ids is None:
-            return file.sequences
-        with data_errors_with_title(path):
-            codes = class_codes(file.labels, file.sequences.ids, self.class_names)
-        return file.sequences.with_labels(torch.from_numpy(codes))

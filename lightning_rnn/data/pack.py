@@ -112,7 +112,7 @@ def _with_categories(source: Source, options: ReadOptions) -> ReadOptions:
         return options
     found: dict[str, set[str]] = {}
     for rows in source_rows(source, options, CHUNK_BYTES):
-        tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
+        tables.feature_columns(rows.frame, options)  # raises if a column is missing
         for name, words in find_categories(rows.frame, options).items():
             found.setdefault(name, set()).update(words)
     categories = {name: sort_classes(words) for name, words in found.items()}
@@ -135,7 +135,7 @@ def _parts_by_id(
     num_rows = 0
     time_kind: str | None = None
     for rows in source_rows(source, options, CHUNK_BYTES):
-        tables.feature_columns(rows.frame.columns, options)  # raises if a column is missing
+        tables.feature_columns(rows.frame, options)  # raises if a column is missing
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)

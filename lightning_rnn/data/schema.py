@@ -1,8 +1,14 @@
-"""Sizes and names that a model takes from its data."""
+"""Sizes and names that a model takes from its data, and the data in its terms."""
 
 from dataclasses import dataclass, field
 
+import torch
+
 from lightning_rnn.categories import Categories
+from lightning_rnn.data.readers.class_names import class_codes
+from lightning_rnn.data.readers.contents import FileContents, unexpected
+from lightning_rnn.data.readers.sources import Paths, data_errors_with_title
+from lightning_rnn.data.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -28,3 +34,22 @@ class Schema:
         """Number of categories of each feature, 0 for numbers."""
         names = self.feature_names or [""] * self.num_features
         return [len(self.categories.get(name, ())) for name in names]
+
+
+def encode(
+    file: FileContents, schema: Schema, paths: Paths, *, has_labels: bool = True
+) -> Sequences:
+    """Return the sequences of a file, with the codes of their labels if it has any.
+
+    Raises:
+        DataError: If the number of features or a label is not that of the schema.
+    """
+    sequences = file.sequences
+    with data_errors_with_title(paths):
+        if sequences.num_features != schema.num_features:
+            expected = f"{schema.num_features} features per step, as in training"
+            raise unexpected("", expected, str(sequences.num_features))
+        if not has_labels or file.labels is None or sequences.ids is None:
+            return sequences
+        codes = class_codes(file.labels, sequences.ids, schema.class_names)
+    return sequences.with_labels(torch.from_numpy(codes))

@@ -24,6 +24,8 @@ def split_rows(
     test_fraction: float,
     stratify: bool,
     seed: int,
+    num_folds: int | None = None,
+    fold: int = 0,
     class_names: list[str] | None = None,
 ) -> dict[str, Tensor]:
     """Divide the sequences of a data set.
@@ -34,42 +36,78 @@ def split_rows(
         test_fraction: Fraction of the test split, 0 for none.
         stratify: Whether each split has the same proportions of the classes, and every class.
         seed: Seed of the random order.
+        num_folds: Number of folds, which depend on `stratify` and `seed` only; None for none.
+        fold: Fold that is the test split. `test_fraction` must be 1 / `num_folds`.
         class_names: Names of the classes, for error messages.
 
     Returns:
         For each of `SPLITS` the ascending positions of its sequences, int64.
 
     Raises:
-        DataError: If a split with a fraction above 0 is empty, or if the training split, or with
-            `stratify` any split, lacks a class.
+        DataError: If a fold or a split with a fraction above 0 is empty, or if the training split,
+            or with `stratify` any of them, lacks a class.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = sequences.required_labels
     fractions = [1.0 - val_fraction - test_fraction, val_fraction, test_fraction]
     strata = labels if stratify else torch.zeros_like(labels)
-    if sequences.groups is None:
-        split_of = _assign_rows(strata, fractions, generator)
+    groups = sequences.groups
+    parts: dict[str, Tensor] = {}  # folds and splits that have to have sequences
+    if num_folds is None:
+        split_of = _assign(strata, groups, fractions, generator)
     else:
-        split_of = _assign_groups(strata, sequences.groups, fractions, generator)
-    rows: dict[str, Tensor] = {}
-    for code, name in enumerate(SPLITS):
-        rows[name] = (split_of == code).nonzero().view(-1)
-        if fractions[code] == 0:
-            continue
-        if len(rows[name]) == 0:
-            got = f"none: a fraction of {fractions[code]:.3g} of {len(labels)} sequences"
+        fold_of = _assign_folds(strata, groups, num_folds, generator)
+        for other in range(num_folds):
+            parts[f"fold {other}"] = (fold_of == other).nonzero().view(-1)
+        rest = (fold_of != fold).nonzero().view(-1)
+        shares = [fraction / (1 - test_fraction) for fraction in fractions[:2]]
+        groups = None if groups is None else groups[rest.numpy()]
+        split_of = torch.full_like(labels, SPLITS.index("test"))
+        split_of[rest] = _assign(strata[rest], groups, [*shares, 0.0], generator)
+    rows = {name: (split_of == code).nonzero().view(-1) for code, name in enumerate(SPLITS)}
+    share_of = dict(zip(SPLITS, fractions, strict=True))
+    parts |= {name: rows[name] for name in SPLITS if share_of[name] > 0}
+    for name, part in parts.items():
+        if len(part) == 0:
+            share = share_of.get(name, test_fraction)
+            got = f"none: a fraction of {share:.3g} of {len(labels)} sequences"
             raise DataError(
                 f"{name} split: expected at least one sequence, got {got}, or too few groups"
             )
-        missing = set(labels.tolist()) - set(labels[rows[name]].tolist())
+        missing = set(labels.tolist()) - set(labels[part].tolist())
         if missing and (stratify or name == "train"):
             label = min(missing) if class_names is None else class_names[min(missing)]
             got = f"no sequence of class {str(label)!r}: too few sequences or groups of it"
+            others = "other fractions" if num_folds is None else "fewer num_folds"
             raise DataError(
-                f"{name} split: expected every class, got {got}; choose other fractions, or "
-                "stratify false"
+                f"{name} split: expected every class, got {got}; choose {others}, or stratify false"
             )
     return rows
+
+
+def _assign(
+    strata: Tensor, groups: np.ndarray | None, fractions: list[float], generator: Generator
+) -> Tensor:
+    """Return the split of each sequence as an index of `SPLITS`."""
+    if groups is None:
+        return _assign_rows(strata, fractions, generator)
+    return _assign_groups(strata, groups, fractions, generator)
+
+
+def _assign_folds(
+    strata: Tensor, groups: np.ndarray | None, num_folds: int, generator: Generator
+) -> Tensor:
+    """Return the fold of each sequence.
+
+    The shuffled sequences of one stratum after the other are dealt to the folds in turn.
+    """
+    if groups is not None:
+        return _assign_groups(strata, groups, [1 / num_folds] * num_folds, generator)
+    order = torch.randperm(len(strata), generator=generator)
+    order = order[strata[order].argsort(stable=True)]
+    fold_of = torch.empty_like(strata)
+    fold_of[order] = torch.arange(len(strata)) % num_folds
+    return fold_of
 
 
 def _assign_rows(strata: Tensor, fractions: list[float], generator: Generator) -> Tensor:

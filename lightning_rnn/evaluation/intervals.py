@@ -22,6 +22,7 @@ MIN_RESAMPLES = 200
 MAX_RESAMPLES = 1000
 MAX_WORK = 20_000_000  # resamples times sequences times rankings, about 2 s
 CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
+MANY_MISTAKES = 10  # from here on, resamples show how mistakes vary
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def confidence_intervals(
     - balanced accuracy: Wilson intervals of the recalls, combined as in Zou and Donner 2008.
     - F1 of two classes: Wilson interval of TP / (TP + FP + FN), of which F1 is a function.
     - AUROC of two classes: Newcombe 2006, method 5.
-    - loss, log loss and Brier score: bootstrap-t (Efron and Tibshirani 1993, section 12.5).
+    - loss, log loss and Brier score: bootstrap-t (Efron and Tibshirani 1993, section 12.5); with
+      fewer than 10 mistakes at most, and without mistakes exactly, up to `_limit_of_mistakes`.
     - average precision, and F1 and AUROC of more classes: normal interval of the logit with the
       bootstrap standard error; Wilson interval of the rarest class at 0 and 1 (Boyd et al. 2013).
 
@@ -255,7 +257,11 @@ def _bootstrap_interval(
         error = float(_unit_sums(values - mean, units).square().sum().sqrt()) / len(values)
         bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
         t_low, t_high = defined.quantile(bounds).tolist()
-        return Interval(max(0.0, mean - t_high * error), mean - t_low * error, num_undefined)
+        low, high = max(0.0, mean - t_high * error), mean - t_low * error
+        if (~metrics.is_correct).sum() < MANY_MISTAKES:
+            limit = _limit_of_mistakes(metrics, name, units)
+            high = limit if metrics.is_correct.all() else min(high, limit)
+        return Interval(low, high, num_undefined)
     estimate = float(metrics.compute(name, metrics.ones))
     error = float(defined.std())
     if 0 < estimate < 1 and error > 0:
@@ -267,6 +273,22 @@ def _bootstrap_interval(
         rarest = min(_count_units(units[metrics.labels == k]) for k in classes)
         low, high = wilson_interval(estimate, rarest)
     return Interval(low, high, num_undefined)
+
+
+def _limit_of_mistakes(metrics: WeightedMetrics, name: str, units: Tensor) -> float:
+    """Return the mean of a loss if mistakes were as frequent as Wilson's interval allows.
+
+    Resamples cannot contain rare mistakes that the test set lacks, and their t statistics are huge
+    where none of a few mistakes is drawn. The loss of a mistake is the observed mean, but at least
+    the mean if every sequence was one.
+    """
+    values = metrics.means[name]
+    is_correct = metrics.means["accuracy"]
+    is_wrong = 1 - is_correct
+    share = _proportion_interval(is_wrong, units).high
+    if_correct = float(values @ is_correct / is_correct.sum().clamp(min=1))
+    if_wrong = float(values @ is_wrong / is_wrong.sum().clamp(min=1))
+    return (1 - share) * if_correct + share * max(if_wrong, metrics.losses_if_wrong[name])
 
 
 def _count_units(units: Tensor) -> int:

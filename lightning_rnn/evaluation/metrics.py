@@ -141,6 +141,8 @@ class WeightedMetrics:
     Attributes:
         ones: (1, N) float64 weights of the evaluation itself.
         means: (N,) float64 values of the sequences for each metric that is a mean of such values.
+        losses_if_wrong: For each of the losses, its mean if every sequence was of another class;
+            of the Brier score the largest possible one.
     """
 
     def __init__(self, evaluation: Evaluation, decision: Decision) -> None:
@@ -162,6 +164,20 @@ class WeightedMetrics:
             "log_loss": cross_entropies(self.logits / decision.temperature, self.labels).double(),
             "brier": squares[:, 1] if self.is_binary else squares.sum(1),
         }
+        raw = cross_entropies(self.logits, self.labels).double()
+        weight = float(self.means["loss"].sum() / raw.sum().clamp(min=1e-300))
+        self.losses_if_wrong = {
+            "loss": weight * self._cross_entropy_if_wrong(self.logits, raw),
+            "log_loss": self._cross_entropy_if_wrong(
+                self.logits / decision.temperature, self.means["log_loss"]
+            ),
+            "brier": 1.0 if self.is_binary else 2.0,
+        }
+
+    def _cross_entropy_if_wrong(self, logits: Tensor, losses: Tensor) -> float:
+        """Return the mean cross entropy over the sequences and the classes that are not theirs."""
+        of_all = cross_entropies(logits, self.labels, label_smoothing=1.0).double()  # means over K
+        return float((self.num_classes * of_all - losses).mean()) / (self.num_classes - 1)
 
     def is_defined(self, name: str) -> bool:
         """Return whether the labels of the evaluation define a metric."""

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 def text_column(column: "pl.Series") -> "pl.Series":
-    """Return stripped text, "" where it is missing; floats are spelt as classes are."""
+    """Return stripped text, "" where it is missing; floats are spelt as classes are.
+
+    Text such as 7.0 becomes 7: a column of whole numbers is written so if one of them is missing.
+    """
     import polars as pl
 
     if column.dtype.is_float():
         return class_column(column, ReadOptions())
     check_not_nested(column)
-    return known_text(column.cast(pl.String)).fill_null("")
+    text = known_text(column.cast(pl.String)).fill_null("")
+    return text.str.replace(r"^([+-]?[0-9]+)[.]0+$", "${1}")
 
 
 def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
@@ -44,6 +48,25 @@ def check_not_nested(column: "pl.Series") -> None:
     """Raise a DataError if the cells are neither text nor numbers."""
     if column.dtype.is_nested() or str(column.dtype) in ("Binary", "Object"):
         raise unexpected(f"column {quote(column.name)}", "text or numbers", str(column.dtype))
+
+
+def possible_classes(frame: "pl.DataFrame", options: ReadOptions) -> list[str]:
+    """Return the columns whose values repeat, are no decimals, and do not change within an id."""
+    import polars as pl
+
+    roles = [options.id_column, options.time_column, options.group_column]
+    names: list[str] = []
+    for name in [name for name in frame.columns if name not in roles]:
+        values = frame[name].cast(pl.String, strict=False).drop_nulls()
+        is_repeated = 2 <= values.n_unique() <= len(values) / 2
+        if not is_repeated or values.str.contains("[0-9][.,][0-9]").any():
+            continue
+        if options.id_column in frame.columns:
+            pairs = frame.select(options.id_column, name)
+            if pairs.n_unique() > pairs[options.id_column].n_unique():
+                continue
+        names.append(name)
+    return names
 
 
 def find_categories(frame: "pl.DataFrame", options: ReadOptions) -> Categories:

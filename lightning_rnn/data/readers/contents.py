@@ -141,8 +141,11 @@ class ReadOptions:
             raise OptionError(f"expected also a window_length, got {got}", name="window_stride")
         if self.window_label == "any" and self.positive_class is None:
             raise OptionError("expected also a positive_class, got any", name="window_label")
-        is_finite = all(abs(value) < FLOAT32_OVERFLOW for value in self.missing_values or [])
-        check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
+        labels = ("last", "majority", "any")
+        check(self.window_label in labels, "window_label", self.window_label, ", ".join(labels))
+        for value in self.missing_values or []:
+            is_finite = isinstance(value, int | float) and abs(value) < FLOAT32_OVERFLOW
+            check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
         if self.separator is not None:
             is_usable = re.fullmatch(r'[^"\n\r\x80-\U0010ffff]|\\t', self.separator) is not None
             check(is_usable, "separator", self.separator, "one ASCII character")

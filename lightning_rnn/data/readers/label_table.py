@@ -1,5 +1,6 @@
 """Classes of sequences from a table of ids and labels."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lightning_rnn.data.readers.contents import (
     unexpected,
 )
 from lightning_rnn.data.readers.sources import extension_of
-from lightning_rnn.data.readers.table_rows import join_rows, table_rows
+from lightning_rnn.data.readers.table_rows import ParquetDecoder, join_rows, table_rows
 
 
 def read_labels(options: ReadOptions) -> dict[str, str]:
@@ -28,7 +29,8 @@ def read_labels(options: ReadOptions) -> dict[str, str]:
     with errors_with_path(path):
         if extension_of(path) not in (".csv", ".csv.gz", ".parquet", ".xlsx"):
             raise unexpected("", "a table (.csv, .csv.gz, .parquet or .xlsx)", quote(path.name))
-        rows = join_rows(table_rows(path, options))
+        with closing(ParquetDecoder()) as decoder:
+            rows = join_rows(table_rows(path, options, decoder))
         columns = rows.frame.columns
         id_column = options.id_column if options.id_column in columns else "id"
         for name in (id_column, options.label_column):

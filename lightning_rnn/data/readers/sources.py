@@ -5,10 +5,10 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
@@ -19,7 +19,7 @@ from lightning_rnn.data.readers.contents import (
     join_names,
     unexpected,
 )
-from lightning_rnn.data.readers.table_rows import Rows, table_rows
+from lightning_rnn.data.readers.table_rows import ParquetDecoder, Rows, table_rows
 from lightning_rnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ def data_errors_with_title(paths: Paths) -> Iterator[None]:
         raise DataError(f"{title_of(paths)}: {error}") from None
 
 
-def absolute(paths: str | list[str] | None) -> str | list[str] | None:
-    """Return the absolute path of each file."""
+def absolute(paths: Any) -> Any:
+    """Return the absolute path of each file, or of the only one; what is no path as it is."""
     if isinstance(paths, list):
-        return [os.path.abspath(os.path.expanduser(path)) for path in paths]
-    if paths is None:
-        return None
+        return [absolute(path) for path in paths]
+    if not isinstance(paths, str | Path):
+        return paths
     return os.path.abspath(os.path.expanduser(paths))
 
 
@@ -112,7 +112,7 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
             return Source(title, [path], [path.name])
         files = sorted(found, key=_natural_order)
     if options.labels_path is not None:
-        table = Path(options.labels_path).absolute()
+        table = Path(options.labels_path).expanduser().absolute()
         files = [file for file in files if file.absolute() != table]
     if not files:
         raise DataError(f"{title}: expected at least one file, got none")
@@ -155,19 +155,20 @@ def source_rows(source: Source, options: ReadOptions, size: int | None = None) -
     origins: list[tuple[int, str]] = []
     columns: list[str] = []
     next_number = 0
-    for position, file in enumerate(source.files):
-        origins.append((next_number, source.names[position] if len(source.files) > 1 else ""))
-        with source.errors_with_name(position):
-            for rows in table_rows(file, options, size):
-                frame = _with_columns_of_path(rows.frame, source, position, options)
-                columns = columns or frame.columns
-                if set(frame.columns) != set(columns):
-                    expected = f"the columns {join_names(columns)} as in {source.names[0]}"
-                    raise unexpected("", expected, join_names(frame.columns))
-                numbers = rows.numbers + origins[-1][0]
-                next_number = int(numbers[-1]) + 1
-                frame = frame.select(columns)
-                yield replace(rows, frame=frame, numbers=numbers, origins=origins)
+    with closing(ParquetDecoder()) as decoder:
+        for position, file in enumerate(source.files):
+            origins.append((next_number, source.names[position] if len(source.files) > 1 else ""))
+            with source.errors_with_name(position):
+                for rows in table_rows(file, options, decoder, size):
+                    frame = _with_columns_of_path(rows.frame, source, position, options)
+                    columns = columns or frame.columns
+                    if set(frame.columns) != set(columns):
+                        expected = f"the columns {join_names(columns)} as in {source.names[0]}"
+                        raise unexpected("", expected, join_names(frame.columns))
+                    numbers = rows.numbers + origins[-1][0]
+                    next_number = int(numbers[-1]) + 1
+                    frame = frame.select(columns)
+                    yield replace(rows, frame=frame, numbers=numbers, origins=origins)
 
 
 def _with_columns_of_path(

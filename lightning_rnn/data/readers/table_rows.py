@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -63,19 +64,22 @@ class Rows:
         return f"{file}, {place}" if file else place
 
 
-def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Iterator[Rows]:
+def table_rows(
+    path: Path, options: ReadOptions, decoder: "ParquetDecoder", size: int | None = None
+) -> Iterator[Rows]:
     """Yield the rows of a CSV, Parquet or Excel file in order, at least one.
 
     Args:
         path: The file.
         options: Separator and encoding of a CSV file.
+        decoder: Decodes a Parquet file.
         size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
             Parquet file, and 16 MB of a CSV file. Excel files are read at once.
     """
     if path.suffix.lower() == ".xlsx":
         pieces = _excel_rows(path)
     elif path.suffix.lower() == ".parquet":
-        pieces = _parquet_rows(path, size or -1)
+        pieces = decoder.rows(path, size or -1)
     else:
         pieces = _csv_rows(path, options, size or CSV_PIECE_BYTES)
     num_rows = 0
@@ -193,35 +197,54 @@ def _column_names(header: list[str], line: int) -> list[str]:
     return names
 
 
-def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
-    """Yield the rows of a Parquet file, which a child process decodes.
+class ParquetDecoder:
+    """A child process that decodes Parquet files, started with the first one.
 
     Damage in the header of a page makes polars 2.1 allocate the claimed size and abort its process.
     The metadata of the file does not show such damage, and no exception handler catches it.
     """
-    import polars as pl
 
-    with path.open("rb") as file:
-        if file.read(4) != b"PAR1":
-            raise unexpected("", "a Parquet file", "a file that does not start with PAR1")
-    # -P keeps the modules beside the script from being imported in place of others
-    command = [sys.executable, "-P", str(DECODER), str(path), str(size)]
-    pipe = subprocess.PIPE
-    no_input = subprocess.DEVNULL
-    with (
-        TemporaryFile() as messages,
-        subprocess.Popen(command, stdin=no_input, stdout=pipe, stderr=messages) as child,
-    ):
-        assert child.stdout is not None
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._messages = TemporaryFile()  # noqa: SIM115  closed by `close`
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+        self._messages.close()
+
+    def rows(self, path: Path, size: int) -> Iterator[Rows]:
+        """Yield the rows of a file, in pieces of about `size` bytes, or at once if it is below 0.
+
+        Raises:
+            DataError: If the file is damaged, after which no other can be read.
+        """
+        import polars as pl
+
+        with path.open("rb") as file:
+            if file.read(4) != b"PAR1":
+                raise unexpected("", "a Parquet file", "a file that does not start with PAR1")
+        pipe = subprocess.PIPE
+        if self._child is None:
+            # -P keeps the modules beside the script from being imported in place of others
+            command = [sys.executable, "-P", str(DECODER)]
+            self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._messages)
+        source, target = self._child.stdout, self._child.stdin
+        assert source is not None
+        assert target is not None
+        target.write(json.dumps([str(path), size]).encode() + b"\n")
+        target.flush()
         start = 0
-        while piece := child.stdout.read(int.from_bytes(child.stdout.read(8), "little")):
-            frame = pl.read_ipc(io.BytesIO(piece))
-            yield _unpacked(Rows(frame, is_text=False, numbers=start + np.arange(frame.height)))
+        while num_bytes := int.from_bytes(header := source.read(8), "little"):
+            frame = pl.read_ipc(io.BytesIO(source.read(num_bytes)))
+            numbers = np.arange(start, start + frame.height)
+            yield _unpacked(Rows(frame, is_text=False, numbers=numbers))
             start += frame.height
-        child.wait()
-        messages.seek(0)
-        text = messages.read().decode(errors="replace").strip()
-        if child.returncode or "panicked" in text:
+        self._messages.seek(0)
+        text = self._messages.read().decode(errors="replace").strip()
+        if not header or "panicked" in text:
             reason = text.rpartition("\n")[2][:200]
             raise DataError(f"damaged, or not a Parquet file ({reason})")
 

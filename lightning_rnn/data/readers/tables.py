@@ -13,6 +13,7 @@ from lightning_rnn.data.readers.columns import (
     check_not_nested,
     class_column,
     find_categories,
+    possible_classes,
     text_column,
 )
 from lightning_rnn.data.readers.contents import (
@@ -34,7 +35,11 @@ from lightning_rnn.data.sequences import Sequences
 if TYPE_CHECKING:
     import polars as pl
 
-OR_CATEGORIES = "or a feature named in category_columns"
+TEXT_OR_TIME = re.compile("[A-Za-z]|[0-9][:/-][0-9]")
+NO_FEATURE = (
+    "id_column, time_column, group_column or category_columns must name a column of ids, times, "
+    "groups or categories"
+)
 
 
 def table_contents(
@@ -53,7 +58,7 @@ def table_contents(
     import polars as pl
 
     frame = rows.frame
-    features, ignored = feature_columns(frame.columns, options)
+    features, ignored = feature_columns(frame, options)
     categories = find_categories(frame, options)
     values = _feature_values(rows, features, categories, options)  # (rows, F)
     labels = None
@@ -131,8 +136,11 @@ def _pick(column: "pl.Series | None", rows: np.ndarray) -> np.ndarray | None:
     return None if column is None else column[rows].to_numpy()
 
 
-def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str], tuple[str, ...]]:
+def feature_columns(
+    frame: "pl.DataFrame", options: ReadOptions
+) -> tuple[list[str], tuple[str, ...]]:
     """Return what `choose_features` returns; raise a DataError if a column is missing."""
+    columns = frame.columns
     required = {"id_column": options.id_column, "time_column": options.time_column}
     if options.require_labels and options.labels_path is None:
         required["label_column"] = options.label_column
@@ -145,6 +153,9 @@ def feature_columns(columns: list[str], options: ReadOptions) -> tuple[list[str]
                 expected += " (set separator if it is not the comma)"
             if option == "label_column":
                 expected += " (or labels_path, or folder_name)"
+                possible = possible_classes(frame, options)
+                if possible:
+                    expected += f", of which {join_names(possible)} may be classes"
             raise unexpected(option, expected, quote(name))
     has_role = {options.label_column, options.group_column, *required.values()}
     available = [name for name in columns if name not in has_role]
@@ -180,7 +191,9 @@ def _feature_values(
                 cells = cells.str.replace_all(".", "_", literal=True)
                 cells = cells.str.replace(",", ".", literal=True)
         elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
-            expected = f"numbers or booleans, {OR_CATEGORIES}"
+            expected = "numbers or booleans"
+            if not column.dtype.is_nested():
+                expected += f"; {NO_FEATURE}"
             raise unexpected(f"column {quote(name)}", expected, str(column.dtype))
         numbers = cells.cast(pl.Float64, strict=False)
         is_infinite = numbers.cast(pl.Float32).is_infinite()
@@ -190,8 +203,8 @@ def _feature_values(
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
                 expected += "; for decimal commas set decimal_comma, and separator if it is ','"
-            elif numbers[row] is None:
-                expected += f", {OR_CATEGORIES}"
+            elif rows.is_text and TEXT_OR_TIME.search(column[row]) and numbers[row] is None:
+                expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
         values[:, i] = numbers.fill_null(math.nan).to_numpy()

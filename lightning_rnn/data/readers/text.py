@@ -47,6 +47,7 @@ class _Header:
     has_target: bool
     has_label: bool
     classes: set[str]  # empty if not declared
+    has_stamps: bool
 
 
 def read_tsv(path: Path, options: ReadOptions) -> FileContents:
@@ -112,7 +113,7 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
             break
         if not key.startswith("@"):
             raise unexpected(f"line {number}", "a line that starts with @, # or %", quote(line))
-        if key in ("@classlabel", "@targetlabel"):
+        if key in ("@classlabel", "@targetlabel", "@timestamps"):
             flag = words[0].lower() if words else "true"
             if flag not in ("true", "false"):
                 raise unexpected(f"line {number}, {key}", "true or false", quote(words[0]))
@@ -127,11 +128,14 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
         has_target=is_class or is_number,
         has_label=is_class and not is_number,
         classes={class_name(name) for name in classes},
+        has_stamps=flags.get("@timestamps", False),
     )
 
 
 def _parse_line(number: int, text: str, header: _Header) -> _Line:
     where = f"line {number}"
+    if header.has_stamps and "(" not in text:
+        raise unexpected(where, "values with time stamps, (time,value)", "none")
     fields = re.split(":" + OUTSIDE_PARENTHESES, text) if "(" in text else text.split(":")
     label = fields.pop() if header.has_target else ""
     if not fields:

@@ -18,8 +18,16 @@ def labelled(labels, groups=None):
     return Sequences(np.zeros((len(labels), 1)), [1] * len(labels), labels, groups=groups)
 
 
-def divide(sequences, val=0.2, test=0.2, stratify=True, seed=0):
-    return split_rows(sequences, val_fraction=val, test_fraction=test, stratify=stratify, seed=seed)
+def divide(sequences, val=0.2, test=0.2, stratify=True, seed=0, num_folds=None, fold=0):
+    return split_rows(
+        sequences,
+        val_fraction=val,
+        test_fraction=test,
+        stratify=stratify,
+        seed=seed,
+        num_folds=num_folds,
+        fold=fold,
+    )
 
 
 def divided_or_refused(*args):
@@ -80,6 +88,50 @@ def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
     of_part = [{owners[row] for row in rows} for rows in parts.values()]
     assert sum(map(len, of_part)) == len(set(owners))
     assert [len(rows) > 0 for rows in parts.values()] == [True, val > 0, test > 0]
+
+
+@settings(deadline=None)
+@given(
+    counts=st.lists(st.integers(7, 30), min_size=1, max_size=4),
+    num_folds=st.integers(2, 7),
+    size=st.sampled_from([None, 1, 2]),
+    stratify=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_each_sequence_is_tested_in_one_fold(counts, num_folds, size, stratify, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    labels = np.random.default_rng(seed).permutation(labels)
+    groups = None
+    if size is not None:
+        groups = np.array([f"g{i // size}" for i in range(len(labels))])
+    data = labelled(labels, groups)
+    tested = []
+    for fold in range(num_folds):
+        rows, error = divided_or_refused(data, 0.2, 1 / num_folds, stratify, seed, num_folds, fold)
+        if error:  # classes in too few groups, or not stratified
+            assert size == 2 or not stratify
+            return
+        tested.append(rows["test"])
+        dealt = torch.cat(list(rows.values()))
+        assert dealt.sort().values.tolist() == list(range(len(labels)))
+        if groups is not None:
+            owners = [set(groups[part.numpy()]) for part in rows.values()]
+            assert sum(map(len, owners)) == len(set(groups))
+        sizes = [len(rows["val"]), len(rows["test"])]
+        if size is None and stratify:
+            assert abs(sizes[0] - 0.2 * len(labels)) <= len(counts)
+            assert abs(sizes[1] - len(labels) / num_folds) < 1
+            found = np.bincount(labels[rows["test"].numpy()], minlength=len(counts))
+            assert (abs(found - np.array(counts) / num_folds) < 1).all()
+    assert torch.cat(tested).sort().values.tolist() == list(range(len(labels)))
+
+
+def test_a_class_of_fewer_sequences_than_folds_is_refused():
+    data = labelled([0] * 10 + [1] * 3)
+    message = "fold 1 split: expected every class, got no sequence of class '1'.*fewer num_folds"
+    for fold in range(4):
+        with pytest.raises(DataError, match=message):
+            divide(data, 0.0, 0.25, num_folds=4, fold=fold)
 
 
 @pytest.mark.parametrize("grouped", [False, True])

@@ -1,6 +1,7 @@
 """Confidence intervals: parts against references, coverage in a short simulation."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from evaluations import make_evaluation, random_evaluation
 from scipy import stats
+from torch.nn.functional import one_hot
 
 from lightning_rnn.evaluation.intervals import (
     Z,
@@ -21,6 +23,7 @@ from lightning_rnn.evaluation.intervals import (
 )
 from lightning_rnn.evaluation.metrics import TEST_METRICS, WeightedMetrics, evaluate
 from lightning_rnn.models.decision import Decision
+from lightning_rnn.models.losses import cross_entropies
 
 GROUPS = np.array([f"g{i % 13}" for i in range(60)], dtype=object)
 
@@ -153,6 +156,47 @@ def test_all_correct_is_not_certain():
         assert found[name].high == pytest.approx(1), name
 
 
+def test_losses_if_every_sequence_was_of_another_class():
+    for num_classes in (2, 4):
+        evaluation = random_evaluation(num_classes, 20, 3)
+        decision = decision_of()
+        metrics = WeightedMetrics(evaluation, decision)
+        for name, temperature in (("loss", 1.0), ("log_loss", 1.7)):
+            logits = evaluation.logits / temperature
+            losses = []
+            for shift in range(1, num_classes):
+                others = (evaluation.labels + shift) % num_classes
+                losses.append(cross_entropies(logits, others))
+            expected = float(torch.stack(losses).double().mean())
+            if name == "loss":
+                own = cross_entropies(evaluation.logits, evaluation.labels)
+                expected *= float(evaluation.losses.sum() / own.sum())
+            assert metrics.losses_if_wrong[name] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_mistakes", [0, 1, 3])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_losses_of_few_and_nearly_perfect_sequences(num_classes, num_mistakes):
+    """The mean is that of mistakes as frequent as Wilson's interval allows, at most."""
+    labels = torch.arange(30) % num_classes
+    generator = torch.Generator().manual_seed(num_mistakes)
+    margins = (5 + torch.randn(30, generator=generator)).clamp(min=2)
+    margins[:num_mistakes] *= -1
+    signs = 2.0 * labels - 1
+    logits = signs * margins
+    if num_classes == 3:
+        logits = margins[:, None] * one_hot(labels, 3)
+    losses = cross_entropies(logits, labels)
+    evaluation = replace(make_evaluation(logits, labels), losses=losses)
+    found = confidence_intervals(evaluation, Decision())
+    means = WeightedMetrics(evaluation, Decision()).means
+    share = wilson_interval(num_mistakes / 30, 30)[1]
+    for name, loss_of_mistake in (("loss", 6), ("log_loss", 6), ("brier", num_classes - 1)):
+        assert found[name].low < float(means[name].mean()) < found[name].high, name
+        most = share * loss_of_mistake
+        assert most / 4 < found[name].high < most + 0.05, name
+
+
 def test_undefined_metrics_and_resamples_are_left_out():
     one_class = confidence_intervals(make_evaluation([1.0, -1.0, 2.0], [0, 0, 0]), Decision())
     assert not {"auroc", "average_precision", "f1"} & set(one_class)
@@ -172,6 +216,11 @@ def test_coverage(monkeypatch):
 
     rows = measure_coverage("good", n=100, share=0.1, repetitions=80, num_resamples=200)
     assert [row["metric"] for row in rows] == list(METRICS)
+    rare = measure_coverage("excellent", n=30, share=0.5, repetitions=40, num_resamples=200)
+    for row in rare:
+        if row["metric"] in ("brier", "log_loss"):
+            assert float(row["coverage"]) >= 0.9, row
+            assert float(row["mean_width"]) < 2, row
     for row in rows:
         # 0.95 less three standard errors of 80 repetitions
         assert float(row["coverage"]) >= 0.87, row

@@ -239,6 +239,10 @@ def test_ts_without_labels(accepted, refused):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "@timeStamps true\n@classLabel true 1 2\n@data\n(1,5),(2,6):1\n3,4:2\n",
+            "line 5: expected values with time stamps, (time,value), got none",
+        ),
         (TS + "1,x,2:1\n", "line 4, channel 1, value 2: expected numbers, got 'x'"),
         (TS + "1:1,inf:1\n", "line 4, channel 2, value 2: expected numbers, got 'inf'"),
         (TS + "1e39:1\n", "line 4, channel 1, value 1: expected numbers, got '1e39'"),
@@ -562,8 +566,8 @@ def test_csv_wide(accepted):
         (
             "a,b,label\n1,2,x\n1,abc,x\n",
             {},
-            "line 3, column 'b': expected numbers, or a feature named in category_columns, "
-            "got 'abc'",
+            "line 3, column 'b': expected numbers; id_column, time_column, group_column "
+            "or category_columns must name a column of ids, times, groups or categories, got 'abc'",
         ),
         (
             "a,b,label\n1,2,x\n\n1,1e999,x\n",
@@ -572,6 +576,12 @@ def test_csv_wide(accepted):
         ),
         ("a,label\n-inf,x\n", {}, "line 2, column 'a': expected numbers, got '-inf'"),
         ("a,label\n1e39,x\n", {}, "line 2, column 'a': expected numbers, got '1e39'"),
+        (
+            "id,a,label\np,1,x\np,2,x\nq,1,y\n",
+            {},
+            "line 2, column 'id': expected numbers; for a column of ids, times or groups set "
+            "id_column, time_column or group_column, got 'p'",
+        ),
         (
             "a,b\n1,2\n",
             {},
@@ -668,6 +678,26 @@ def test_csv_broken(refused, text, options, message):
     assert message in refused("a.csv", text, **options)
 
 
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_columns_that_may_be_classes_are_named(tmp_path, extension):
+    rows = "id,t,a,kind,step,fine,none\n1,1,5,x,0,1.5,\n1,2,6,x,1,2.5,\n"
+    rows += "2,1,6,y,0,1.5,\n2,2,5,y,1,2.5,\n"
+    path = tmp_path / f"a.{extension}"
+    table = pl.read_csv(io.StringIO(rows))
+    getattr(table, f"write_{extension}")(path)
+    for options, names in ((LONG, "'kind'"), ({}, "'id', 't', 'a', 'kind', 'step'")):
+        with pytest.raises(DataError, match=f"folder_name[)], of which {names} may be classes"):
+            read_file(path, ReadOptions(**options))
+
+
+def test_whole_numbers_as_ids_have_one_spelling(accepted):
+    text = "id,t,a,g,label\n7,1,1,3,x\n7.0,2,2,3.0,x\n07,1,5,3.10,y\n7.00,3,3,3,x\n7.5,1,4,v1.0,y\n"
+    contents = accepted("a.csv", text, **LONG, group_column="g")
+    assert contents.sequences.ids.tolist() == ["7", "07", "7.5"]
+    assert contents.sequences.groups.tolist() == ["3", "3.10", "v1.0"]
+    assert as_lists(contents) == [[[1], [2], [3]], [[5]], [[4]]]
+
+
 def test_csv_groups(refused):
     text = "id,t,a,g,label\n1,1,1,u,x\n1,2,1,v,x\n"
     assert "line 3: expected group 'u' as in line 2, which has the same id, got 'v'" in refused(
@@ -700,7 +730,8 @@ def test_parquet(accepted):
     [
         (
             {"a": ["1"], "label": ["x"]},
-            "column 'a': expected numbers or booleans, or a feature named in category_columns, "
+            "column 'a': expected numbers or booleans; id_column, time_column, group_column "
+            "or category_columns must name a column of ids, times, groups or categories, "
             "got String",
         ),
         (

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -243,6 +244,34 @@ def test_errors_name_the_file(tmp_path, files, options, message):
         pack(input=str(folder), output=str(tmp_path / "packed"), **options)
     assert str(pack_error.value) == str(read_error.value)
     assert not (tmp_path / "packed").exists()
+
+
+def test_one_process_decodes_all_parquet_files(tmp_path, monkeypatch):
+    started = []
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *a, **k: started.append(start(*a, **k)) or started[-1]
+    )
+    for name in range(3):
+        write_table(
+            tmp_path / f"{name}.parquet", [(f"p{name}", 0, "u", 1, 2), (f"p{name}", 1, "u", 3, 4)]
+        )
+    options = ReadOptions(**LONG)
+    assert read_file(tmp_path, options).sequences.ids.tolist() == ["p0", "p1", "p2"]
+    assert len(started) == 1
+    content = (tmp_path / "1.parquet").read_bytes()
+    (tmp_path / "1.parquet").write_bytes(content[:60] + b"x" * 40 + content[100:])
+    with pytest.raises(DataError, match=r": 1.parquet: damaged, or not a Parquet file [(]"):
+        read_file(tmp_path, options)
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_table_of_labels_in_the_folder_of_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_table(tmp_path / "walks/1.csv", [(0, 1), (1, 2)], header=["time", "x"])
+    write_table(tmp_path / "walks/labels.csv", [("1", "u")], header=["id", "label"])
+    options = ReadOptions(id_column="file_name", labels_path="~/walks/labels.csv")
+    assert read_file("~/walks", options).labels.tolist() == ["u"]
 
 
 def test_no_files(tmp_path):

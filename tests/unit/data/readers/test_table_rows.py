@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+from contextlib import closing
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import ReadOptions, read_file
-from lightning_rnn.data.readers.table_rows import table_rows
+from lightning_rnn.data.readers.table_rows import ParquetDecoder, table_rows
 from lightning_rnn.errors import DataError, OptionError
 
 CELLS = st.text(st.sampled_from('abé ,;\t|"\n1.'), max_size=4)
@@ -48,7 +49,8 @@ def test_dialects(
     path.write_bytes(gzip.compress(raw) if is_compressed else raw)
     is_needed = separator == "|" and prefix != "sep"
     options = ReadOptions(separator=separator if is_named or is_needed else None, encoding=encoding)
-    frame = pl.concat([rows.frame for rows in table_rows(path, options, size)])
+    with closing(ParquetDecoder()) as decoder:
+        frame = pl.concat([rows.frame for rows in table_rows(path, options, decoder, size)])
     assert frame.columns == names
     assert [["" if c is None else c for c in row] for row in frame.rows()] == table
 
