@@ -39,6 +39,25 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_drafts(folder: Path, pattern: str) -> None:
+    """Remove temporary files of `atomic_write` that killed processes have left.
+
+    Args:
+        folder: The folder.
+        pattern: Names of the files that were to be written, such as `*.ckpt`.
+    """
+    if os.name != "posix":  # on Windows, the query below would end the process
+        return
+    for draft in folder.glob(f".{pattern}.*"):
+        number = draft.suffix.removeprefix(".")
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            draft.unlink(missing_ok=True)
+        except (ValueError, OverflowError, PermissionError):  # no draft, or of a living process
+            continue
+
+
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:

@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command
 from lightning_rnn.cli.compare import run_compare
-from lightning_rnn.cli.launchers import process_rank
 from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
+from lightning_rnn.distributed import process_rank
 from lightning_rnn.training.interrupts import Interrupts
 
 SILENCED_WARNINGS = (

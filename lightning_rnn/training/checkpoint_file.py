@@ -1,7 +1,6 @@
 """Reading and checking one checkpoint file, which may come from anywhere."""
 
 import inspect
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
+from lightning_rnn.training.checkpoint_archive import check_archive
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.warm_start import take_weights
 
@@ -155,10 +155,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
+        if path.is_symlink() and not path.exists():
+            got = "a broken link"
         raise CheckpointError(f"{path}: expected a checkpoint file, got {got}")
     try:
-        if not zipfile.is_zipfile(path):  # the older format is a bare pickle
-            raise ValueError("not a zip archive")
+        check_archive(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, depending on the damage
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
