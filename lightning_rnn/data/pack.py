@@ -13,7 +13,7 @@ import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables
-from lightning_rnn.data.readers.arrays import CHECKED, RECORDINGS
+from lightning_rnn.data.readers.arrays import CHECKED, RECORDINGS, mark_as_checked
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions, errors_with_path
 from lightning_rnn.data.readers.label_table import read_labels
 from lightning_rnn.data.readers.sources import Source, extension_of, find_source, source_rows
@@ -187,5 +187,5 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
         np.save(folder / "features.npy", np.array(part.contents.feature_names))
     if part.contents.step_names is not None:
         np.save(folder / "steps.npy", np.array(part.contents.step_names))
-    (folder / CHECKED).touch()
+    mark_as_checked(folder)
     return ordered

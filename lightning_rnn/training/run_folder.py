@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,11 @@ def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
     if passed_over:
         text = f"passed over, without {names[0]}: {', '.join(passed_over[:MAX_NAMES])}"
         print_once(text, file=sys.stderr)
-    for path in paths[:-1]:
+    for path, following in pairwise(paths):
         try:
             return CheckpointFile.read(path)
         except CheckpointError as error:
-            print_once(f"damaged: {error}; trying the next one", file=sys.stderr)
+            print_once(f"damaged: {error}; taking {following.name}", file=sys.stderr)
     return CheckpointFile.read(paths[-1])
 
 

@@ -319,8 +319,8 @@ def test_a_damaged_last_gives_way_to_the_previous(trained, run, run_ok):
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)
 
 
-def test_two_damaged_checkpoints_are_refused(trained, run):
-    for path in (LAST, PREVIOUS):
+def test_damaged_checkpoints_are_refused(trained, run):
+    for path in (LAST, PREVIOUS, BEST):
         path.unlink()
         path.write_bytes(b"PK")
     result = run("fit", "--ckpt_path", "last")
@@ -333,7 +333,7 @@ def test_two_damaged_checkpoints_are_refused(trained, run):
 
 
 def test_what_a_killed_save_left_is_removed(trained, run_ok):
-    stale = [LAST.with_name(name) for name in (".last.ckpt.123", ".best.ckpt.7")]
+    stale = [LAST.with_name(name) for name in (f".last.ckpt.{2**22 + 1}", f".best.ckpt.{2**22 + 2}")]
     for path in stale:
         path.write_bytes(b"half a checkpoint")
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)

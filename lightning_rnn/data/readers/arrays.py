@@ -1,5 +1,7 @@
 """Readers of .npz files, .npy files, and folders of .npy files."""
 
+import hashlib
+import json
 import warnings
 import zipfile
 from dataclasses import replace
@@ -91,16 +93,41 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
     return _contents(arrays, names, options, checked=is_checked(path))
 
 
+def mark_as_checked(folder: Path) -> None:
+    """Write the file `checked` with the SHA-256 of each .npy file, see `is_checked`."""
+    (folder / CHECKED).write_text(json.dumps(_digests(folder)), encoding="utf-8")
+
+
 def is_checked(folder: Path) -> bool:
     """Return whether the values are known to be finite and without trailing missing steps.
 
-    `pack` creates the file `checked` after the values; it is valid until the values are changed.
+    `pack` says so by the file `checked`, which contains the digests of all other files.
+
+    Raises:
+        DataError: If there is a `checked`, but the folder is not as `pack` has written it.
     """
-    try:
-        checked_time = (folder / CHECKED).stat().st_mtime_ns
-        return checked_time >= (folder / "values.npy").stat().st_mtime_ns
-    except OSError:
+    if not (folder / CHECKED).is_file():
         return False
+    try:
+        expected = json.loads((folder / CHECKED).read_text(encoding="utf-8"))
+    except ValueError:
+        expected = None
+    if not isinstance(expected, dict):
+        raise unexpected(CHECKED, "digests as written by pack", "something else")
+    digests = _digests(folder)
+    for name in sorted({*digests, *expected}):
+        if digests.get(name) != expected.get(name):
+            untouched = f"the file that pack has written (or no file {CHECKED})"
+            raise unexpected(name, untouched, "one that is changed, missing or new")
+    return True
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in folder.glob("*.npy"):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _contents(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
+from lightning_rnn.data.readers.arrays import mark_as_checked
 from lightning_rnn.data.readers.class_names import class_name, class_names, sort_classes
 from lightning_rnn.data.readers.contents import FINITE_NUMBERS
 from lightning_rnn.errors import DataError
@@ -931,7 +932,7 @@ def test_any_array_is_read_or_refused(name, tmp_path, capfd, monkeypatch):
                 archive.writestr(f"{key}.npy", content)
                 (tmp_path / files[key]).write_bytes(content)
                 (tmp_path / "folder" / names[key]).write_bytes(content)
-        (tmp_path / "folder" / "checked").touch()
+        mark_as_checked(tmp_path / "folder")
         try_to_read(tmp_path / "a.npz")
         try_to_read(tmp_path / "a.npy")
         try_to_read(tmp_path / "folder")
