@@ -29,6 +29,10 @@ def main(args: list[str] | None = None) -> int:
     if text is not None:
         print(text)
         return 0
+    if is_program:
+        from lightning_rnn.cli.output import protect_output
+
+        protect_output()
     gc.disable()  # it would scan the half a million objects of the imports, which all stay
     try:
         from lightning_rnn.cli.main import run  # imports torch and Lightning, which takes seconds

@@ -35,6 +35,9 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         if durable and hasattr(os, "O_DIRECTORY"):  # not available on Windows
             _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # for the message: a full disk has no name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from lightning_rnn.cli.parser import (
     Parser,
     SaveConfig,
     add_own_options,
+    own_error_behind,
     own_errors_with_flags,
     plain_values,
 )
@@ -25,7 +26,7 @@ from lightning_rnn.cli.request import COMMANDS, Request
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute
 from lightning_rnn.distributed import print_once, process_rank
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.errors import CheckpointError, OptionError, check
 from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -185,6 +186,7 @@ class CommandLine(LightningCLI):
         torch.set_float32_matmul_precision(self.options["matmul_precision"])
         if self.run is not None:
             self.run.restore(self.model)
+            self.run.check_state(self.trainer, self.model, resumes=self.command == "fit")
         if self.initial is not None:
             print_once(self.initial.start(self.model))
         known_schema = None if self.command == "fit" else self.model.schema
@@ -288,7 +290,16 @@ class CommandLine(LightningCLI):
         if self.command == "predict":
             arguments["return_predictions"] = False  # PredictionsFile writes them
         method = getattr(self.trainer, self.command)
-        method(model=self.model, datamodule=self.datamodule, **arguments)
+        try:
+            method(model=self.model, datamodule=self.datamodule, **arguments)
+        except Exception as error:
+            if self.run is None or own_error_behind(error) is not None or isinstance(error, OSError):
+                raise
+            is_before_first_step = self.trainer.global_step <= self.run.step
+            if self.command != "fit" or not is_before_first_step:
+                raise
+            message = f"expected a checkpoint that can be continued, got {type(error).__name__}"
+            raise CheckpointError(f"{self.run.path}: {message}: {error}") from error
 
 
 def _as_list(chosen: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command
 from lightning_rnn.cli.compare import run_compare
+from lightning_rnn.cli.output import hide_errors_of_writers
 from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
@@ -44,6 +46,7 @@ def run(args: list[str]) -> int:
         warnings.filterwarnings("ignore", message=message)
     for name in SILENCED_LOGGERS:
         logging.getLogger(name).addFilter(_is_news)
+    threading.excepthook = hide_errors_of_writers
     interrupts = Interrupts()
     try:
         with interrupts.outside_training():

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.checkpoint_archive import check_archive
+from lightning_rnn.training.checkpoint_schema import check_entries, check_loops, check_resumable
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.warm_start import take_weights
 
@@ -96,6 +98,12 @@ class CheckpointFile:
             message = f"{self.path}: expected weights of this model, got others ({reason[:200]})"
             raise CheckpointError(message) from None
 
+    def check_state(self, trainer: Trainer, model: SequenceClassifier, *, resumes: bool) -> None:
+        """Raise a CheckpointError if a Trainer could not restore its state."""
+        check_loops(self.path, self.content, trainer)
+        if resumes:
+            check_resumable(self.path, self.content, model)
+
     def start(self, model: SequenceClassifier) -> str:
         """Load the weights into a model for other data, and describe what has been taken."""
         others = take_weights(
@@ -167,9 +175,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     for name, kind in REQUIRED_ENTRIES.items():
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: expected a checkpoint of this package, got no {name}")
-    if not 0 <= content["global_step"] < 2**63:
-        message = f"{path}: global_step: expected at least 0, got {content['global_step']}"
-        raise CheckpointError(message)
+    check_entries(path, content)
     _check_arguments(path, "hyper_parameters", content["hyper_parameters"], SequenceClassifier)
     _check_weights(path, content["hyper_parameters"], content["state_dict"])
     for name, data_class in DATA_MODULES.items():
