@@ -49,16 +49,24 @@ def remove_drafts(folder: Path, pattern: str) -> None:
         folder: The folder.
         pattern: Names of the files that were to be written, such as `*.ckpt`.
     """
-    if os.name != "posix":  # on Windows, the query below would end the process
-        return
     for draft in folder.glob(f".{pattern}.*"):
         number = draft.suffix.removeprefix(".")
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
+        if number.isdecimal() and not is_alive(int(number)):
             draft.unlink(missing_ok=True)
-        except (ValueError, OverflowError, PermissionError):  # no draft, or of a living process
-            continue
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine is running; True if that cannot be found out."""
+    if os.name != "posix":  # on Windows, the query would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user, or a system without /proc
+        return True
+    return state != "Z"  # ended, but its parent has not asked for its exit code
 
 
 def _sync(path: Path, flags: int) -> None:
