@@ -293,7 +293,11 @@ class CommandLine(LightningCLI):
         try:
             method(model=self.model, datamodule=self.datamodule, **arguments)
         except Exception as error:
-            if self.run is None or own_error_behind(error) is not None or isinstance(error, OSError):
+            if (
+                self.run is None
+                or own_error_behind(error) is not None
+                or isinstance(error, OSError)
+            ):
                 raise
             is_before_first_step = self.trainer.global_step <= self.run.step
             if self.command != "fit" or not is_before_first_step:

@@ -65,6 +65,7 @@ class FileDataModule(SequenceDataModule):
         window_label: Class of a window: that of its last step, that of the majority of its steps,
             or `positive_class` if any step has it.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
+        max_cells: Number of cells above which a file is refused, see `ReadOptions`.
         batch_size: Number of sequences per training batch of one process; None for a sixteenth of
             the training sequences, from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
@@ -119,6 +120,7 @@ class FileDataModule(SequenceDataModule):
         window_stride: int | None = None,
         window_label: Literal["last", "majority", "any"] = "last",
         positive_class: str | None = None,
+        max_cells: int = 200_000_000,
         batch_size: int | None = None,
         buckets: bool = False,
         on_device: bool | None = None,
@@ -127,11 +129,8 @@ class FileDataModule(SequenceDataModule):
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
         paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
         paths |= {"predict_path": predict_path, "labels_path": labels_path}
-        splits = {
-            "val_fraction": val_fraction,
-            "test_fraction": test_fraction,
-            "stratify": stratify,
-        }
+        splits = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+        splits |= {"stratify": stratify, "max_cells": max_cells}
         columns = {"id_column": id_column, "group_column": group_column}
         times = {"time_column": time_column, "time_format": time_format}
         features = {"feature_columns": feature_columns, "missing_values": missing_values}

@@ -136,7 +136,8 @@ class CheckpointFile:
                 stored = self.data_class or "the class that it was trained with"
                 hint = f"; {WARM_START}"
                 self._compare({"data"}, {"data": class_name}, {"data": stored}, hint)
-            names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
+            free = ("_path", "on_device", "max_cells")
+            names = {name for name in self.data_settings if not name.endswith(free)}
             self._compare(names, settings, self.data_settings, f"; {WARM_START}")
         elif class_name == self.data_class:
             names = set(DATA_MODULES[class_name].identity_settings)

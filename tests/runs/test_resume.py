@@ -333,7 +333,9 @@ def test_damaged_checkpoints_are_refused(trained, run):
 
 
 def test_what_a_killed_save_left_is_removed(trained, run_ok):
-    stale = [LAST.with_name(name) for name in (f".last.ckpt.{2**22 + 1}", f".best.ckpt.{2**22 + 2}")]
+    stale = [
+        LAST.with_name(name) for name in (f".last.ckpt.{2**22 + 1}", f".best.ckpt.{2**22 + 2}")
+    ]
     for path in stale:
         path.write_bytes(b"half a checkpoint")
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)

@@ -2,11 +2,29 @@
 
 import fcntl
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import BEST, LAST, PREVIOUS, RUN, TINY, TINY_DATA, load, run_here
+from helpers import (
+    BEST,
+    CPU,
+    LAST,
+    PREVIOUS,
+    RUN,
+    TIME_LIMIT,
+    TINY,
+    TINY_DATA,
+    TWO_RANKS,
+    load,
+    process_environment,
+    run_here,
+)
 from start_together import start_together
 
 from lightning_rnn import SequenceClassifier
@@ -118,7 +136,9 @@ def test_a_newer_run_without_a_checkpoint_is_named(trained, run):
     for args in (("test",), ("fit", "--ckpt_path", "last")):
         result = run(*args)
         assert result.code == 0
-        assert f"passed over, without {args[1:] and 'last' or 'best'}.ckpt: version_1" in result.err
+        assert (
+            f"passed over, without {(args[1:] and 'last') or 'best'}.ckpt: version_1" in result.err
+        )
         assert "lightning_logs/version_0/checkpoints" in result.out
 
 
@@ -175,3 +195,96 @@ def test_a_damaged_checkpoint_never_replaces_a_good_one(trained, run, monkeypatc
     monkeypatch.setattr("torch.save", full)
     assert run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3).code == 1
     assert PREVIOUS.read_bytes() == good
+
+
+# a disk, a folder or an output that goes away
+
+
+def test_a_run_whose_folder_is_deleted_ends_with_a_message(empty, monkeypatch):
+    original = SequenceClassifier.training_step
+
+    def training_step(self, *args):
+        if self.trainer.global_step == 3:
+            shutil.rmtree(RUN)
+        return original(self, *args)
+
+    monkeypatch.setattr(SequenceClassifier, "training_step", training_step)
+    result = run_here("fit", *SMALL)
+    assert result.code == 1
+    assert result.err.startswith("lightning_rnn: error: ")
+    assert str(RUN) in result.err
+    assert result.err.count("\n") == 1
+    assert not RUN.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limit", "options"),
+    [
+        (20, ("--model.hidden_size", 64)),  # a checkpoint
+        (40, ("--model.hidden_size", 2, "--trainer.max_epochs", 300)),  # the events
+    ],
+)
+def test_a_full_disk_ends_a_run_with_a_message(tmp_path, limit, options):
+    """A limit of so many kilobytes on each file, which fails in the same way."""
+    words = map(str, ("fit", *SMALL, *CPU, *options))
+    command = f"ulimit -f {limit}; exec {sys.executable} -m lightning_rnn {' '.join(words)}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("lightning_rnn: error: [Errno 27] File too large")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "code"), [("| head -n 1", 0), (">&-", 0), (">/dev/full", 1)]
+)
+def test_training_goes_on_without_a_reader(tmp_path, redirection, code):
+    words = " ".join(map(str, ("fit", *SMALL, *CPU)))
+    command = f"{sys.executable} -m lightning_rnn {words} {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=process_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    assert done.returncode == code
+    assert (tmp_path / LAST).exists() == (code == 0)
+    assert done.stderr.count("\n") == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_other_rank_names_a_killed_one(tmp_path, rank):
+    args = map(str, ("fit", *SMALL, *TWO_RANKS, "--trainer.max_epochs", 100_000))
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lightning_rnn", *args],
+            cwd=tmp_path,
+            env=process_environment(),
+            stdout=log,
+            stderr=log,
+        )
+    deadline = time.monotonic() + TIME_LIMIT
+    while not (tmp_path / LAST).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    victim = process.pid if rank == 0 else int(children[0])
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait(timeout=TIME_LIMIT) != 0
+    text = ""
+    while "has ended unexpectedly" not in text and time.monotonic() < deadline:
+        time.sleep(0.1)  # the child of a killed process is not waited for
+        text = (tmp_path / "log").read_text()
+    assert f"rank {rank} has ended unexpectedly; continue with: fit --ckpt_path" in text
+    assert text.count("error") == 1
+    assert "Traceback" not in text

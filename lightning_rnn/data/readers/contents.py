@@ -23,6 +23,8 @@ FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to i
 FILE_NAME = "file_name"  # columns that tables have by the names of their files and folders
 FOLDER_NAME = "folder_name"
 NAMES_OF_PATH = (FILE_NAME, FOLDER_NAME)
+CELLS_PER_COLUMN = 2000  # for `max_cells`, by the memory that they need
+CELLS_PER_BYTE = 4
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value
 
@@ -89,6 +91,9 @@ class ReadOptions:
         window_label: Class of a window: that of its last step, of the majority of its steps, or
             `positive_class` if any step has it.
         positive_class: Class that a window has if any step has it, for `window_label`.
+        max_cells: Number of cells above which a file is refused before it is read, see
+            docs/data.md: rows times columns of Parquet, 2,000 for each column of a table, and 4
+            for each byte of a line of text.
 
     Raises:
         OptionError: If the time format, the separator, a missing value or the windows cannot be
@@ -118,10 +123,11 @@ class ReadOptions:
     window_stride: int | None = None
     window_label: Literal["last", "majority", "any"] = "last"
     positive_class: str | None = None
+    max_cells: int = 200_000_000
 
     def __post_init__(self) -> None:
         """Check the options of the format and of windows."""
-        for name in ("window_length", "window_stride"):
+        for name in ("window_length", "window_stride", "max_cells"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, value, "an integer of at least 1")
         if self.window_stride is not None and self.window_length is None:
@@ -216,6 +222,23 @@ def errors_with_path(path: Path | str) -> Iterator[None]:
             raise
         kind = f"a {Path(path).suffix} file"
         raise DataError(f"{path}: damaged, or not {kind} ({first_line(error)})") from error
+
+
+def check_cells(count: int, got: str, options: ReadOptions) -> None:
+    """Raise a DataError if a file has more cells than `max_cells`, before they take memory."""
+    if count > options.max_cells:
+        expected = f"at most {options.max_cells} cells (max_cells raises the limit)"
+        raise unexpected("", expected, f"{count} ({got})")
+
+
+def bounded_lines(file: Any, options: ReadOptions) -> Iterator[Any]:
+    """Yield the lines of an open file, none of which may be too long for `max_cells`."""
+    limit = options.max_cells // CELLS_PER_BYTE
+    while line := file.readline(limit + 1):
+        if len(line) > limit:
+            got = f"{CELLS_PER_BYTE} for each byte of a line"
+            check_cells(CELLS_PER_BYTE * len(line), got, options)
+        yield line
 
 
 def utf8_lines(

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_rnn.data.readers.contents import (
+    CELLS_PER_COLUMN,
     ReadOptions,
+    bounded_lines,
+    check_cells,
     first_line,
     quote,
     unexpected,
@@ -71,7 +74,7 @@ def table_rows(path: Path, options: ReadOptions, size: int | None = None) -> Ite
             Parquet file, and 16 MB of a CSV file.
     """
     if path.suffix.lower() == ".parquet":
-        pieces = _parquet_rows(path, size or -1)
+        pieces = _parquet_rows(path, options, size or -1)
     else:
         pieces = _csv_rows(path, options, size or CSV_PIECE_BYTES)
     num_rows = 0
@@ -107,9 +110,10 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
         is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         content: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
-        records = _records(_text_lines(content, options.encoding), options.separator)
+        records = _records(_text_lines(content, options), options.separator)
         line, header = next(records)
         names = _column_names(header, line)
+        _check_columns(len(names), options)
         schema = dict.fromkeys(names, pl.String)
         piece_rows = max(1, size // (BYTES_PER_CELL * len(names)))
         while True:
@@ -128,15 +132,21 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
             yield Rows(frame, is_text=True, numbers=np.array(lines))
 
 
-def _text_lines(file: Any, encoding: str | None) -> Iterator[str]:
+def _check_columns(count: int, options: ReadOptions) -> None:
+    check_cells(
+        CELLS_PER_COLUMN * count, f"{CELLS_PER_COLUMN} for each of {count} columns", options
+    )
+
+
+def _text_lines(file: Any, options: ReadOptions) -> Iterator[str]:
     """Yield the lines of an open file."""
-    if encoding is None:
-        for _, text in utf8_lines(file):
+    if options.encoding is None:
+        for _, text in utf8_lines(bounded_lines(file, options)):
             yield text
         return
     try:
-        with io.TextIOWrapper(file, encoding=encoding, newline="\n") as lines:
-            for text in lines:
+        with io.TextIOWrapper(file, encoding=options.encoding, newline="\n") as lines:
+            for text in bounded_lines(lines, options):
                 yield text.removeprefix("\ufeff")
     except (LookupError, ValueError) as error:
         raise unexpected("encoding", "that of the file", first_line(error)) from error
@@ -189,7 +199,7 @@ def _column_names(header: list[str], line: int) -> list[str]:
     return names
 
 
-def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
+def _parquet_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
     """Yield the rows of a Parquet file, which a child process decodes.
 
     Damage in the header of a page makes polars 2.1 allocate the claimed size and abort its process.
@@ -200,6 +210,13 @@ def _parquet_rows(path: Path, size: int) -> Iterator[Rows]:
     with path.open("rb") as file:
         if file.read(4) != b"PAR1":
             raise unexpected("", "a Parquet file", "a file that does not start with PAR1")
+    table = pl.scan_parquet(path, glob=False)
+    num_columns = len(table.collect_schema())
+    _check_columns(num_columns, options)
+    if size < 0:  # all rows at once
+        num_rows = table.select(pl.len()).collect().item()
+        got = f"{num_rows} rows of {num_columns} columns; pack reads them piece by piece"
+        check_cells(num_rows * num_columns, got, options)
     # -P keeps the modules beside the script from being imported in place of others
     command = [sys.executable, "-P", str(DECODER), str(path), str(size)]
     pipe = subprocess.PIPE

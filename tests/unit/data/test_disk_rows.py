@@ -14,8 +14,8 @@ from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.loader import SequenceLoader, TrainSampler
 from lightning_rnn.data.readers import arrays as array_files
-from lightning_rnn.data.readers.arrays import mark_as_checked
 from lightning_rnn.data.readers import read_file
+from lightning_rnn.data.readers.arrays import mark_as_checked
 from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError

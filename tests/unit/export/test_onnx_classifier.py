@@ -204,7 +204,7 @@ GOOD_METADATA = {
     ],
 )
 def test_crafted_metadata_is_refused(tmp_path, crafted, metadata):
-    with pytest.raises(DataError, match="expected a file as written by export_onnx, got ['\"]"):
+    with pytest.raises(DataError, match=r"expected a file as written by export_onnx, got ['\"]"):
         OnnxClassifier(crafted(metadata))
     assert OnnxClassifier(crafted(GOOD_METADATA)).threshold == 0.45
 
