@@ -35,7 +35,7 @@ from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.random_states import RandomStates
-from lightning_rnn.training.run_folder import locked, new_run_folder, remove_untrained
+from lightning_rnn.training.run_folder import locked, new_run_folder
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.training.validation_interval import StepLimit, ValidationInterval
@@ -232,7 +232,7 @@ class CommandLine(LightningCLI):
         if has_own_logger and self.command == "fit" and trainer.log_dir is not None:
             folder = Path(trainer.log_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock(folder)
+            self.run_folder.enter_context(locked(folder))
         return trainer
 
     def _logger(self, root: Path) -> TensorBoardLogger | Literal[False]:
@@ -243,25 +243,18 @@ class CommandLine(LightningCLI):
         if self.run is None or (self.command == "fit" and not self.run.is_in_run_folder):
             folder = root / "lightning_logs" / "version_0"  # not that of rank 0, which counts
             if process_rank() == 0:
-                folder = self.run_folder.enter_context(new_run_folder(root))
-                self.run_folder.callback(self._remove_untrained, folder)
+                folder = self.run_folder.enter_context(new_run_folder(root, self._has_trained))
         else:
             folder = self.run.run_folder
             if self.command == "fit":
-                self._lock(folder)
+                self.run_folder.enter_context(locked(folder))
                 purge_step = self.run.step  # hides later events
         return TensorBoardLogger(
             folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step
         )
 
-    def _lock(self, folder: Path) -> None:
-        if process_rank() == 0:
-            self.run_folder.enter_context(locked(folder))
-
-    def _remove_untrained(self, folder: Path) -> None:
-        trainer = getattr(self, "trainer", None)
-        if trainer is None or trainer.global_step == 0:
-            remove_untrained(folder)
+    def _has_trained(self) -> bool:
+        return hasattr(self, "trainer") and self.trainer.global_step > 0
 
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
@@ -293,14 +286,10 @@ class CommandLine(LightningCLI):
         try:
             method(model=self.model, datamodule=self.datamodule, **arguments)
         except Exception as error:
-            if (
-                self.run is None
-                or own_error_behind(error) is not None
-                or isinstance(error, OSError)
-            ):
+            is_known = isinstance(error, OSError) or own_error_behind(error) is not None
+            if self.run is None or self.command != "fit" or is_known:
                 raise
-            is_before_first_step = self.trainer.global_step <= self.run.step
-            if self.command != "fit" or not is_before_first_step:
+            if self.trainer.global_step > self.run.step:
                 raise
             message = f"expected a checkpoint that can be continued, got {type(error).__name__}"
             raise CheckpointError(f"{self.run.path}: {message}: {error}") from error

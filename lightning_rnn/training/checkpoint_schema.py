@@ -12,6 +12,7 @@ from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.random_states import random_state
+from lightning_rnn.training.train_metrics import SUMS
 
 MAX_THREADS = 4096
 # Examples of entries. A dict must have the keys of its example, each item of a list must be as the
@@ -26,7 +27,7 @@ ENTRIES: dict[str, Any] = {
     "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
     "lr_schedulers": [{}],
-    "train_sums": torch.zeros(1, 3, dtype=torch.float64),
+    SUMS: torch.zeros(1, 3, dtype=torch.float64),
 }
 DATA_STATE = {
     "settings": {},
@@ -128,14 +129,16 @@ def _check_like(path: Path, where: str, value: Any, example: Any) -> None:
             raise _unexpected(path, where, f"{len(example)} items", len(value))
         for item, inner in zip(value, example, strict=True):
             _check_like(path, where, item, inner)
-    elif isinstance(example, Tensor):
-        is_wider = value.shape[1:] == example.shape[1:] and where == "train_sums"  # of more ranks
-        if value.is_floating_point() != example.is_floating_point() or (
-            value.shape != example.shape and not is_wider
-        ):
-            raise _unexpected(path, where, f"{example.dtype} {tuple(example.shape)}", value)
+    elif isinstance(example, Tensor) and not _is_like(value, example, any_rows=where == SUMS):
+        raise _unexpected(path, where, f"{example.dtype} {tuple(example.shape)}", value)
     elif is_number and not 0 <= value < 2**63:
         raise _unexpected(path, where, "a number of at least 0", value)
+
+
+def _is_like(value: Tensor, example: Tensor, *, any_rows: bool) -> bool:
+    if value.is_floating_point() != example.is_floating_point():
+        return False
+    return value.shape == example.shape or (any_rows and value.shape[1:] == example.shape[1:])
 
 
 def _add_sizes(value: Any, tensors: dict[tuple[int, torch.Size], int], seen: set[int]) -> None:

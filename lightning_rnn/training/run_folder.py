@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.distributed import print_once
+from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 
@@ -75,8 +75,8 @@ def _numbered_folders(logs: Path) -> list[tuple[int, Path]]:
 
 
 @contextmanager
-def new_run_folder(root: Path) -> Iterator[Path]:
-    """Create a run folder below `root` and lock it; remove it if it is empty after the block.
+def new_run_folder(root: Path, has_trained: Callable[[], bool]) -> Iterator[Path]:
+    """Create a run folder below `root` and lock it; remove it if the block has trained nothing.
 
     Its number is higher than that of all others. Processes that start at the same time get
     different folders.
@@ -96,6 +96,8 @@ def new_run_folder(root: Path) -> Iterator[Path]:
         with locked(folder):
             yield folder
     finally:
+        if not has_trained() and not any(folder.glob("checkpoints/*.ckpt")):
+            shutil.rmtree(folder, ignore_errors=True)
         for path in (folder, *created):
             with suppress(OSError):  # not empty, or removed
                 path.rmdir()
@@ -105,7 +107,7 @@ def new_run_folder(root: Path) -> Iterator[Path]:
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder; the lock ends with the block or with the process, however it ends.
 
-    Does nothing on Windows and on file systems that have no locks.
+    Only rank 0 locks. Does nothing on Windows and on file systems that have no locks.
 
     Raises:
         CheckpointError: If another process has locked it.
@@ -113,6 +115,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ModuleNotFoundError:
+        yield
+        return
+    if process_rank() > 0:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -128,12 +133,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def remove_untrained(folder: Path) -> None:
-    """Remove a new run folder whose run has ended before its first step."""
-    if not any(folder.glob("checkpoints/*.ckpt")):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:

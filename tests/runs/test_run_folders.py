@@ -60,9 +60,11 @@ def test_processes_that_start_together_get_different_folders(tmp_path):
 
 def test_a_taken_number_is_left_out(tmp_path):
     (tmp_path / "lightning_logs/version_3").mkdir(parents=True)
-    with new_run_folder(tmp_path) as first, new_run_folder(tmp_path) as second:
+    with new_run_folder(tmp_path, lambda: True) as first:
         (first / "file").touch()
-        assert [first.name, second.name] == ["version_4", "version_5"]
+        with new_run_folder(tmp_path, lambda: False) as second:
+            (second / "file").touch()
+            assert [first.name, second.name] == ["version_4", "version_5"]
     assert sorted(path.name for path in first.parent.iterdir()) == ["version_3", "version_4"]
 
 
