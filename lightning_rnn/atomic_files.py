@@ -36,7 +36,8 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable and hasattr(os, "O_DIRECTORY"):  # not available on Windows
             _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        error.filename = error.filename or str(path)  # for the message: a full disk has no name
+        if error.errno is not None and error.filename is None:  # a full disk has no name
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

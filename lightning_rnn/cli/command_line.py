@@ -275,24 +275,22 @@ class CommandLine(LightningCLI):
 
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""
-        arguments: dict[str, Any] = {"weights_only": True}
+        arguments: dict[str, Any] = {"datamodule": self.datamodule, "weights_only": True}
         if self.run is not None:
             arguments["ckpt_path"] = str(self.run.path)
         if self.command == "test":
             arguments["verbose"] = False  # MetricsFile prints the metrics
         if self.command == "predict":
             arguments["return_predictions"] = False  # PredictionsFile writes them
-        method = getattr(self.trainer, self.command)
         try:
-            method(model=self.model, datamodule=self.datamodule, **arguments)
+            getattr(self.trainer, self.command)(self.model, **arguments)
         except Exception as error:
             is_known = isinstance(error, OSError) or own_error_behind(error) is not None
-            if self.run is None or self.command != "fit" or is_known:
-                raise
-            if self.trainer.global_step > self.run.step:
+            run = self.run if self.command == "fit" and not is_known else None
+            if run is None or self.trainer.global_step > run.step:
                 raise
             message = f"expected a checkpoint that can be continued, got {type(error).__name__}"
-            raise CheckpointError(f"{self.run.path}: {message}: {error}") from error
+            raise CheckpointError(f"{run.path}: {message}: {error}") from error
 
 
 def _as_list(chosen: Any) -> list[Any]:
