@@ -4,6 +4,7 @@ import gc
 import sys
 
 from lightning_rnn import __version__
+from lightning_rnn.cli.output import protect_output
 from lightning_rnn.cli.quick_answers import PROGRAM, answer
 from lightning_rnn.errors import OptionError
 
@@ -17,6 +18,7 @@ def main(args: list[str] | None = None) -> int:
     """
     is_program = args is None
     if args is None:
+        protect_output()
         args = sys.argv[1:]
     if args == ["--version"]:
         print(f"{PROGRAM} {__version__}")

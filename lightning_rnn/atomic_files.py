@@ -35,8 +35,39 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         if durable and hasattr(os, "O_DIRECTORY"):  # not available on Windows
             _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk has no name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path, pattern: str) -> None:
+    """Remove temporary files of `atomic_write` that killed processes have left.
+
+    Args:
+        folder: The folder.
+        pattern: Names of the files that were to be written, such as `*.ckpt`.
+    """
+    for draft in folder.glob(f".{pattern}.*"):
+        number = draft.suffix.removeprefix(".")
+        if number.isdecimal() and not is_alive(int(number)):
+            draft.unlink(missing_ok=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine is running; True if that cannot be found out."""
+    if os.name != "posix":  # on Windows, the query would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user, or a system without /proc
+        return True
+    return state != "Z"  # ended, but its parent has not asked for its exit code
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -1,8 +1,24 @@
 """Communication between the processes of a distributed run."""
 
-from typing import Any
+import os
+from typing import Any, TextIO
 
 import torch
+
+
+def process_rank() -> int:
+    """Return the rank of this process according to its environment; needs no Trainer."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return 0
+
+
+def print_once(text: str, file: TextIO | None = None) -> None:
+    """Print a line in the process of rank 0 only."""
+    if process_rank() == 0:
+        print(text, file=file, flush=True)
 
 
 def is_distributed() -> bool:

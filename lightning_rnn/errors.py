@@ -32,6 +32,10 @@ class NumericError(LightningRNNError, ArithmeticError):
     """Raised when the loss or the gradients are no longer finite."""
 
 
+class LostRankError(LightningRNNError, RuntimeError):
+    """Raised when the process of another rank has ended."""
+
+
 class ExportError(LightningRNNError, RuntimeError):
     """Raised when an exported file does not reproduce the output of the network."""
 

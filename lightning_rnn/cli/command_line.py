@@ -1,6 +1,8 @@
 """The commands fit, validate, test and predict: LightningCLI with settings from checkpoints."""
 
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,11 +12,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.cli.defaults import FROM_DATA, set_defaults
-from lightning_rnn.cli.launchers import apply_launched_world, check_world_size, print_once
+from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
 from lightning_rnn.cli.parser import (
     Parser,
     SaveConfig,
     add_own_options,
+    own_error_behind,
     own_errors_with_flags,
     plain_values,
 )
@@ -22,7 +25,8 @@ from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import COMMANDS, Request
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.distributed import print_once, process_rank
+from lightning_rnn.errors import CheckpointError, OptionError, check
 from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -31,6 +35,7 @@ from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.random_states import RandomStates
+from lightning_rnn.training.run_folder import locked, new_run_folder
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 from lightning_rnn.training.validation_interval import StepLimit, ValidationInterval
@@ -87,7 +92,7 @@ class CommandLine(LightningCLI):
         self.interrupts = interrupts
         self.options: dict[str, Any] = {}  # all options of the command, once they are parsed
         description = COMMANDS[self.command]
-        with own_errors_with_flags(self.options):
+        with own_errors_with_flags(self.options), ExitStack() as self.run_folder:
             super().__init__(
                 SequenceClassifier,
                 SequenceDataModule,
@@ -185,6 +190,7 @@ class CommandLine(LightningCLI):
         torch.set_float32_matmul_precision(self.options["matmul_precision"])
         if self.run is not None:
             self.run.restore(self.model)
+            self.run.check_state(self.trainer, self.model, resumes=self.command == "fit")
         if self.initial is not None:
             print_once(self.initial.start(self.model))
         known_schema = None if self.command == "fit" else self.model.schema
@@ -215,29 +221,44 @@ class CommandLine(LightningCLI):
             if chosen["val_check_interval"] is None or type(chosen["val_check_interval"]) is float:
                 kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
         callbacks.insert(0, StepLimit())
-        logger = self._logger(chosen["default_root_dir"] or ".")
-        if chosen["logger"] in (None, True):
-            kwargs["logger"] = logger
-        elif chosen["logger"] is False and logger:  # the run has its folder all the same
-            kwargs["default_root_dir"] = logger.log_dir
+        has_own_logger = chosen["logger"] not in (None, True, False)
+        if not has_own_logger:
+            logger = self._logger(Path(chosen["default_root_dir"] or "."))
+            if chosen["logger"] is not False:
+                kwargs["logger"] = logger
+            elif logger:  # the run has its folder all the same
+                kwargs["default_root_dir"] = logger.log_dir
         kwargs["enable_progress_bar"] = shows_bar
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*_as_list(chosen["plugins"]), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
         check_world_size(trainer.world_size)
+        if has_own_logger and self.command == "fit" and trainer.log_dir is not None:
+            folder = Path(trainer.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.run_folder.enter_context(locked(folder))
         return trainer
 
-    def _logger(self, root: str) -> TensorBoardLogger | Literal[False]:
+    def _logger(self, root: Path) -> TensorBoardLogger | Literal[False]:
         """Return the logger whose folder is the run folder; False if the command logs nothing."""
         if self.command == "predict":
             return False
+        purge_step = None
         if self.run is None or (self.command == "fit" and not self.run.is_in_run_folder):
-            return TensorBoardLogger(root, default_hp_metric=False)
-        folder = self.run.run_folder
-        purge_step = self.run.step if self.command == "fit" else None  # hides later events
+            folder = root / "lightning_logs" / "version_0"  # not that of rank 0, which counts
+            if process_rank() == 0:
+                folder = self.run_folder.enter_context(new_run_folder(root, self._has_trained))
+        else:
+            folder = self.run.run_folder
+            if self.command == "fit":
+                self.run_folder.enter_context(locked(folder))
+                purge_step = self.run.step  # hides later events
         return TensorBoardLogger(
             folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step
         )
+
+    def _has_trained(self) -> bool:
+        return hasattr(self, "trainer") and self.trainer.global_step > 0
 
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
@@ -258,15 +279,22 @@ class CommandLine(LightningCLI):
 
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""
-        arguments: dict[str, Any] = {"weights_only": True}
+        arguments: dict[str, Any] = {"datamodule": self.datamodule, "weights_only": True}
         if self.run is not None:
             arguments["ckpt_path"] = str(self.run.path)
         if self.command == "test":
             arguments["verbose"] = False  # MetricsFile prints the metrics
         if self.command == "predict":
             arguments["return_predictions"] = False  # PredictionsFile writes them
-        method = getattr(self.trainer, self.command)
-        method(model=self.model, datamodule=self.datamodule, **arguments)
+        try:
+            getattr(self.trainer, self.command)(self.model, **arguments)
+        except Exception as error:
+            is_known = isinstance(error, OSError) or own_error_behind(error) is not None
+            run = self.run if self.command == "fit" and not is_known else None
+            if run is None or self.trainer.global_step > run.step:
+                raise
+            message = f"expected a checkpoint that can be continued, got {type(error).__name__}"
+            raise CheckpointError(f"{run.path}: {message}: {error}") from error
 
 
 def _as_list(chosen: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Processes started by torchrun or SLURM: the rank of this one, and how many there are."""
+"""Processes started by torchrun or SLURM: how many there are."""
 
 import math
 import os
@@ -10,21 +10,6 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_rnn.errors import OptionError, check
 
 UNSET = {"devices": ("auto", 1, "1"), "num_nodes": (1,)}  # values that do not contradict a launcher
-
-
-def process_rank() -> int:
-    """Return the rank of this process according to its environment; needs no Trainer."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        value = os.environ.get(name, "")
-        if value.isdigit():
-            return int(value)
-    return 0
-
-
-def print_once(text: str) -> None:
-    """Print a line in the process of rank 0 only."""
-    if process_rank() == 0:
-        print(text, flush=True)
 
 
 def launched_world() -> tuple[int, int] | None:

@@ -3,20 +3,24 @@
 import logging
 import re
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed import DistError
 
 from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command
 from lightning_rnn.cli.compare import run_compare
-from lightning_rnn.cli.launchers import process_rank
+from lightning_rnn.cli.output import hide_errors_of_writers
 from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
+from lightning_rnn.distributed import process_rank
+from lightning_rnn.errors import LostRankError
 from lightning_rnn.training.interrupts import Interrupts
 
 SILENCED_WARNINGS = (
@@ -31,7 +35,11 @@ SILENCED_WARNINGS = (
     # an evaluation needs none of the callbacks of the training
     "Be aware that when using `ckpt_path`, callbacks used to create",
 )
-SILENCED_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
+SILENCED_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.fabric.strategies.launchers.subprocess_script",
+)
 SILENCED_MESSAGES = re.compile(  # the lines that this package prints say the same
     r"💡 Tip|TPU available|GPU available: False|Restor|Loaded model|`Trainer.fit` stopped"
     r"|Seed set|\[rank:|Found current_model_state"
@@ -44,6 +52,7 @@ def run(args: list[str]) -> int:
         warnings.filterwarnings("ignore", message=message)
     for name in SILENCED_LOGGERS:
         logging.getLogger(name).addFilter(_is_news)
+    threading.excepthook = hide_errors_of_writers
     interrupts = Interrupts()
     try:
         with interrupts.outside_training():
@@ -58,6 +67,9 @@ def run(args: list[str]) -> int:
         raise
     except Exception as error:
         own_error = own_error_behind(error) or missing_package(error)
+        if own_error is None and isinstance(error, DistError):
+            reason = str(error).partition("\n")[0][:100]
+            own_error = LostRankError(f"a rank has ended before training started ({reason})")
         if own_error is not None:
             _print_error(with_flags(own_error, {}))
             return own_error.exit_code

@@ -231,8 +231,10 @@ def missing_package(error: BaseException) -> OptionError | None:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and those that it was raised from, or while handling."""
     link: BaseException | None = error
-    while link is not None:
+    seen: set[int] = set()  # an error of a thread that is raised again may be its own context
+    while link is not None and id(link) not in seen:
         yield link
+        seen.add(id(link))
         link = link.__cause__ or link.__context__
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from lightning_rnn.cli.launchers import print_once
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
+from lightning_rnn.distributed import print_once
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint, own_config
@@ -102,7 +102,7 @@ def find_run(request: Request) -> CheckpointFile | None:
     is_fit = request.command == "fit"
     try:
         if is_fit and request.ckpt_path in ("last", "auto"):
-            run = newest_checkpoint(request.root_dir, ("last.ckpt", "previous.ckpt"))
+            run = newest_checkpoint(request.root_dir, ("last.ckpt", "previous.ckpt", "best.ckpt"))
             print_once(f"continuing from {run.path}, step {run.step}")
             return run
     except NoRunError:

@@ -31,8 +31,6 @@ print_notice = rank_zero_only(print)
 class FileDataModule(SequenceDataModule):
     """Sequences from files of any supported format (docs/data.md).
 
-    Files are opened when a stage needs them.
-
     Args:
         train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz, .xlsx or
             .parquet, or a folder made by `pack`. Several files of one kind are a folder, a pattern
@@ -75,6 +73,7 @@ class FileDataModule(SequenceDataModule):
         window_label: Class of a window: that of its last step, that of the majority of its steps,
             or `positive_class` if any step has it.
         positive_class: Name of the positive one of two classes; None for the last in sorted order.
+        max_cells: Number of cells above which a file is refused, see `ReadOptions`.
         batch_size: Number of sequences per training batch of one process; None for a sixteenth of
             the training sequences, from 8 to 64.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
@@ -135,6 +134,7 @@ class FileDataModule(SequenceDataModule):
         window_stride: int | None = None,
         window_label: Literal["last", "majority", "any"] = "last",
         positive_class: str | None = None,
+        max_cells: int = 200_000_000,
         batch_size: int | None = None,
         buckets: bool = False,
         on_device: bool | None = None,
@@ -144,7 +144,7 @@ class FileDataModule(SequenceDataModule):
         paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
         paths |= {"predict_path": predict_path, "labels_path": labels_path}
         splits = {"val_fraction": val_fraction, "test_fraction": test_fraction}
-        folds = {"num_folds": num_folds, "fold": fold, "stratify": stratify}
+        folds = {"num_folds": num_folds, "fold": fold, "stratify": stratify, "max_cells": max_cells}
         columns = {"id_column": id_column, "group_column": group_column}
         times = {"time_column": time_column, "time_format": time_format}
         features = {"feature_columns": feature_columns, "missing_values": missing_values}

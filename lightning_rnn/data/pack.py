@@ -14,7 +14,8 @@ import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables
-from lightning_rnn.data.readers.arrays import CATEGORIES, CHECKED, RECORDINGS
+from lightning_rnn.data.readers.arrays import RECORDINGS
+from lightning_rnn.data.readers.checked_folders import CATEGORIES, CHECKED, mark_as_checked
 from lightning_rnn.data.readers.class_names import sort_classes
 from lightning_rnn.data.readers.columns import find_categories, text_column
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions, errors_with_path
@@ -207,5 +208,5 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
         np.save(folder / "steps.npy", np.array(part.contents.step_names))
     if part.contents.categories:
         (folder / CATEGORIES).write_text(json.dumps(part.contents.categories), encoding="utf-8")
-    (folder / CHECKED).touch()
+    mark_as_checked(folder)
     return ordered

@@ -10,6 +10,8 @@ from lightning_rnn.data.split import SPLITS
 from lightning_rnn.data.synthetic_tasks import TASKS, TaskName
 from lightning_rnn.errors import check
 
+MAX_VALUES = 1 << 28  # of a split
+
 
 class SyntheticDataModule(SequenceDataModule):
     """Synthetic sequences: by default the published experiment, and harder tests of memory.
@@ -89,6 +91,9 @@ class SyntheticDataModule(SequenceDataModule):
         for name, least in (("num_train", 1), ("num_val", 0), ("num_test", 1)):
             number = self.settings[name]
             check(number >= least, name, number, f"an integer of at least {least}")
+            num_values = number * length * (num_features or 1)
+            expected = f"at most {MAX_VALUES:,} values (1 GB) in all sequences"
+            check(num_values <= MAX_VALUES, name, number, expected)
         self._fresh: tuple[int, Sequences] | None = None  # epoch and its sequences
 
     def read_schema(self) -> Schema:

@@ -1,50 +1,59 @@
 """Predictions from an exported ONNX file, with numpy and onnxruntime but without torch."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_rnn.categories import Categories, CategoryCodes
+from lightning_rnn.categories import CategoryCodes
 from lightning_rnn.errors import DataError, as_array, import_extra
+from lightning_rnn.export.onnx_metadata import METADATA_KEY, Metadata, has_valid_digest
 
-METADATA_KEY = "lightning_rnn"  # entry of the ONNX file's metadata that holds our JSON
 MAX_BATCH_STEPS = 1 << 16  # limit of B * T, padding included
 
 
-def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, dict[str, Any]]:
+def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
     """Return the onnxruntime session and the metadata of an exported file.
 
     Raises:
-        DataError: If the file is missing, damaged, or not for single steps (`streaming`) or for
-            whole sequences.
+        DataError: If the file is missing, damaged or changed, or not for single steps
+            (`streaming`) or for whole sequences.
         OptionError: If onnxruntime is not installed.
     """
     onnxruntime = import_extra("onnxruntime", "export")
     if not Path(path).is_file():
         raise DataError(f"{path}: expected a file written by export_onnx, got no such file")
+    content = Path(path).read_bytes()
+    expected = "a file as written by export_onnx"
+    if not has_valid_digest(content):
+        got = "one that is damaged, changed, or of another program"
+        raise DataError(f"{path}: expected {expected}, got {got}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # a second one slows small recurrent networks down
     options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-        metadata = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        outputs = {output.name: output.shape for output in session.get_outputs()}
+        metadata = Metadata.from_json(
+            session.get_modelmeta().custom_metadata_map[METADATA_KEY],
+            num_features=session.get_inputs()[0].shape[-1],
+            num_classes=[*outputs["logits"], 2][1],  # (B,) or (B, K)
+        )
     except Exception as error:  # onnxruntime has no public exception classes
         reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{path}: expected a readable ONNX file, got {reason!r}") from None
-    kinds = {True: "a file for single steps", False: "a file for whole sequences"}
-    got = kinds.get(metadata.get("streaming"), "an ONNX file of another program")
-    if got != kinds[streaming]:
-        raise DataError(f"{path}: expected {kinds[streaming]} written by export_onnx, got {got}")
+        raise DataError(f"{path}: expected {expected}, got {reason!r}") from None
+    if metadata.streaming != streaming:
+        kinds = {True: "a file for single steps", False: "a file for whole sequences"}
+        message = f"expected {kinds[streaming]}, got {kinds[not streaming]}"
+        raise DataError(f"{path}: {message}")
     return session, metadata
 
 
-def category_codes(metadata: dict[str, Any], accept_unknown: bool) -> CategoryCodes:
+def category_codes(metadata: Metadata, accept_unknown: bool) -> CategoryCodes:
     """Return the codes of the categories of an exported file."""
-    names: list[str] | None = metadata["feature_names"]
-    return CategoryCodes(names, metadata["categories"], accept_unknown=accept_unknown)
+    names, categories = metadata.feature_names, metadata.categories
+    return CategoryCodes(names, categories, accept_unknown=accept_unknown)
 
 
 class OnnxClassifier:
@@ -88,15 +97,15 @@ class OnnxClassifier:
     def __init__(self, path: str | Path, *, unknown_categories: bool = False) -> None:
         self._session, metadata = open_session(path, streaming=False)
         self.path = Path(path)
-        self.class_names: list[str] = metadata["class_names"]
-        self.feature_names: list[str] | None = metadata["feature_names"]
-        self.categories: Categories = metadata["categories"]
+        self.class_names = metadata.class_names
+        self.feature_names = metadata.feature_names
+        self.categories = metadata.categories
         self._encode = category_codes(metadata, unknown_categories)
-        self.num_features: int = metadata["num_features"]
-        self.missing_values = np.array(metadata["missing_values"], np.float32)
-        self.version: str = metadata["version"]
-        self.temperature: float = metadata["temperature"]
-        self.threshold: float = metadata["threshold"]
+        self.num_features = metadata.num_features
+        self.missing_values = np.array(metadata.missing_values, np.float32)
+        self.version = metadata.version
+        self.temperature = metadata.temperature
+        self.threshold = metadata.threshold
 
     def __repr__(self) -> str:
         """Return a description of the model."""

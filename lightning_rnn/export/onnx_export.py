@@ -2,7 +2,6 @@
 
 import copy
 import io
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from lightning_rnn import __version__
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.categories import Categories
 from lightning_rnn.errors import DataError, ExportError, check, import_extra
-from lightning_rnn.export.onnx_classifier import METADATA_KEY, open_session
+from lightning_rnn.export.onnx_classifier import open_session
+from lightning_rnn.export.onnx_metadata import METADATA_KEY, Metadata, with_digest
 from lightning_rnn.export.step_network import StepNetwork
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.network import SequenceNetwork
@@ -94,21 +94,21 @@ def export_onnx(
     onnx = import_extra("onnx", "export")
     import_extra("onnxruntime", "export")
     network = copy.deepcopy(network).cpu().float().eval()
-    metadata = {
-        "version": __version__,
-        "class_names": class_names,
-        "feature_names": feature_names,
-        "categories": categories or {},
-        "num_features": network.input_size,
-        "missing_values": network.preprocess.missing_values,
-        "temperature": float(network.decision.temperature),
-        "threshold": float(network.decision.threshold),
-        "streaming": streaming,
-    }
+    metadata = Metadata(
+        version=__version__,
+        class_names=class_names,
+        feature_names=feature_names,
+        categories=categories or {},
+        num_features=network.input_size,
+        missing_values=network.preprocess.missing_values,
+        temperature=float(network.decision.temperature),
+        threshold=float(network.decision.threshold),
+        streaming=streaming,
+    )
     model = onnx.load_model_from_string(trace(network, streaming=streaming))
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     with atomic_write(Path(path)) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(with_digest(model.SerializeToString()))
         try:
             return verify(network, temporary, streaming=streaming)
         except (DataError, ExportError) as error:

@@ -153,8 +153,8 @@ class _OnnxSteps:
     def __init__(self, path: str | Path, unknown_categories: bool) -> None:
         self._session, metadata = open_session(path, streaming=True)
         self.encode = category_codes(metadata, unknown_categories)
-        self.num_features: int = metadata["num_features"]
-        self.class_names: list[str] = metadata["class_names"]
+        self.num_features = metadata.num_features
+        self.class_names = metadata.class_names
         parts = self._session.get_inputs()[1:]  # the first input is x
         self.empty_state = [np.zeros((0, *part.shape[1:]), DTYPES[part.type]) for part in parts]
         self._inputs = ["x", *(part.name for part in parts)]

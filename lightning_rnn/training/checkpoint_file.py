@@ -1,16 +1,18 @@
 """Reading and checking one checkpoint file, which may come from anywhere."""
 
 import inspect
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
+from lightning_rnn.training.checkpoint_archive import check_archive
+from lightning_rnn.training.checkpoint_schema import check_entries, check_loops, check_resumable
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.warm_start import take_weights
 
@@ -100,6 +102,12 @@ class CheckpointFile:
             message = f"{self.path}: expected weights of this model, got others ({reason[:200]})"
             raise CheckpointError(message) from None
 
+    def check_state(self, trainer: Trainer, model: SequenceClassifier, *, resumes: bool) -> None:
+        """Raise a CheckpointError if a Trainer could not restore its state."""
+        check_loops(self.path, self.content, trainer)
+        if resumes:
+            check_resumable(self.path, self.content, model)
+
     def start(self, model: SequenceClassifier) -> str:
         """Load the weights into a model for other data, and describe what has been taken."""
         others = take_weights(
@@ -132,7 +140,8 @@ class CheckpointFile:
                 stored = self.data_class or "the class that it was trained with"
                 hint = f"; {WARM_START}"
                 self._compare({"data"}, {"data": class_name}, {"data": stored}, hint)
-            names = {n for n in self.data_settings if not n.endswith(("_path", "on_device"))}
+            free = ("_path", "on_device", "max_cells")
+            names = {name for name in self.data_settings if not name.endswith(free)}
             self._compare(names, settings, self.data_settings, f"; {WARM_START}")
         elif class_name == self.data_class:
             names = set(DATA_MODULES[class_name].identity_settings)
@@ -159,10 +168,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
+        if path.is_symlink() and not path.exists():
+            got = "a broken link"
         raise CheckpointError(f"{path}: expected a checkpoint file, got {got}")
     try:
-        if not zipfile.is_zipfile(path):  # the older format is a bare pickle
-            raise ValueError("not a zip archive")
+        check_archive(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, depending on the damage
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
@@ -170,9 +180,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     for name, kind in REQUIRED_ENTRIES.items():
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: expected a checkpoint of this package, got no {name}")
-    if not 0 <= content["global_step"] < 2**63:
-        message = f"{path}: global_step: expected at least 0, got {content['global_step']}"
-        raise CheckpointError(message)
+    check_entries(path, content)
     _check_arguments(path, "hyper_parameters", content["hyper_parameters"], SequenceClassifier)
     _check_weights(path, content["hyper_parameters"], content["state_dict"])
     for name, data_class in DATA_MODULES.items():

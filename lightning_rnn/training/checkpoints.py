@@ -12,8 +12,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.atomic_files import atomic_write, remove_drafts
+from lightning_rnn.errors import CheckpointError, DataError, check
+from lightning_rnn.training.checkpoint_archive import check_archive, is_intact
 from lightning_rnn.training.validation_interval import ends_epoch, is_report_due
 
 Monitor = Literal["val/loss", "val/accuracy", "val/auroc", "val/f1"]
@@ -83,8 +84,12 @@ class Checkpoints(Checkpoint):
         self._saved_time = time.monotonic()
         if self.folder is None or not trainer.is_global_zero:
             return
-        for draft in self.folder.glob(".*.ckpt.*"):
-            draft.unlink()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_drafts(self.folder, "*.ckpt")
+        for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
+            if (self.folder / name).is_dir():
+                path = self.folder / name
+                raise CheckpointError(f"{path}: expected a file that can be replaced, got a folder")
         if trainer.ckpt_path is None or trainer.global_step != self._best_step:
             return
         resumed = Path(trainer.ckpt_path)
@@ -151,7 +156,7 @@ class Checkpoints(Checkpoint):
         if self.folder is None:
             return
         last = self.folder / "last.ckpt"
-        if trainer.is_global_zero and last.exists():
+        if trainer.is_global_zero and is_intact(last):
             replace_by_link(last, self.folder / "previous.ckpt")
         self._save(trainer, "last.ckpt")
         self._is_due = False
@@ -164,6 +169,8 @@ class Checkpoints(Checkpoint):
             flush = getattr(getattr(logger, "experiment", None), "flush", None)
             if callable(flush):
                 flush()
+        if trainer.is_global_zero and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder}: expected the folder of this run, got none")
         trainer.save_checkpoint(self.folder / name, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,6 +197,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint."""
         with atomic_write(Path(path), durable=True) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint after comparing its checksums."""
+        try:
+            check_archive(Path(path))
+        except Exception as error:  # zipfile raises many types, depending on the damage
+            raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
+        content: dict[str, Any] = super().load_checkpoint(path, *args, **options)
+        return content
 
 
 def replace_by_link(source: Path, target: Path) -> None:

@@ -10,8 +10,11 @@ loop between two steps, in the state in which it can be resumed exactly:
 `tests/runs/test_signals.py` fails if Lightning changes them.
 """
 
+import os
+import re
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,11 +27,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_rnn.atomic_files import is_alive
+from lightning_rnn.distributed import gather_objects
+from lightning_rnn.errors import LostRankError
 from lightning_rnn.training.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_BETWEEN_QUERIES = 0.2  # of all ranks for a signal
 MAX_STEPS_BETWEEN_QUERIES = 64
+SECONDS_TO_END = 3.0  # after which a process that closed its connections is gone
+# messages of gloo, NCCL and the store of torch when another process is gone
+CONNECTION_ERRORS = re.compile("(?i)gloo|nccl|connection|broken pipe|store")
 
 
 class Interrupts(Callback):
@@ -45,6 +54,7 @@ class Interrupts(Callback):
         self._interval = 1  # steps between two queries for signals
         self._steps = 0  # since the last query
         self._time = 0.0  # of the last query
+        self._processes: list[tuple[str, int]] = []  # machine and process number of each rank
 
     @contextmanager
     def outside_training(self) -> Iterator[None]:
@@ -64,6 +74,7 @@ class Interrupts(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers."""
+        self._processes = gather_objects((socket.gethostname(), os.getpid()))
         if threading.current_thread() is not threading.main_thread():
             return
 
@@ -100,6 +111,7 @@ class Interrupts(Callback):
         """Save a checkpoint, on all ranks together, and print how to continue."""
         self.on_train_end(trainer, pl_module)
         if not isinstance(exception, SIGTERMException):
+            self._report_lost_ranks(trainer, exception)
             return
         for callback in trainer.checkpoint_callbacks:
             if not isinstance(callback, Checkpoints) or callback.folder is None:
@@ -109,6 +121,27 @@ class Interrupts(Callback):
                 path = shlex.quote(str(callback.folder / "last.ckpt"))
                 print(f"stopped after step {trainer.global_step}; checkpoint: {path}")
                 print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
+
+    def _report_lost_ranks(self, trainer: Trainer, exception: BaseException) -> None:
+        """Raise an error that names ranks whose process is gone, if that can be the reason."""
+        if len(self._processes) < 2 or CONNECTION_ERRORS.search(str(exception)) is None:
+            return
+        deadline = time.monotonic() + SECONDS_TO_END
+        lost: list[int] = []
+        while not lost and time.monotonic() < deadline:
+            time.sleep(0.05)
+            for rank, (machine, pid) in enumerate(self._processes):
+                if machine == socket.gethostname() and not is_alive(pid):
+                    lost.append(rank)
+        names = ", ".join(map(str, lost)) or "of another machine, or more than one,"
+        hint = "continue with: fit --ckpt_path last"
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints) and callback.folder is not None:
+                last = callback.folder / "last.ckpt"
+                hint = f"continue with: fit --ckpt_path {shlex.quote(str(last))}"
+                if not last.exists():
+                    hint = "there is no checkpoint yet"
+        raise LostRankError(f"rank {names} has ended unexpectedly; {hint}") from exception
 
     def _end_if_signalled(self) -> None:
         """Raise a SIGTERMException on all ranks before the same step if any rank has a signal.

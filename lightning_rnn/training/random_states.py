@@ -25,22 +25,22 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all ranks; a collective call, like saving a checkpoint."""
-        return {"ranks": gather_objects(_random_state())}
+        return {"ranks": gather_objects(random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts, because the set-up draws random numbers too."""
         self._loaded = state_dict["ranks"]
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     """Return the generator states as tensors and numbers, which load with `weights_only=True`."""
     python_version, python_numbers, python_gauss = random.getstate()
     _, keys, position, has_gauss, cached_gauss = np.random.get_state()
     numpy_keys = torch.from_numpy(np.asarray(keys, dtype=np.int64))
     state = {
         "torch": torch.get_rng_state(),
-        "python": [python_version, torch.tensor(python_numbers), python_gauss],
-        "numpy": [numpy_keys, int(position), int(has_gauss), float(cached_gauss)],
+        "python": (python_version, torch.tensor(python_numbers), python_gauss),
+        "numpy": (numpy_keys, int(position), int(has_gauss), float(cached_gauss)),
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

@@ -1,8 +1,11 @@
-"""Finding the run folders below `lightning_logs` and what they contain."""
+"""Run folders below `lightning_logs`: creating, locking and finding them."""
 
+import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import yaml
 
 from lightning_rnn.data import DATA_MODULES
+from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 
@@ -21,6 +25,7 @@ HARMLESS_CLASSES = {
     "lightning.pytorch.callbacks.LearningRateMonitor",
     "lightning.pytorch.callbacks.Timer",
 }
+MAX_NAMES = 5  # of runs that a message lists
 
 
 class NoRunError(CheckpointError):
@@ -30,30 +35,104 @@ class NoRunError(CheckpointError):
 def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
     """Read a checkpoint of the newest run, that with the highest version, below `root`.
 
-    Of several `names` of files, the first is preferred. A damaged file is reported on stderr, and
-    the next one is read.
+    Of several `names` of files, the first is preferred. What is passed over is reported on stderr:
+    newer runs without a checkpoint, and damaged files.
 
     Raises:
         NoRunError: If no run has one of the files.
         CheckpointError: If all of them are damaged.
     """
     logs = root / "lightning_logs"
-    folders: dict[int, Path] = {}
-    for name in names:
-        for path in logs.glob(f"version_*/checkpoints/{name}"):
-            version = path.parent.parent.name.removeprefix("version_")
-            if version.isdigit():
-                folders[int(version)] = path.parent
-    if not folders:
+    passed_over: list[str] = []
+    paths: list[Path] = []
+    for _, folder in sorted(_numbered_folders(logs), reverse=True):
+        checkpoints = [folder / "checkpoints" / name for name in names]
+        paths = [path for path in checkpoints if os.path.lexists(path)]
+        if paths:
+            break
+        passed_over.append(folder.name)
+    if not paths:
         raise NoRunError(f"expected a run with {names[0]} under {logs}, got none; give ckpt_path")
-    newest = folders[max(folders)]
-    paths = [newest / name for name in names if (newest / name).exists()]
+    if passed_over:
+        text = f"passed over, without {names[0]}: {', '.join(passed_over[:MAX_NAMES])}"
+        print_once(text, file=sys.stderr)
     for path, following in pairwise(paths):
         try:
             return CheckpointFile.read(path)
         except CheckpointError as error:
-            print(f"damaged: {error}; taking {following.name}", file=sys.stderr)
+            print_once(f"damaged: {error}; taking {following.name}", file=sys.stderr)
     return CheckpointFile.read(paths[-1])
+
+
+def _numbered_folders(logs: Path) -> list[tuple[int, Path]]:
+    """Return the numbers and paths of the run folders in a folder."""
+    folders = []
+    for path in logs.glob("version_*"):
+        match = re.fullmatch("version_([0-9]+)", path.name)
+        if match:
+            folders.append((int(match[1]), path))
+    return folders
+
+
+@contextmanager
+def new_run_folder(root: Path, has_trained: Callable[[], bool]) -> Iterator[Path]:
+    """Create a run folder below `root` and lock it; remove it if the block has trained nothing.
+
+    Its number is higher than that of all others. Processes that start at the same time get
+    different folders.
+    """
+    logs = root / "lightning_logs"
+    created = [path for path in (logs, *logs.parents) if not path.exists()]
+    number = max((number for number, _ in _numbered_folders(logs)), default=-1) + 1
+    while True:
+        folder = logs / f"version_{number}"
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            logs.mkdir(exist_ok=True)  # raises if it is a file
+            number += 1
+    try:
+        with locked(folder):
+            yield folder
+    finally:
+        if not has_trained() and not any(folder.glob("checkpoints/*.ckpt")):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (folder, *created):
+            with suppress(OSError):  # not empty, or removed
+                path.rmdir()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run folder; the lock ends with the block or with the process, however it ends.
+
+    Only rank 0 locks. Does nothing on Windows and on file systems that have no locks.
+
+    Raises:
+        CheckpointError: If another process has locked it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    if process_rank() > 0:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        message = "expected a run that has ended, got one that is being trained by another process"
+        raise CheckpointError(f"{folder}: {message}") from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:

@@ -151,10 +151,10 @@ class NextCommands(Callback):
             return
         folder = Path(self._log_dir)
         best = folder / "checkpoints" / "best.ckpt"
-        print(f"run folder: {folder}")
         if not best.exists():
             print("nothing was trained: there is no checkpoint")
             return
+        print(f"run folder: {folder}")
         if not self._has_trained:
             print("nothing is left to train: raise --trainer.max_epochs or --trainer.max_steps")
         content = torch.load(best, map_location="cpu", weights_only=True)

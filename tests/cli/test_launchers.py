@@ -7,7 +7,8 @@ import sys
 import pytest
 from helpers import LAST, TIME_LIMIT, TWO_RANKS, free_port, load, process_environment
 
-from lightning_rnn.cli.launchers import apply_launched_world, launched_world, process_rank
+from lightning_rnn.cli.launchers import apply_launched_world, launched_world
+from lightning_rnn.distributed import process_rank
 from lightning_rnn.errors import OptionError
 
 SMALL = ("--trainer.max_epochs", 2, "--data.num_val", 20, "--trainer.accelerator", "cpu")

@@ -12,6 +12,7 @@ import torch
 from lightning_rnn.categories import Categories, is_missing
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
+from lightning_rnn.data.readers.checked_folders import CATEGORIES, is_checked
 from lightning_rnn.data.readers.class_names import class_names
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
@@ -30,8 +31,6 @@ from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
 
 MAX_BYTES_IN_MEMORY = 1 << 27  # larger .npy files stay on disk; batches are faster from memory
-CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
-CATEGORIES = "categories.json"  # file in a folder whose features have categories
 NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "groups", "ids": "ids"}
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
 NAMES_OF = ("features", "steps")
@@ -113,18 +112,6 @@ def _categories(file: Path, contents: FileContents, options: ReadOptions) -> Cat
             expected = f"the categories {join_names(known.get(name, []))} (categories of pack)"
             raise unexpected(f"feature {quote(name)}", expected, join_names(words))
     return categories
-
-
-def is_checked(folder: Path) -> bool:
-    """Return whether the values are known to be finite and without trailing missing steps.
-
-    `pack` creates the file `checked` after the values; it is valid until the values are changed.
-    """
-    try:
-        checked_time = (folder / CHECKED).stat().st_mtime_ns
-        return checked_time >= (folder / "values.npy").stat().st_mtime_ns
-    except OSError:
-        return False
 
 
 def _contents(

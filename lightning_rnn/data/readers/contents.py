@@ -19,7 +19,6 @@ from lightning_rnn.errors import DataError, OptionError, check
 
 MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
 FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
-UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to infinity
 FILE_NAME = "file_name"  # columns that tables have by the names of their files and folders
 FOLDER_NAME = "folder_name"
@@ -97,6 +96,9 @@ class ReadOptions:
         window_label: Class of a window: that of its last step, of the majority of its steps, or
             `positive_class` if any step has it.
         positive_class: Class that a window has if any step has it, for `window_label`.
+        max_cells: Number of cells above which a file is refused before it is read, see
+            docs/data.md: rows times columns of Parquet, 2,000 for each column of a table, and 4
+            for each byte of a line of text.
 
     Raises:
         OptionError: If the time format, the separator, a missing value or the windows cannot be
@@ -130,10 +132,11 @@ class ReadOptions:
     window_stride: int | None = None
     window_label: Literal["last", "majority", "any"] = "last"
     positive_class: str | None = None
+    max_cells: int = 200_000_000
 
     def __post_init__(self) -> None:
         """Check the options of the format and of windows."""
-        for name in ("window_length", "window_stride"):
+        for name in ("window_length", "window_stride", "max_cells"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, value, "an integer of at least 1")
         if self.window_stride is not None and self.window_length is None:
@@ -239,21 +242,6 @@ def errors_with_path(path: Path | str) -> Iterator[None]:
             raise
         kind = f"a {Path(path).suffix} file"
         raise DataError(f"{path}: damaged, or not {kind} ({first_line(error)})") from error
-
-
-def utf8_lines(
-    lines: Iterable[bytes], comments: tuple[bytes, ...] = ()
-) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line but the comments, which may be in any encoding."""
-    for number, line in enumerate(lines, start=1):
-        if line.lstrip().startswith(comments):
-            continue
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            got = f"byte {line[error.start : error.start + 1]!r}"
-            raise unexpected(f"line {number}", UTF8, got) from error
-        yield number, text.removeprefix("\ufeff")  # the byte order mark
 
 
 def unexpected(where: str, expected: str, got: str) -> DataError:

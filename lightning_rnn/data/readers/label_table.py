@@ -17,8 +17,9 @@ from lightning_rnn.data.readers.contents import (
     quote,
     unexpected,
 )
+from lightning_rnn.data.readers.parquet import ParquetDecoder
 from lightning_rnn.data.readers.sources import extension_of
-from lightning_rnn.data.readers.table_rows import ParquetDecoder, join_rows, table_rows
+from lightning_rnn.data.readers.table_rows import join_rows, table_rows
 
 
 def read_labels(options: ReadOptions) -> dict[str, str]:

@@ -19,7 +19,8 @@ from lightning_rnn.data.readers.contents import (
     join_names,
     unexpected,
 )
-from lightning_rnn.data.readers.table_rows import ParquetDecoder, Rows, table_rows
+from lightning_rnn.data.readers.parquet import ParquetDecoder
+from lightning_rnn.data.readers.table_rows import Rows, table_rows
 from lightning_rnn.errors import DataError
 
 if TYPE_CHECKING:

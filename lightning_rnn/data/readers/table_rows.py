@@ -4,34 +4,26 @@ import csv
 import gzip
 import io
 import itertools
-import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_rnn.data.readers.contents import (
-    ReadOptions,
-    first_line,
-    quote,
-    unexpected,
-    utf8_lines,
-)
+from lightning_rnn.data.readers.contents import ReadOptions, first_line, quote, unexpected
+from lightning_rnn.data.readers.limits import bounded_lines, check_columns, utf8_lines
 from lightning_rnn.errors import DataError, import_extra
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from lightning_rnn.data.readers.parquet import ParquetDecoder
+
 GZIP_MAGIC = b"\x1f\x8b"
 BYTES_PER_CELL = 8
-DECODER = Path(__file__).with_name("decode_parquet.py")
 CSV_PIECE_BYTES = 1 << 24
 CSV_SYNTAX = "lines that end in \\n or \\r\\n, and double quotes around whole cells"
 
@@ -79,7 +71,7 @@ def table_rows(
     if path.suffix.lower() == ".xlsx":
         pieces = _excel_rows(path)
     elif path.suffix.lower() == ".parquet":
-        pieces = decoder.rows(path, size or -1)
+        pieces = decoder.rows(path, options, size or -1)
     else:
         pieces = _csv_rows(path, options, size or CSV_PIECE_BYTES)
     num_rows = 0
@@ -115,9 +107,10 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
         is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         content: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
-        records = _records(_text_lines(content, options.encoding), options.separator)
+        records = _records(_text_lines(content, options), options.separator)
         line, header = next(records)
         names = _column_names(header, line)
+        check_columns(len(names), options)
         schema = dict.fromkeys(names, pl.String)
         piece_rows = max(1, size // (BYTES_PER_CELL * len(names)))
         while True:
@@ -136,15 +129,15 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
             yield Rows(frame, is_text=True, numbers=np.array(lines))
 
 
-def _text_lines(file: Any, encoding: str | None) -> Iterator[str]:
+def _text_lines(file: Any, options: ReadOptions) -> Iterator[str]:
     """Yield the lines of an open file."""
-    if encoding is None:
-        for _, text in utf8_lines(file):
+    if options.encoding is None:
+        for _, text in utf8_lines(bounded_lines(file, options)):
             yield text
         return
     try:
-        with io.TextIOWrapper(file, encoding=encoding, newline="\n") as lines:
-            for text in lines:
+        with io.TextIOWrapper(file, encoding=options.encoding, newline="\n") as lines:
+            for text in bounded_lines(lines, options):
                 yield text.removeprefix("\ufeff")
     except (LookupError, ValueError) as error:
         raise unexpected("encoding", "that of the file", first_line(error)) from error
@@ -195,83 +188,6 @@ def _column_names(header: list[str], line: int) -> list[str]:
             got = f"{count} columns {quote(name)}"
             raise unexpected(f"line {line}", "a different name for every column", got)
     return names
-
-
-class ParquetDecoder:
-    """A child process that decodes Parquet files, started with the first one.
-
-    Damage in the header of a page makes polars 2.1 allocate the claimed size and abort its process.
-    The metadata of the file does not show such damage, and no exception handler catches it.
-    """
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
-        self._messages = TemporaryFile()  # noqa: SIM115  closed by `close`
-
-    def close(self) -> None:
-        """End the process."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.communicate()
-        self._messages.close()
-
-    def rows(self, path: Path, size: int) -> Iterator[Rows]:
-        """Yield the rows of a file, in pieces of about `size` bytes, or at once if it is below 0.
-
-        Raises:
-            DataError: If the file is damaged, after which no other can be read.
-        """
-        import polars as pl
-
-        with path.open("rb") as file:
-            if file.read(4) != b"PAR1":
-                raise unexpected("", "a Parquet file", "a file that does not start with PAR1")
-        pipe = subprocess.PIPE
-        if self._child is None:
-            # -P keeps the modules beside the script from being imported in place of others
-            command = [sys.executable, "-P", str(DECODER)]
-            self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._messages)
-        source, target = self._child.stdout, self._child.stdin
-        assert source is not None
-        assert target is not None
-        target.write(json.dumps([str(path), size]).encode() + b"\n")
-        target.flush()
-        start = 0
-        while num_bytes := int.from_bytes(header := source.read(8), "little"):
-            frame = pl.read_ipc(io.BytesIO(source.read(num_bytes)))
-            numbers = np.arange(start, start + frame.height)
-            yield _unpacked(Rows(frame, is_text=False, numbers=numbers))
-            start += frame.height
-        self._messages.seek(0)
-        text = self._messages.read().decode(errors="replace").strip()
-        if not header or "panicked" in text:
-            reason = text.rpartition("\n")[2][:200]
-            raise DataError(f"damaged, or not a Parquet file ({reason})")
-
-
-def _unpacked(rows: Rows) -> Rows:
-    """Return a row for each time step of rows that contain lists; others are repeated."""
-    import polars as pl
-
-    frame = rows.frame
-    lists: list[str] = []
-    for column in frame:
-        if isinstance(column.dtype, pl.Array):
-            frame = frame.with_columns(column.arr.to_list())
-        if isinstance(column.dtype, pl.Array | pl.List):
-            lists.append(column.name)
-    if not lists:
-        return rows
-    lengths = frame[lists[0]].list.len().fill_null(0)
-    for name in lists:
-        found = frame[name].list.len().fill_null(0)
-        is_wrong = (found != lengths) | (found == 0)
-        if is_wrong.any():
-            row = int(is_wrong.arg_true()[0])
-            expected = f"lists of {max(1, lengths[row])} values as in column {quote(lists[0])}"
-            raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{found[row]}")
-    numbers = rows.numbers.repeat(lengths.to_numpy())
-    return Rows(frame.explode(lists), rows.is_text, numbers, are_steps=True)
 
 
 def _excel_rows(path: Path) -> Iterator[Rows]:

@@ -20,8 +20,8 @@ from lightning_rnn.data.readers.contents import (
     quote,
     row_ids,
     unexpected,
-    utf8_lines,
 )
+from lightning_rnn.data.readers.limits import bounded_lines, utf8_lines
 from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
@@ -53,7 +53,7 @@ class _Header:
 def read_tsv(path: Path, options: ReadOptions) -> FileContents:
     """Read lines of a label and the steps of one feature, separated by tabs, without a header."""
     lines: list[_Line] = []
-    for number, text in _text_lines(path):
+    for number, text in _text_lines(path, options):
         label, *cells = text.split("\t")
         width = len(lines[0].values) if lines else max(1, len(cells))
         if len(cells) != width:
@@ -69,7 +69,7 @@ def read_ts(path: Path, options: ReadOptions) -> FileContents:
 
     If values have time stamps, the same in all channels of a line, these order the steps.
     """
-    text_lines = _text_lines(path, comments=(b"#", b"%"))
+    text_lines = _text_lines(path, options, comments=(b"#", b"%"))
     header = _read_header(text_lines)
     if options.require_labels and not header.has_label and not options.has_labels_elsewhere:
         raise unexpected("", "@classLabel true and the classes", "a header without class labels")
@@ -87,10 +87,12 @@ def read_ts(path: Path, options: ReadOptions) -> FileContents:
     return _contents(lines, options)
 
 
-def _text_lines(path: Path, comments: tuple[bytes, ...] = ()) -> Iterator[tuple[int, str]]:
+def _text_lines(
+    path: Path, options: ReadOptions, comments: tuple[bytes, ...] = ()
+) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line that is neither blank nor a comment."""
     with path.open("rb") as file:
-        for number, line in utf8_lines(file, comments):
+        for number, line in utf8_lines(bounded_lines(file, options), comments):
             text = line.rstrip("\r\n")
             if "\r" in text:
                 raise unexpected(f"line {number}", "lines that end in \\n or \\r\\n", "\\r alone")

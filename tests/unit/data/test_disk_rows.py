@@ -15,6 +15,7 @@ from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.loader import SequenceLoader, TrainSampler
 from lightning_rnn.data.readers import arrays as array_files
 from lightning_rnn.data.readers import read_file
+from lightning_rnn.data.readers.checked_folders import mark_as_checked
 from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError
@@ -191,28 +192,56 @@ def test_features_of_a_folder_are_chosen_by_name(tmp_path, monkeypatch, limit):
 )
 def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
     path = folder(tmp_path / "a", **(GOOD | change))
-    (path / "checked").touch()
+    mark_as_checked(path)
     with pytest.raises(DataError, match=message):
         read_file(path)
 
 
-def test_a_mark_is_believed_until_the_values_change(tmp_path):
+def test_a_mark_is_believed_unless_a_file_has_changed(tmp_path):
     path = folder(tmp_path / "a", **(GOOD | {"values": np.array([[1.0], [2], [np.inf], [np.nan]])}))
     with pytest.raises(
         DataError, match=r"sequence '1', step 1, feature 0: expected a finite .*, got inf"
     ):
         read_file(path)
-    (path / "checked").touch()
+    mark_as_checked(path)
     assert read_file(path).sequences.lengths.tolist() == [1, 3]
     np.save(path / "values.npy", np.array([[1.0], [2], [3], [np.nan]]))
-    os.utime(path / "checked", (0, 0))
+    message = r"values\.npy: expected the file that pack has written \(or no file checked\), got"
+    with pytest.raises(DataError, match=message):
+        read_file(path)
+    (path / "checked").unlink()
     assert read_file(path).sequences.lengths.tolist() == [1, 2]
+
+
+def test_an_empty_mark_is_refused(tmp_path):
+    path = folder(tmp_path / "a", **GOOD)
+    (path / "checked").touch()
+    with pytest.raises(DataError, match="checked: expected digests as written by pack"):
+        read_file(path)
+
+
+def test_no_flipped_bit_is_read(tmp_path):
+    """In any file of a packed folder, also in the mark."""
+    path = folder(tmp_path / "a", **GOOD)
+    mark_as_checked(path)
+    good = read_file(path)
+    rng = np.random.default_rng(0)
+    for file in sorted(path.iterdir()):
+        content = file.read_bytes()
+        for bit in rng.choice(8 * len(content), 40, replace=False).tolist():
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(flipped)
+            with pytest.raises(DataError):
+                read_file(path)
+        file.write_bytes(content)
+    assert torch.equal(read_file(path).sequences.values, good.sequences.values)
 
 
 def test_a_rank_reads_its_own_batches_and_no_more(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(40, 5, 2)).astype(np.float32)
     path = folder(tmp_path / "a", values=values, labels=np.arange(40) % 2)
-    (path / "checked").touch()
+    mark_as_checked(path)
     monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", 0)
     read, preadv = [], os.preadv  # rows
 

@@ -1,5 +1,6 @@
 """The runtime without the training stack."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from lightning_rnn import OnnxClassifier, SequenceClassifier, export_onnx, read_file
 from lightning_rnn.errors import DataError
 from lightning_rnn.export import onnx_classifier
+from lightning_rnn.export.onnx_metadata import METADATA_KEY, with_digest
 
 ROOT = Path(__file__).parents[3]
 VOWELS = ROOT / "tests/files/JapaneseVowels_slice_TEST.ts"
@@ -144,13 +146,83 @@ def test_files_that_cannot_be_used(tmp_path):
     for name, message in (
         ("none.onnx", "got no such file"),
         (".", "got no such file"),
-        ("cut.onnx", "expected a readable ONNX file, got "),
-        ("foreign.onnx", "for whole sequences written by export_onnx, got an ONNX file of another"),
-        ("step.onnx", "for whole sequences written by export_onnx, got a file for single steps"),
+        ("cut.onnx", "expected a file as written by export_onnx, got one that is damaged"),
+        ("foreign.onnx", "expected a file as written by export_onnx, got one that is damaged"),
+        ("step.onnx", "expected a file for whole sequences, got a file for single steps"),
     ):
         with pytest.raises(DataError, match=message) as raised:
             OnnxClassifier(tmp_path / name)
         assert str(raised.value).startswith(f"{tmp_path / name}: ")
+
+
+def test_no_flipped_bit_is_read(tmp_path):
+    _, path = exported(tmp_path)
+    content = path.read_bytes()
+    for bit in np.random.default_rng(0).choice(8 * len(content), 200, replace=False).tolist():
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(DataError, match="got one that is damaged, changed"):
+            OnnxClassifier(path)
+    path.write_bytes(content)
+    OnnxClassifier(path)
+
+
+GOOD_METADATA = {
+    "version": "1",
+    "class_names": ["a", "b"],
+    "feature_names": None,
+    "num_features": 2,
+    "missing_values": [-9.0],
+    "temperature": 1.4,
+    "threshold": 0.45,
+    "streaming": False,
+}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        [],
+        "text",
+        {},
+        GOOD_METADATA | {"more": 1},
+        GOOD_METADATA | {"class_names": ["a", "b", "c"]},
+        GOOD_METADATA | {"class_names": "ab"},
+        GOOD_METADATA | {"class_names": [1, 2]},
+        GOOD_METADATA | {"feature_names": ["a"]},
+        GOOD_METADATA | {"num_features": 3},
+        GOOD_METADATA | {"missing_values": 3},
+        GOOD_METADATA | {"missing_values": ["x"]},
+        GOOD_METADATA | {"temperature": 0},
+        GOOD_METADATA | {"temperature": float("nan")},
+        GOOD_METADATA | {"threshold": "x"},
+        GOOD_METADATA | {"threshold": 2.0},
+        GOOD_METADATA | {"version": None},
+        GOOD_METADATA | {"streaming": "no"},
+    ],
+)
+def test_crafted_metadata_is_refused(tmp_path, crafted, metadata):
+    with pytest.raises(DataError, match=r"expected a file as written by export_onnx, got ['\"]"):
+        OnnxClassifier(crafted(metadata))
+    assert OnnxClassifier(crafted(GOOD_METADATA)).threshold == 0.45
+
+
+@pytest.fixture
+def crafted(tmp_path):
+    """Write a file with any metadata and a valid digest."""
+    import onnx
+
+    _, path = exported(tmp_path)
+    model = onnx.load(path)
+
+    def write(metadata):
+        onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+        path.write_bytes(with_digest(model.SerializeToString()))
+        return path
+
+    return write
 
 
 WITHOUT_TORCH = """

@@ -230,7 +230,7 @@ def test_a_file_of_whole_sequences_is_refused(tmp_path):
     file = tmp_path / "model.onnx"
     export_onnx(network(), file, class_names=["a", "b", "c"])
     with pytest.raises(
-        DataError, match="for single steps written by export_onnx, got a file for whole sequences"
+        DataError, match="expected a file for single steps, got a file for whole sequences"
     ):
         StreamingClassifier(file)
 

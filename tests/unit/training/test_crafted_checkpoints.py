@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import random
 import struct
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import BEST
+from helpers import BEST, LAST, assert_one_line_error
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.errors import CheckpointError
@@ -190,6 +191,79 @@ CASES = {
         lambda weights: weights.update({"network.head.weight": torch.zeros(1).expand(10**14)})
     ),
 }
+LOOPS = ("loops", "fit_loop")
+STEPS = (*LOOPS, "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total")
+OPTIMIZER = ("optimizer_states", 0)
+RANK = ("callbacks", "RandomStates", "ranks", 0)
+ABSENT = object()
+STATES = [  # an entry, and a value with which the run cannot be continued
+    (("loops",), {}),
+    (("loops",), "text"),
+    ((*LOOPS, "epoch_progress"), ABSENT),
+    ((*LOOPS, "epoch_progress", "current", "ready"), -1),
+    ((*STEPS, "completed"), 7),
+    (("callbacks",), []),
+    (("callbacks",), {}),
+    (("callbacks", "RandomStates", "ranks"), []),
+    ((*RANK, "torch"), torch.zeros(3, dtype=torch.uint8)),
+    ((*RANK, "python"), [3]),
+    (("callbacks", "GradientFlowProbe", "curves"), [1]),
+    (("optimizer_states",), {}),
+    ((*OPTIMIZER, "state", 0, "exp_avg"), torch.zeros(1)),
+    ((*OPTIMIZER, "state", 0, "exp_avg_sq"), ABSENT),
+    ((*OPTIMIZER, "state", 99), {}),
+    ((*OPTIMIZER, "param_groups", 0, "betas"), "text"),
+    ((*OPTIMIZER, "param_groups", 0, "lr"), -1.0),
+    ((*OPTIMIZER, "param_groups", 0, "maximize"), True),
+    (("lr_schedulers",), "text"),
+    (("num_threads",), 10**9),
+    (("metrics",), {"val/loss": "text"}),
+    (("train_sums",), torch.zeros(1, 2, dtype=torch.float64)),
+    (("pytorch-lightning_version",), "text"),
+    (("epoch",), "text"),
+    (("SyntheticDataModule", "loader", "position"), -1),
+    (("SyntheticDataModule", "settings", "num_train"), 10**12),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), STATES, ids=lambda item: str(item)[:40])
+def test_a_run_is_not_continued_from_a_crafted_state(trained, run, place, value):
+    content = torch.load(LAST, weights_only=True)
+    entry = content
+    for name in place[:-1]:
+        entry = entry[name]
+    if value is ABSENT:
+        del entry[place[-1]]
+    else:
+        entry[place[-1]] = value
+    LAST.unlink()
+    torch.save(content, LAST)
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    result = run("fit", "--ckpt_path", LAST, "--trainer.max_epochs", 3)
+    assert_one_line_error(result)
+    after = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    if place != ("callbacks", "GradientFlowProbe", "curves"):  # found when events are written
+        assert after == before
+
+
+def test_no_flipped_bit_is_read(trained):
+    """Of those that change what a checkpoint contains; many belong to padding."""
+    content = BEST.read_bytes()
+    expected = repr(torch.load(BEST, weights_only=True))
+    rng = random.Random(0)
+    num_refused = 0
+    for _ in range(60):
+        flipped = bytearray(content)
+        bit = rng.randrange(8 * len(content))
+        flipped[bit // 8] ^= 1 << bit % 8
+        CRAFTED.write_bytes(flipped)
+        try:
+            assert repr(load_checkpoint(CRAFTED)) == expected
+        except CheckpointError:
+            num_refused += 1
+    assert num_refused > 20
+
+
 TAKEN_FROM_THE_DATA = {"nan as class name", "one class name"}  # by fit
 
 

@@ -18,6 +18,7 @@ from lightning_rnn.categories import class_name
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
+from lightning_rnn.data.readers.checked_folders import mark_as_checked
 from lightning_rnn.data.readers.class_names import class_names, sort_classes
 from lightning_rnn.data.readers.contents import FINITE_NUMBERS
 from lightning_rnn.errors import DataError
@@ -579,8 +580,8 @@ def test_csv_wide(accepted):
         (
             "id,a,label\np,1,x\np,2,x\nq,1,y\n",
             {},
-            "line 2, column 'id': expected numbers; for a column of ids, times or groups set "
-            "id_column, time_column or group_column, got 'p'",
+            "line 2, column 'id': expected numbers; id_column, time_column, group_column or "
+            "category_columns must name a column of ids, times, groups or categories, got 'p'",
         ),
         (
             "a,b\n1,2\n",
@@ -970,7 +971,7 @@ def test_any_array_is_read_or_refused(name, tmp_path, capfd, monkeypatch):
                 archive.writestr(f"{key}.npy", content)
                 (tmp_path / files[key]).write_bytes(content)
                 (tmp_path / "folder" / names[key]).write_bytes(content)
-        (tmp_path / "folder" / "checked").touch()
+        mark_as_checked(tmp_path / "folder")
         try_to_read(tmp_path / "a.npz")
         try_to_read(tmp_path / "a.npy")
         try_to_read(tmp_path / "folder")

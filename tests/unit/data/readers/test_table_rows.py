@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import ReadOptions, read_file
-from lightning_rnn.data.readers.table_rows import ParquetDecoder, table_rows
+from lightning_rnn.data.readers.parquet import ParquetDecoder
+from lightning_rnn.data.readers.table_rows import table_rows
 from lightning_rnn.errors import DataError, OptionError
 
 CELLS = st.text(st.sampled_from('abé ,;\t|"\n1.'), max_size=4)
