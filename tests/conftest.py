@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
+import hypothesis
 import polars as pl
 import pytest
 import torch
@@ -20,6 +21,9 @@ from helpers import (
     run_here,
     run_process,
 )
+
+hypothesis.settings.register_profile("without deadline")  # of busy machines
+hypothesis.settings.load_profile("without deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ WORDS = st.sampled_from(
 
 
 @given(words=st.lists(WORDS, min_size=2, max_size=8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_arrays_and_tables_have_the_same_codes(words, tmp_path_factory):
     path = tmp_path_factory.mktemp("codes") / "table.csv"
     rows = [f"a,{word},{t},up\n" for t, word in enumerate(words)]

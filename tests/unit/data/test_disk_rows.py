@@ -38,7 +38,7 @@ def store(path, array, columns=None):
     dtype=st.sampled_from(["<f4", ">f4", "<f8", "|i1", "?"]),
     columns=st.sampled_from([None, [2], [1, 0, 2]]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_rows_equal_a_tensors(path, index, dtype, columns):
     array = np.random.default_rng(0).normal(size=(12, 3)).astype(dtype)
     stored = store(path, array, columns)
@@ -56,7 +56,7 @@ def test_any_rows_equal_a_tensors(path, index, dtype, columns):
     seed=st.integers(0, 99),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_sequences_are_the_same(path, lengths, seed, data):
     rng = np.random.default_rng(seed)
     array = rng.normal(size=(sum(lengths), 2)).astype(np.float32)

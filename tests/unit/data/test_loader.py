@@ -34,7 +34,7 @@ def some_lengths(rows, seed=0):
 
 
 @given(rows=ROWS, batch_size=SIZES, world=WORLDS, epoch=st.integers(0, 5), buckets=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_training_covers_the_rows_in_equal_parts(rows, batch_size, world, epoch, buckets):
     ranks = train_ranks(
         rows, batch_size, world, epoch=epoch, lengths=some_lengths(rows) if buckets else None
@@ -53,7 +53,7 @@ def test_training_covers_the_rows_in_equal_parts(rows, batch_size, world, epoch,
 
 
 @given(rows=ROWS, batch_size=SIZES, world=WORLDS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ranks_share_the_batches_that_one_process_would_have(rows, batch_size, world):
     assume(rows >= world)
     ranks = train_ranks(rows, batch_size, world)
@@ -65,7 +65,7 @@ def test_ranks_share_the_batches_that_one_process_would_have(rows, batch_size, w
 
 @given(rows=ROWS, batch_size=SIZES, world=WORLDS, seed=st.integers(0, 9))
 @example(rows=2, batch_size=1, world=3, seed=0)  # fewer sequences than ranks
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_buckets_change_company_not_attendance(rows, batch_size, world, seed):
     """As in the plain order: the sequences of a pool, the last smaller batch, what is left over."""
     lengths = some_lengths(rows, seed)
@@ -119,7 +119,7 @@ def test_equal_lengths_are_not_put_in_buckets():
 
 
 @given(rows=st.integers(1, 30), batch_size=SIZES, skip=st.integers(0, 10))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_skipping_leaves_the_rest_as_it_was(rows, batch_size, skip):
     for sampler in (
         TrainSampler(torch.ones(rows), batch_size=batch_size, seed=1),
@@ -164,7 +164,7 @@ def test_seeded_generators_are_functions_of_the_whole_key():
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40), batch_size=SIZES, world=WORLDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_evaluation_sees_every_row_once(lengths, batch_size, world):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "MAX_EVAL_STEPS", 36)

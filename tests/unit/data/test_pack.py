@@ -109,7 +109,7 @@ def csv_bytes(frame, blank):
     timed=st.booleans(),
     chunk=st.sampled_from([7, 64, 500]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_long_csv(frame, blank, timed, chunk):
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack_module, "CHUNK_BYTES", chunk)
@@ -123,7 +123,7 @@ def test_long_csv(frame, blank, timed, chunk):
     st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, TEXT | st.none()), min_size=1, max_size=20),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_wide_csv(rows, blank):
     frame = pl.DataFrame(
         rows,

@@ -35,7 +35,7 @@ def is_refused(values):
     spread=st.floats(-8, 12).map(lambda power: 10.0**power),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_refused_if_rounding_changes_more_than_a_hundredth_of_the_deviation(offset, spread, seed):
     values = offset + spread * np.random.default_rng(seed).normal(size=(50, 1))
     assume(spread > 1e-12 * offset)  # below, it is the noise of calculations

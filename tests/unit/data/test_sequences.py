@@ -188,7 +188,7 @@ def test_infinity_is_refused_by_place(ids, name, value, monkeypatch):
     seed=st.integers(0, 2**31),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_batch_equals_slow_reference(lengths, features, missing, seed, data):
     sequences = make(lengths, features, seed, missing)
     index = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
@@ -301,7 +301,7 @@ def test_fingerprint_is_a_function_of_the_content(monkeypatch):
 
 
 @given(row=st.integers(0, 8), feature=st.integers(0, 1))
-@settings(max_examples=18, deadline=None)
+@settings(max_examples=18)
 def test_fingerprint_changes_with_any_value(row, feature):
     original, changed = make([2, 3, 4]), make([2, 3, 4])
     changed.values[row, feature] += 1e-6

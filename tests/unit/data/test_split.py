@@ -51,7 +51,7 @@ def check_partition(parts, n):
     stratify=st.booleans(),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_rows_are_dealt_completely_and_in_proportion(counts, val, test, stratify, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     strata = counts if stratify else [len(labels)]
@@ -77,7 +77,7 @@ def test_rows_are_dealt_completely_and_in_proportion(counts, val, test, stratify
     stratify=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
     labels = np.random.default_rng(seed).integers(0, 2, len(owners))
     parts, message = divided_or_refused(labelled(labels, owners), val, test, stratify, seed)
@@ -90,7 +90,6 @@ def test_no_group_is_in_two_parts(owners, val, test, stratify, seed):
     assert [len(rows) > 0 for rows in parts.values()] == [True, val > 0, test > 0]
 
 
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(7, 30), min_size=1, max_size=4),
     num_folds=st.integers(2, 7),

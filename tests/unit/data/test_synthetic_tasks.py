@@ -75,7 +75,7 @@ def test_every_task_has_a_reference():
     features=st.integers(1, 3),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_labels_equal_slow_reference(name, extra, features, seed):
     lengths = [TASKS[name].min_length + e for e in extra]
     parts, labels = generate(name, lengths, seed, features)
@@ -137,7 +137,7 @@ def test_delayed_recall_puts_the_symbol_in_front_of_noise():
 
 @pytest.mark.parametrize("name", WINDOWS)
 @given(length=st.integers(10, 130), seed=st.integers(0, 999))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_temporal_order_has_the_published_structure(name, length, seed):
     (part,), _ = generate(name, [length], seed)
     text = symbols_of(part)

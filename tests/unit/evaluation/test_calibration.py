@@ -80,7 +80,7 @@ def test_temperature_is_finite_where_all_are_right():
 
 @pytest.mark.parametrize("text", ["accuracy", "f1", "youden", "precision>=0.7", "recall >= .9"])
 @given(n=st.integers(12, 60), seed=st.integers(0, 2**31))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_thresholds_are_the_best_of_all(text, n, seed):
     objective = Objective.parse(text)
     logits, y = sample(n, seed, decimals=1)

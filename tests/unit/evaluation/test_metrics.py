@@ -72,7 +72,7 @@ def reference(o):
 
 
 @given(n=st.integers(8, 80), seed=st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @pytest.mark.parametrize("num_classes", [2, 3, 5])
 def test_equal_scikit_learns(num_classes, n, seed):
     o = random_evaluation(num_classes, n, seed)
@@ -150,7 +150,7 @@ def test_missing_classes_of_many():
 
 
 @given(n=st.integers(1, 20), seed=st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_cross_entropies_equal_the_definition(num_classes, n, seed):
     o = random_evaluation(num_classes, n, seed)

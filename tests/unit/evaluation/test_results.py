@@ -31,7 +31,7 @@ def filler():
     fillers=st.integers(0, 3),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_gathering_restores_the_order_and_drops_fillers(n, size, fillers, seed):
     generator = torch.Generator().manual_seed(seed)
     whole = Evaluation(torch.arange(n), torch.randn(n, 3), torch.arange(n) % 3, torch.rand(n))

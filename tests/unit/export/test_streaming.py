@@ -50,7 +50,7 @@ def test_streaming_equals_batch(cell, num_layers, pooling, stem, num_classes):
 
 @pytest.mark.parametrize("kind", ["network", "file"])
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_sequences_come_and_go_in_any_order(kind, data, nets):
     net, file = nets
     stream = StreamingClassifier(net if kind == "network" else file)
@@ -84,7 +84,7 @@ MAGNITUDES = st.floats(-38, 38.5).map(lambda power: 10.0**power)
     ],
 )
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_all_finite_values_give_the_same_everywhere(cell, stem, pooling, data, exported):
     model, whole_file, stream_file = exported(cell, stem, pooling)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))

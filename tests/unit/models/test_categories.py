@@ -73,7 +73,7 @@ SIZES = st.lists(st.sampled_from((0, 1, 2, 3, 5)), min_size=1, max_size=4)
 
 
 @given(sizes=SIZES, embedding_size=st.integers(1, 4), seed=st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_equals_one_hot_vectors_and_embeddings_in_front_of_torchs_gru(sizes, embedding_size, seed):
     rng = np.random.default_rng(seed)
     net = network(sizes, embedding_size, cell="gru")

@@ -41,7 +41,7 @@ def results(layer, x, h_0, weight):
     chunk=st.sampled_from([1, 8, 999]),
     begun=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("fast", [FastRNN, FastGRU])
 def test_values_and_gradients_equal_torchs(
     fast, batch, steps, features, hidden, seed, chunk, begun

@@ -83,7 +83,7 @@ def test_stem_equals_torch_layers_on_sequences_without_padding(num_features, cau
     causal=st.booleans(),
     training=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_padding_changes_nothing(lengths, extra, causal, training):
     results = []
     for width in (max(lengths), max(lengths) + extra):
@@ -102,7 +102,7 @@ def test_padding_changes_nothing(lengths, extra, causal, training):
 
 
 @given(num_steps=st.integers(1, 60), cut=st.integers(1, 60))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_causal_stem_does_not_see_later_steps(num_steps, cut):
     cut = min(cut, num_steps)
     stem = stem_of(1, causal=True).eval()
@@ -114,7 +114,7 @@ def test_a_causal_stem_does_not_see_later_steps(num_steps, cut):
 
 
 @given(lengths=st.lists(st.integers(1, 13), min_size=1, max_size=5), seed=st.integers(0, 2**31))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_average_steps(lengths, seed):
     torch.manual_seed(seed)
     x = torch.zeros(len(lengths), 3, max(lengths), dtype=torch.float64)

@@ -15,7 +15,7 @@ SIZES, SEEDS = st.integers(1, 5), st.integers(0, 2**31)
 
 
 @given(batch=SIZES, steps=st.integers(1, 40), features=SIZES, hidden=SIZES, seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("begun", [False, True])
 def test_values_and_gradients_equal_the_plain_loops(batch, steps, features, hidden, seed, begun):
     torch.manual_seed(seed)
@@ -39,7 +39,7 @@ def test_values_and_gradients_equal_the_plain_loops(batch, steps, features, hidd
 
 
 @given(steps=st.integers(0, 40), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_scan_equals_its_definition(steps, seed):
     torch.manual_seed(seed)
     a, b = torch.randn(steps, 3, dtype=torch.float64), torch.randn(steps, 3, dtype=torch.float64)

@@ -68,7 +68,7 @@ def pad(rows, extra, garbage):
 
 @combinations
 @given(batch=ragged(), num_classes=st.sampled_from((2, 3)), garbage=st.sampled_from(GARBAGE))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_logits_do_not_depend_on_company_or_padding(
     cell, num_layers, bidirectional, pooling, stem, batch, num_classes, garbage
 ):
@@ -117,7 +117,7 @@ def train_step(net, x, lengths, y, seed):
     dropout=st.sampled_from((0.0, 0.4)),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_training_does_not_depend_on_padding(
     cell, num_layers, bidirectional, pooling, stem, batch, num_classes, dropout, seed
 ):
@@ -158,7 +158,7 @@ def test_dropout_acts_in_training_only(dropout):
 
 
 @given(batch=ragged())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_bidirectional_lstm_equals_torch_on_packed_sequences(batch):
     rows = [np.nan_to_num(row) for row in batch[0]]
     net = network(4, cell="lstm", bidirectional=True, num_layers=2, num_classes=3)

@@ -36,7 +36,7 @@ def slow_fill(x):
 
 
 @given(x=gappy())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_fill_forward_equals_slow_reference(x):
     before = x.clone()
     assert torch.equal(fill_forward(x), slow_fill(x))
@@ -49,7 +49,7 @@ def test_fill_forward_by_hand():
 
 
 @given(x=gappy(), other=gappy(), data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_later_steps_never_change_earlier_ones(x, other, data):
     preprocess = Preprocess(x.shape[2])
     preprocess.set_moments(torch.full((x.shape[2],), 3.0), torch.full((x.shape[2],), 2.0))
@@ -80,7 +80,7 @@ def test_takes_raw_values_and_leaves_zeros_behind_the_end():
     mean=st.floats(width=32, allow_nan=False, allow_infinity=False),
     std=st.floats(2.0**-100, 2.0**127, width=32),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_all_finite_values_stay_finite(x, mean, std):
     preprocess = Preprocess(1)
     preprocess.set_moments(torch.tensor([mean]), torch.tensor([std]))

@@ -84,7 +84,7 @@ def test_every_cell_has_an_oracle():
 
 
 @given(batch=SIZES, steps=SIZES, features=SIZES, hidden=SIZES, seed=SEEDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @pytest.mark.parametrize("cell", CELLS)
 def test_both_forms_equal_torchs_cell(cell, batch, steps, features, hidden, seed):
     torch.manual_seed(seed)
@@ -124,9 +124,7 @@ def test_initial_state_is_zero(cell):
     extra=st.integers(0, 3),
     seed=SEEDS,
 )
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
@@ -178,7 +176,7 @@ def test_stack_equals_torch_on_packed_sequences(
     extra=st.integers(0, 3),
     hidden=st.integers(1, 999),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_segments_hold_every_step_of_every_sequence(lengths, extra, hidden):
     lengths = torch.tensor(lengths).sort(descending=True).values
     width = int(lengths.max()) + extra
@@ -239,7 +237,7 @@ def test_stack_drops_only_the_input_of_higher_layers():
 
 
 @given(lengths=LENGTHS, extra=st.integers(0, 3), seed=SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_masking_equals_slow_reference(lengths, extra, seed):
     torch.manual_seed(seed)
     width = max(lengths) + extra

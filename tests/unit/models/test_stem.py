@@ -49,7 +49,7 @@ def test_equals_torchs_batch_norm_where_nothing_is_padded(is_full):
 
 
 @given(lengths=st.lists(st.integers(1, 6), min_size=2, max_size=5), seed=st.integers(0, 2**31))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_statistics_and_gradients_ignore_padding(lengths, seed):
     torch.manual_seed(seed)
     ours, torchs = norms(2)
@@ -99,7 +99,7 @@ def test_sums_run_in_float32_for_bfloat16_values():
 
 
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4), extra=st.integers(0, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_each_convolution_halves_a_length_rounded_up(lengths, extra):
     width = max(lengths) + extra
     stem = ConvStem(1, num_channels=2).eval()

@@ -226,7 +226,7 @@ STATES = [  # an entry, and a value with which the run cannot be continued
 ]
 
 
-@pytest.mark.parametrize(("place", "value"), STATES, ids=lambda item: str(item)[:40])
+@pytest.mark.parametrize(("place", "value"), STATES, ids=[str(place)[:40] for place, _ in STATES])
 def test_a_run_is_not_continued_from_a_crafted_state(trained, run, place, value):
     content = torch.load(LAST, weights_only=True)
     entry = content

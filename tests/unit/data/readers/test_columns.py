@@ -161,7 +161,7 @@ LISTS = st.lists(CELLS, min_size=1, max_size=4)
 
 
 @given(rows=st.lists(LISTS, min_size=2, max_size=5), has_id=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_lists_are_sequences(rows, has_id, tmp_path_factory):
     """A Parquet file of lists is read like a CSV file with a row for each of their values."""
     folder = tmp_path_factory.mktemp("lists")

@@ -926,9 +926,7 @@ def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd):
     # every Parquet file costs a child process
     examples = max(1, EXAMPLES // 10) if extension == ".parquet" else EXAMPLES
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=200) | damaged(GOOD[extension]), options, st.booleans())
     def attempt(raw, options, require_labels):
         path.write_bytes(raw)
@@ -961,9 +959,7 @@ def test_any_array_is_read_or_refused(name, tmp_path, capfd, monkeypatch):
     (tmp_path / "folder").mkdir()
     monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", 20)
 
-    @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(damaged(good[name]))
     def attempt(raw):
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:

@@ -51,7 +51,7 @@ def split_randomly(draw, rows):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_parts_of_a_table_are_the_table(tmp_path_factory, suffix, data):
     folder = tmp_path_factory.mktemp("parts")
@@ -76,7 +76,7 @@ def test_parts_of_a_table_are_the_table(tmp_path_factory, suffix, data):
     assert_equal(read_file(packed), expected)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_parts_of_wide_and_array_files(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("parts")

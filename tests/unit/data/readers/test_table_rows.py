@@ -26,7 +26,7 @@ def tables(draw):
     return draw(st.lists(row, min_size=1, max_size=8))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     table=tables(),
     separator=st.sampled_from(",;\t|"),

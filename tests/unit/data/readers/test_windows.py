@@ -67,7 +67,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     recordings=st.dictionaries(st.sampled_from("pqr"), STEPS, min_size=1),
     length=st.integers(1, 6),
