@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Side, compare, options_of, save
-from lightning_rnn.data.readers.arrays import mark_as_checked
+from lightning_rnn.data.readers.checked_folders import mark_as_checked
 
 STEPS = 100
 FEATURES = 10

@@ -22,7 +22,7 @@ from helpers import (
     run_process,
 )
 
-hypothesis.settings.register_profile("without deadline")  # of busy machines
+hypothesis.settings.register_profile("without deadline", deadline=None)  # machines may be busy
 hypothesis.settings.load_profile("without deadline")
 
 

@@ -71,7 +71,10 @@ def test_given_categories_and_unknown_ones(table):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"id_column": "id"}, "line 2, column 'colour': .* feature named in category_columns, got"),
+        (
+            {"id_column": "id"},
+            "line 2, column 'colour': .* category_columns must name a column of .*, got",
+        ),
         ({"category_columns": ["colour"]}, "id_column: expected a column, as there are"),
         (OPTIONS | {"token_column": "shape"}, "category_columns: expected some of .* got 'shape'"),
         (OPTIONS | {"token_column": "label"}, "category_columns: expected some of .* got 'label'"),
