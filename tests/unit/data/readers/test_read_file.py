@@ -774,7 +774,7 @@ def test_parquet_damaged(refused):
     assert "expected a Parquet file, got a file that does not start with PAR1" in refused(
         "a.parquet", "not parquet"
     )
-    assert "damaged, or not a Parquet file" in refused("a.parquet", "PAR1 and then nothing PAR1")
+    assert "damaged, or not a .parquet file" in refused("a.parquet", "PAR1 and then nothing PAR1")
 
 
 # --- agreement and real files ---------------------------------------------------------------------
