@@ -1,4 +1,4 @@
-"""The callbacks of each command that have no options of their own."""
+"""The callbacks of each command."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,25 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from lightning_rnn.cli.continued_run import ContinuedRun
+from lightning_rnn.training.calibrate import Calibrate
+from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.conditions import ResumedAveraging
 from lightning_rnn.training.csv_history import CsvHistory
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.random_states import RandomStates
-from lightning_rnn.training.tensorboard import Figures, Throughput
+from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
+
+CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by group
+    "fit": {
+        "checkpoint": Checkpoints,
+        "figures": Figures,
+        "gradient_flow": GradientFlowProbe,
+        "calibrate": Calibrate,
+    },
+    "validate": {"calibrate": Calibrate},
+}
 
 
 def callbacks_of_fit(interrupts: Interrupts, continued: ContinuedRun | None) -> list[Callback]:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_rnn.cli.callbacks import callbacks_of_evaluation, callbacks_of_fit
+from lightning_rnn.cli.callbacks import CALLBACKS, callbacks_of_evaluation, callbacks_of_fit
 from lightning_rnn.cli.continued_run import ContinuedRun, end_rules
 from lightning_rnn.cli.defaults import FROM_DATA, set_defaults
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
@@ -29,16 +29,14 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute
 from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError, OptionError, check
-from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import CheckpointFile
-from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.csv_history import keep_rows
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.run_end import RunEnd, mark_finished
 from lightning_rnn.training.run_folder import locked, new_run_folder
-from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe
 from lightning_rnn.training.validation_interval import ValidationInterval
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -50,15 +48,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "check_val_every_n_epoch": None,  # ValidationInterval chooses
     "num_sanity_val_steps": 0,  # the first validation comes soon enough
     "use_distributed_sampler": False,  # the loaders know their rank
-}
-CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by group
-    "fit": {
-        "checkpoint": Checkpoints,
-        "figures": Figures,
-        "gradient_flow": GradientFlowProbe,
-        "calibrate": Calibrate,
-    },
-    "validate": {"calibrate": Calibrate},
 }
 
 
@@ -225,11 +214,7 @@ class CommandLine(LightningCLI):
                 bar_class = RunProgressBar
             callbacks.append(bar_class(refresh_rate=20))  # at 1 it takes longer than a step
         if not chosen["fast_dev_run"]:
-            if self.run is None or self.command == "fit":
-                callbacks += callbacks_of_fit(self.interrupts, self.continued)
-            else:
-                folder = self.run.run_folder
-                callbacks += callbacks_of_evaluation(self.command, folder, self.options)
+            callbacks += self._own_callbacks()
         if chosen["check_val_every_n_epoch"] is None:
             if chosen["val_check_interval"] is None and not chosen["fast_dev_run"]:
                 callbacks.insert(0, ValidationInterval())
@@ -274,6 +259,11 @@ class CommandLine(LightningCLI):
 
     def _has_trained(self) -> bool:
         return hasattr(self, "trainer") and self.trainer.global_step > 0
+
+    def _own_callbacks(self) -> list[Callback]:
+        if self.run is None or self.command == "fit":
+            return callbacks_of_fit(self.interrupts, self.continued)
+        return callbacks_of_evaluation(self.command, self.run.run_folder, self.options)
 
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""
