@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_rnn.cli.callbacks import CALLBACKS, callbacks_of_evaluation, callbacks_of_fit
+from lightning_rnn.cli.continued_run import ContinuedRun, end_rules
 from lightning_rnn.cli.defaults import FROM_DATA, set_defaults
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
 from lightning_rnn.cli.parser import (
@@ -27,18 +29,15 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute
 from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError, OptionError, check
-from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoint_file import CheckpointFile
-from lightning_rnn.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.csv_history import keep_rows
 from lightning_rnn.training.interrupts import Interrupts
-from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.progress_bar import RunProgressBar
-from lightning_rnn.training.random_states import RandomStates
+from lightning_rnn.training.run_end import RunEnd, mark_finished
 from lightning_rnn.training.run_folder import locked, new_run_folder
-from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
-from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
-from lightning_rnn.training.validation_interval import StepLimit, ValidationInterval
+from lightning_rnn.training.validation_interval import ValidationInterval
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -49,15 +48,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "check_val_every_n_epoch": None,  # ValidationInterval chooses
     "num_sanity_val_steps": 0,  # the first validation comes soon enough
     "use_distributed_sampler": False,  # the loaders know their rank
-}
-CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by group
-    "fit": {
-        "checkpoint": Checkpoints,
-        "figures": Figures,
-        "gradient_flow": GradientFlowProbe,
-        "calibrate": Calibrate,
-    },
-    "validate": {"calibrate": Calibrate},
 }
 
 
@@ -90,6 +80,7 @@ class CommandLine(LightningCLI):
         self.run = run
         self.initial = initial
         self.interrupts = interrupts
+        self.continued: ContinuedRun | None = None  # by fit
         self.options: dict[str, Any] = {}  # all options of the command, once they are parsed
         description = COMMANDS[self.command]
         with own_errors_with_flags(self.options), ExitStack() as self.run_folder:
@@ -134,7 +125,10 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except OverflowError as error:
             raise OptionError(f"got a number that is too large ({error})") from None
-        self.config["trainer"] = plain_values(self.config["trainer"])
+        trainer = plain_values(self.config["trainer"])
+        for name in ("callbacks", "logger", "plugins"):
+            trainer[name] = self.request.without_repeated(name, trainer[name])
+        self.config["trainer"] = trainer
         self.options.update(self.config.as_dict())
         seed = self.options["seed_everything"]
         check(0 <= seed < 2**32, "seed_everything", seed, f"an integer from 0 to {2**32 - 1}")
@@ -163,6 +157,8 @@ class CommandLine(LightningCLI):
         if self.run is not None:
             config["ckpt_path"] = str(self.run.path)
             self._check_against(self.run)
+            if self.command == "fit":
+                self.continued = ContinuedRun(self.run, self.options["trainer"])
         is_new = self.run is None and self.initial is None
         is_accepted = self.command != "fit" or not is_new or not config["model"]["freeze"]
         check(is_accepted, "freeze", True, "False without init_from")
@@ -186,7 +182,11 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Create model, data module and Trainer, and open the data before anything is written."""
-        super().instantiate_classes()
+        if self.continued is None:
+            super().instantiate_classes()
+        else:
+            with self.continued.own_folder(_as_list(self.config["trainer"]["logger"])):
+                super().instantiate_classes()
         torch.set_float32_matmul_precision(self.options["matmul_precision"])
         if self.run is not None:
             self.run.restore(self.model)
@@ -220,10 +220,10 @@ class CommandLine(LightningCLI):
                 callbacks.insert(0, ValidationInterval())
             if chosen["val_check_interval"] is None or type(chosen["val_check_interval"]) is float:
                 kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
-        callbacks.insert(0, StepLimit())
+        callbacks.insert(0, RunEnd(end_rules(self.options["trainer"])))
         has_own_logger = chosen["logger"] not in (None, True, False)
         if not has_own_logger:
-            logger = self._logger(Path(chosen["default_root_dir"] or "."))
+            logger = self._logger(Path(chosen["default_root_dir"] or ".").absolute())
             if chosen["logger"] is not False:
                 kwargs["logger"] = logger
             elif logger:  # the run has its folder all the same
@@ -250,9 +250,9 @@ class CommandLine(LightningCLI):
                 folder = self.run_folder.enter_context(new_run_folder(root, self._has_trained))
         else:
             folder = self.run.run_folder
-            if self.command == "fit":
+            if self.continued is not None:
                 self.run_folder.enter_context(locked(folder))
-                purge_step = self.run.step  # hides later events
+                purge_step = self.continued.purge_step
         return TensorBoardLogger(
             folder.parent, "", folder.name, default_hp_metric=False, purge_step=purge_step
         )
@@ -262,23 +262,14 @@ class CommandLine(LightningCLI):
 
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
-            lines = [EpochLines(), Throughput(), HyperParameters(), NextCommands()]
-            return [RandomStates(), self.interrupts, *lines]
-        folder = self.run.run_folder
-        if self.command == "predict":
-            names = ("output", "overwrite", "embeddings")
-            return [PredictionsFile(folder, **{name: self.options[name] for name in names})]
-        figures = Figures()
-        if self.command == "validate":
-            return [figures]
-        figures.folder = folder / "figures"
-        callbacks: list[Callback] = [MetricsFile(folder), figures]
-        if self.options["earliness"]:
-            callbacks.append(Earliness(folder))
-        return [*callbacks, HyperParameters()]
+            return callbacks_of_fit(self.interrupts, self.continued)
+        return callbacks_of_evaluation(self.command, self.run.run_folder, self.options)
 
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""
+        if self.continued is not None and self.continued.is_finished:
+            print_once(self.continued.finished_message)
+            return
         arguments: dict[str, Any] = {"datamodule": self.datamodule, "weights_only": True}
         if self.run is not None:
             arguments["ckpt_path"] = str(self.run.path)
@@ -286,6 +277,8 @@ class CommandLine(LightningCLI):
             arguments["verbose"] = False  # MetricsFile prints the metrics
         if self.command == "predict":
             arguments["return_predictions"] = False  # PredictionsFile writes them
+        if self.command == "fit":
+            keep_rows(self.trainer)
         try:
             getattr(self.trainer, self.command)(self.model, **arguments)
         except Exception as error:
@@ -295,6 +288,9 @@ class CommandLine(LightningCLI):
                 raise
             message = f"expected a checkpoint that can be continued, got {type(error).__name__}"
             raise CheckpointError(f"{run.path}: {message}: {error}") from error
+        log_dir = self.trainer.log_dir  # a collective call
+        if self.command == "fit" and log_dir is not None and self.trainer.is_global_zero:
+            mark_finished(Path(log_dir), self.trainer.global_step)
 
 
 def _as_list(chosen: Any) -> list[Any]:

@@ -32,6 +32,9 @@ SILENCED_WARNINGS = (
     "You requested to overfit but enabled",
     # the network exists before the callback is set up, and is small
     "You're using the WeightAveraging callback with a model that overrides",
+    # a resumed run goes on in its folder, and CsvHistory writes its rows again
+    r"Checkpoint directory .* exists and is not empty",
+    "Experiment logs directory",
     # an evaluation needs none of the callbacks of the training
     "Be aware that when using `ckpt_path`, callbacks used to create",
 )

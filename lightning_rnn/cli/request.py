@@ -4,8 +4,9 @@ The parser takes its defaults from a checkpoint, so the checkpoint has to be kno
 """
 
 import argparse
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.distributed import print_once
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
-from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint, own_config
+from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint
+from lightning_rnn.training.saved_config import own_config
 
 COMMANDS = {
     "fit": "Train, with validation after each epoch (short epochs share one).",
@@ -51,6 +53,7 @@ class Request:
     data_class: str | None  # name of the data module's class
     preset: str | None  # name of the settings that apply where no others are given
     has_max_epochs: bool  # whether a number of epochs is given
+    saved: dict[str, Any] = field(default_factory=dict)  # settings of the run that is continued
 
     @classmethod
     def from_args(cls, args: list[str]) -> "Request":
@@ -91,10 +94,29 @@ class Request:
 
     def with_config_of(self, run: CheckpointFile) -> "Request":
         """Apply the `config.yaml` of a run, before everything that the user has given."""
-        config = own_config(run.run_folder, self.config_files)
+        typed = [*self.args, *(file.read_text(encoding="utf-8") for file in self.config_files)]
+        names = set(re.findall(r"[\w.]+", " ".join(typed)))
+        config = own_config(run.run_folder, self.config_files, names)
         if config is None:
             return self
-        return Request.from_args([self.command, "--config", str(config), *self.args[1:]])
+        request = Request.from_args([self.command, "--config", str(config), *self.args[1:]])
+        return replace(request, saved=_read_config(str(config)))
+
+    def without_repeated(self, option: str, chosen: Any) -> Any:
+        """Return the values of an option of the Trainer to which the command line appends.
+
+        Values of a class that is appended again replace those of the run that is continued, so
+        that the command that started a run continues it.
+        """
+        trainer = self.saved.get("trainer")
+        saved = trainer.get(option) if isinstance(trainer, dict) else None
+        is_appended = any(arg.startswith(f"--trainer.{option}+") for arg in self.args)
+        if not isinstance(saved, list) or not isinstance(chosen, list) or not is_appended:
+            return chosen
+        again = chosen[len(saved) :]
+        classes = {value["class_path"] for value in again}
+        kept = [value for value in chosen[: len(saved)] if value["class_path"] not in classes]
+        return kept + again
 
 
 def find_run(request: Request) -> CheckpointFile | None:

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
 from lightning_rnn.categories import Categories
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
@@ -67,8 +66,8 @@ class SequenceDataModule(LightningDataModule):
         }
         check_types(SequenceDataModule, self.settings)
         check(seed >= 0, "seed", seed, "an integer of at least 0")
-        is_valid = batch_size is None or batch_size >= 1
-        check(is_valid, "batch_size", batch_size, "an integer of at least 1")
+        if batch_size is not None:
+            self.batch_size = batch_size
         self.missing_values: list[float] = []  # numbers that stand for missing values
         self._label_names: dict[str, list[str | None]] = {}  # of splits without codes
         self._splits: dict[str, Sequences | None] = {}
@@ -148,14 +147,14 @@ class SequenceDataModule(LightningDataModule):
         return self._splits[name]
 
     @cached_property
-    def train_moments(self) -> tuple[Tensor, Tensor]:
+    def train_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of the training sequences, (F,) each; 0 and 1 of codes."""
         mean, std = self._required("train").moments(self.feature_names)
         is_code = torch.tensor(self.schema.category_sizes) > 0
         return mean.masked_fill(is_code, 0.0), std.masked_fill(is_code, 1.0)
 
     @cached_property
-    def train_class_counts(self) -> Tensor:
+    def train_class_counts(self) -> torch.Tensor:
         """Number of training sequences of each class, (K,) int64."""
         return self._required("train").required_labels.bincount(minlength=self.num_classes)
 
@@ -222,8 +221,9 @@ class SequenceDataModule(LightningDataModule):
             buckets=self.settings["buckets"],
             **self._rank_and_world_size(),
         )
+        order = getattr(self._train_loader, "order", "")
         self._train_loader = SequenceLoader(
-            sequences, sampler, lambda epoch: self._place("train", self.train_epoch(epoch))
+            sequences, sampler, lambda epoch: self._place("train", self.train_epoch(epoch)), order
         )
         if self._loader_state is not None:
             self._train_loader.load_state_dict(self._loader_state)

@@ -170,6 +170,7 @@ class SequenceLoader:
         dataset: Sequences of the first epoch.
         batch_sampler: Chooses the sequences of each batch.
         sequences_of: Returns the sequences of an epoch; by default `dataset` in each.
+        order: Hash of the positions that an earlier loader has yielded.
 
     Attributes:
         position: Number of batches of the epoch that were yielded so far.
@@ -182,12 +183,13 @@ class SequenceLoader:
         dataset: Sequences,
         batch_sampler: TrainSampler | EvalSampler,
         sequences_of: Callable[[int], Sequences] | None = None,
+        order: str = "",
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
         self.position = 0
         self.count = 0
-        self.order = ""
+        self.order = order
         self._sequences_of = sequences_of or (lambda _: dataset)
         self._epoch = 0  # that `position` belongs to
         self._is_resumed = False

@@ -27,6 +27,8 @@ ENTRIES: dict[str, Any] = {
     "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
     "lr_schedulers": [{}],
+    "conditions": {},
+    "ending": {"reason": "", "rules": "", "num_epochs": 0},
     SUMS: torch.zeros(1, 3, dtype=torch.float64),
 }
 DATA_STATE = {
@@ -72,7 +74,7 @@ def check_resumable(path: Path, content: dict[str, Any], model: SequenceClassifi
     for name in REQUIRED:
         if name not in content:
             raise CheckpointError(f"{path}: expected a checkpoint to continue, got no {name}")
-    callbacks = {"RandomStates": {"ranks": [random_state()]}, "Checkpoints": {"best_step": 0}}
+    callbacks = {"RandomStates": {"ranks": [random_state()]}, "Checkpoints": {"is_best": True}}
     _check_like(path, "callbacks", content["callbacks"], callbacks)
     if not content["callbacks"]["RandomStates"]["ranks"]:
         raise CheckpointError(f"{path}: callbacks.RandomStates: expected a state, got none")

@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
         lower_is_better = mode == "min" or (mode == "auto" and monitor == "val/loss")
         self._sign = -1.0 if lower_is_better else 1.0
         self._best_score = -math.inf  # highest value of the metric times the sign
-        self._best_step = 0  # steps at the end of the epoch that was the best
+        self._is_best = False  # whether the last state that was saved is the best
         self._has_validated = False
         self._has_improved = False  # since the last save
         self._is_due = False
@@ -78,22 +78,28 @@ class Checkpoints(Checkpoint):
         if stage == "fit" and log_dir is not None:
             self.folder = Path(log_dir) / "checkpoints"
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the step of the checkpoint."""
+        self._saved_step = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Repair what a killed process may have left between two files."""
-        self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         if self.folder is None or not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_drafts(self.folder, "*.ckpt")
+        remove_drafts(self.folder.parent, "*")
         for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
             if (self.folder / name).is_dir():
                 path = self.folder / name
                 raise CheckpointError(f"{path}: expected a file that can be replaced, got a folder")
-        if trainer.ckpt_path is None or trainer.global_step != self._best_step:
+        if trainer.ckpt_path is None or not self._is_best:
             return
         resumed = Path(trainer.ckpt_path)
-        if resumed.parent == self.folder:
+        if resumed.parent.resolve() == self.folder.resolve():
             replace_by_link(resumed, self.folder / "best.ckpt")
 
     def on_train_batch_end(
@@ -106,7 +112,10 @@ class Checkpoints(Checkpoint):
             return
         self._is_due = self._is_due or self._interval_has_passed(trainer)
         interval = trainer.val_check_batch
-        validates_next = interval is not None and (batch_idx + 1) % interval == 0
+        num_batches = batch_idx + 1
+        if trainer.check_val_every_n_epoch is None:  # the interval spans epochs
+            num_batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        validates_next = interval is not None and num_batches % interval == 0
         if self._is_due and not ends_epoch(trainer) and not validates_next:
             self.save_last(trainer)
 
@@ -144,17 +153,16 @@ class Checkpoints(Checkpoint):
         if self.folder is None or not is_due:
             return
         is_best = self._has_improved or not self._has_validated
-        if is_best:
-            self._best_step = trainer.global_step
-        self.save_last(trainer)
+        self.save_last(trainer, is_best=is_best)
         if is_best and trainer.is_global_zero:
             replace_by_link(self.folder / "last.ckpt", self.folder / "best.ckpt")
         self._has_improved = False
 
-    def save_last(self, trainer: Trainer) -> None:
+    def save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
         """Save `last.ckpt`; the one before it becomes `previous.ckpt`."""
         if self.folder is None:
             return
+        self._is_best = is_best
         last = self.folder / "last.ckpt"
         if trainer.is_global_zero and is_intact(last):
             replace_by_link(last, self.folder / "previous.ckpt")
@@ -166,9 +174,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Trainer, name: str) -> None:
         assert self.folder is not None
         for logger in trainer.loggers:  # the history must not be older than the checkpoint
-            flush = getattr(getattr(logger, "experiment", None), "flush", None)
-            if callable(flush):
-                flush()
+            logger.save()
         if trainer.is_global_zero and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder}: expected the folder of this run, got none")
         trainer.save_checkpoint(self.folder / name, weights_only=False)
@@ -177,14 +183,14 @@ class Checkpoints(Checkpoint):
         """Return the best value so far."""
         return {
             "best": self._best_score,
-            "best_step": self._best_step,
+            "is_best": self._is_best,
             "validated": self._has_validated,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the best value so far."""
         self._best_score = float(state_dict["best"])
-        self._best_step = int(state_dict["best_step"])
+        self._is_best = bool(state_dict["is_best"])
         self._has_validated = bool(state_dict["validated"])
 
 

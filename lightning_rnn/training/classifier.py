@@ -16,6 +16,7 @@ from lightning_rnn.models.losses import class_weight, cross_entropies, training_
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
+from lightning_rnn.training.conditions import Conditions
 from lightning_rnn.training.data_statistics import (
     balanced_class_weights,
     check_batch,
@@ -179,7 +180,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             self._build(schema_of(self.trainer, self.hparams))
         existing: list[Callback] = getattr(self.trainer, "callbacks", [])
         attached = {type(callback) for callback in existing}  # by an earlier run of the Trainer
-        needed = (ThreadChoice, LearningRateSchedule, StepMonitor, TrainMetrics)
+        needed = (Conditions, ThreadChoice, LearningRateSchedule, StepMonitor, TrainMetrics)
         return [callback() for callback in needed if callback not in attached]
 
     def configure_model(self) -> None:
@@ -214,6 +215,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             self.hparams["missing_values"] = data.missing_values
         if self.hparams["class_weights"] == "balanced":
             self.class_weight.copy_(balanced_class_weights(data))
+        trainer.precision_plugin.convert_module(self)  # before weights of a checkpoint are copied
 
     def configure_optimizers(self) -> Optimizer:
         """Return Adam or AdamW; not fused in mixed precision, where Lightning could not clip."""
@@ -280,10 +282,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""
         checkpoint["hyper_parameters"].pop("_instantiator", None)  # names code
-        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        if self.trainer.ckpt_path is not None:  # a resumed run goes on with those of its checkpoint
-            metrics = self.checkpoint_metrics | metrics
-        checkpoint["metrics"] = metrics
+        metrics = self.trainer.callback_metrics
+        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the metrics."""

@@ -31,6 +31,7 @@ from lightning_rnn.atomic_files import is_alive
 from lightning_rnn.distributed import gather_objects
 from lightning_rnn.errors import LostRankError
 from lightning_rnn.training.checkpoints import Checkpoints
+from lightning_rnn.training.logs import shown_path
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_BETWEEN_QUERIES = 0.2  # of all ranks for a signal
@@ -118,7 +119,7 @@ class Interrupts(Callback):
                 continue
             callback.save_last(trainer)
             if trainer.is_global_zero:
-                path = shlex.quote(str(callback.folder / "last.ckpt"))
+                path = shlex.quote(str(shown_path(callback.folder / "last.ckpt")))
                 print(f"stopped after step {trainer.global_step}; checkpoint: {path}")
                 print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
 

@@ -1,6 +1,7 @@
 """Writing metrics to Lightning and to the loggers."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -8,6 +9,12 @@ from torch import Tensor
 
 # the maximum of equal numbers is exact, their mean over three ranks is not
 EQUAL_ON_ALL_RANKS: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
+
+
+def shown_path(path: Path) -> Path:
+    """Return a path for messages: relative to the working folder if it lies below it."""
+    folder = Path.cwd()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def last_step(trainer: Trainer) -> int:

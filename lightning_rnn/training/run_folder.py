@@ -10,21 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 
-# classes that a config.yaml may name without being trusted
-HARMLESS_CLASSES = {
-    *(f"lightning_rnn.{name}" for name in (*DATA_MODULES, "EarlyStopping")),
-    "lightning.pytorch.callbacks.EarlyStopping",
-    "lightning.pytorch.callbacks.EMAWeightAveraging",
-    "lightning.pytorch.callbacks.LearningRateMonitor",
-    "lightning.pytorch.callbacks.Timer",
-}
 MAX_NAMES = 5  # of runs that a message lists
 
 
@@ -135,47 +124,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def own_config(run_folder: Path, trusted: list[Path]) -> Path | None:
-    """Find the `config.yaml` of a run, which continues the run without its options being repeated.
-
-    The file may come from anywhere, as the checkpoint beside it may. It is used only if it names no
-    class but a few harmless ones and contains no text that could be the path of a class.
-
-    Returns:
-        The file; None if there is none, or if it is one of the `trusted` files of the user.
-
-    Raises:
-        CheckpointError: If the file is damaged or names code.
-    """
-    path = run_folder / "config.yaml"
-    if not path.is_file() or any(path.samefile(other) for other in trusted):
-        return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected settings as written by fit, got something else")
-    data = {"class_path": class_of(content.get("data"))}
-    for name in (*sorted(_code_names(content.get("trainer"))), *_code_names(data)):
-        raise CheckpointError(f"{path}: {name!r} names code; config={path} trusts it")
-    return path
-
-
 def class_of(settings: Any) -> Any:
     """Return the class of settings such as `Name` or `{class_path: Name, init_args: ...}`."""
     return settings.get("class_path") if isinstance(settings, dict) else settings
-
-
-def _code_names(value: Any, key: str = "") -> Iterator[str]:
-    """Yield the texts in settings of the Trainer that could make the parser import something."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _code_names(inner, str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _code_names(inner, key)
-    elif isinstance(value, str) and key != "default_root_dir":
-        is_word = re.fullmatch(r"[\w/=-]*", value) is not None and key != "class_path"
-        if not is_word and value not in HARMLESS_CLASSES:
-            yield value

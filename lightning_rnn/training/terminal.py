@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, Timer, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.data.base_module import SequenceDataModule
@@ -16,7 +16,9 @@ from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.data_statistics import sequence_data
+from lightning_rnn.training.logs import shown_path
 from lightning_rnn.training.progress_bar import RunProgressBar
+from lightning_rnn.training.run_end import ending_of
 from lightning_rnn.training.validation_interval import (
     ends_epoch,
     epochs_per_validation,
@@ -120,7 +122,7 @@ class EpochLines(Callback):
         self._print_epoch(trainer)
         if trainer.is_global_zero:
             seconds = time.monotonic() - self._start
-            print(f"trained to step {trainer.global_step} in {seconds:.1f} s; {_ending(trainer)}")
+            print(f"trained to step {trainer.global_step} in {seconds:.1f} s; {ending_of(trainer)}")
 
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._line is not None and trainer.is_global_zero:
@@ -135,28 +137,21 @@ class NextCommands(Callback):
 
     def __init__(self) -> None:
         self._log_dir: str | None = None
-        self._has_trained = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Determine the run folder; a collective call."""
         self._log_dir = trainer.log_dir
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that there is something left to train."""
-        self._has_trained = True
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print the commands, even if there was nothing left to train."""
         if stage != "fit" or self._log_dir is None or not trainer.is_global_zero:
             return
-        folder = Path(self._log_dir)
+        folder = shown_path(Path(self._log_dir))
         best = folder / "checkpoints" / "best.ckpt"
         if not best.exists():
             print("nothing was trained: there is no checkpoint")
             return
         print(f"run folder: {folder}")
-        if not self._has_trained:
-            print("nothing is left to train: raise --trainer.max_epochs or --trainer.max_steps")
         content = torch.load(best, map_location="cpu", weights_only=True)
         metrics = _format_metrics(_decisive(content["metrics"]))
         for callback in trainer.checkpoint_callbacks:
@@ -238,21 +233,6 @@ def _of_split(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
 def _decisive(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics of the validation; without one, those of the training epoch."""
     return _of_split(metrics, "val") or _of_split(metrics, "train")
-
-
-def _ending(trainer: Trainer) -> str:
-    """Return which rule has ended a run, in words."""
-    if 0 <= trainer.max_steps <= trainer.global_step:
-        return f"ended by max_steps: {trainer.max_steps}"
-    if trainer.current_epoch == trainer.max_epochs:
-        return f"ended by max_epochs: {trainer.max_epochs}"
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
-        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
-            reason = callback.stopping_reason_message.partition(" Signaling")[0]
-            return f"ended by EarlyStopping: {reason}"
-        if isinstance(callback, Timer) and (callback.time_remaining() or 1) <= 0:
-            return f"ended by max_time: {callback.time_elapsed():.0f} s of training"
-    return "ended by a callback"
 
 
 def _available_commands(trainer: Trainer) -> list[str]:

@@ -102,6 +102,12 @@ class TrainMetrics(Callback):
         self._sums = [0.0, 0.0, 0.0]  # losses, correct sequences, sequences
         self._pending: list[tuple[Tensor, Tensor, int]] = []
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Restore the metrics of a checkpoint, which callbacks may monitor before the next ones."""
+        if trainer.ckpt_path is not None:
+            for name, value in pl_module.checkpoint_metrics.items():
+                trainer.callback_metrics[name] = torch.tensor(value)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start from zero."""
         self._sums = [0.0, 0.0, 0.0]

@@ -4,8 +4,6 @@ With few training sequences an epoch takes a few milliseconds, and a validation 
 takes longer than the epoch. Short epochs are therefore validated and saved together.
 """
 
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.training.data_statistics import sequence_data
@@ -57,30 +55,6 @@ def is_report_due(trainer: Trainer) -> bool:
     """Return at the end of an epoch whether it is to be saved and reported on."""
     epochs = epochs_per_validation(trainer, trainer.num_training_batches)
     return (trainer.current_epoch + 1) % epochs == 0 or is_last_step(trainer)
-
-
-class StepLimit(Callback):
-    """Keeps `max_steps` from Lightning while a checkpoint is loaded.
-
-    With a limit on the steps, Lightning takes an epoch that has ended for an unfinished one and
-    enters it again. It has to be the first callback, because others read the limit in their
-    `on_train_start`.
-    """
-
-    def __init__(self) -> None:
-        self._max_steps: int | None = None
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Remove the limit."""
-        self._max_steps = trainer.max_steps
-        trainer.fit_loop.epoch_loop.max_steps = -1
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the limit."""
-        if self._max_steps is not None:
-            trainer.fit_loop.epoch_loop.max_steps = self._max_steps
 
 
 class ValidationInterval(Callback):

@@ -62,6 +62,7 @@ def test_fit_fills_the_run_folder(trained):
     assert len(events) == 1
     assert found - events == {
         "config.yaml",
+        "finished.txt",
         "hparams.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",

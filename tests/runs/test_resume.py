@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from finished_runs import history, newest, outcome
-from helpers import BEST, LAST, PREVIOUS, RUN, assert_one_line_error, load
+from helpers import BEST, LAST, PREVIOUS, RUN, assert_one_line_error, load, run_process
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.cli.parser import Parser
@@ -58,7 +58,12 @@ def values_of(tag):
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_processes_continue_exactly(ranks):
-    assert kill_and_resume.campaign(ranks, kills=2, seed=ranks) == 2
+    """In a process of its own, since this one may have threads, which a forked one lacks."""
+    module = Path(kill_and_resume.__file__)
+    result = run_process(
+        "--cases", 2, "--ranks", ranks, cwd=module.parent, module="kill_and_resume"
+    )
+    assert result.code == 0, result
 
 
 @pytest.mark.parametrize("ckpt_path", ["last", "auto", str(LAST)])
@@ -119,12 +124,62 @@ def test_the_newest_run_is_continued(empty, run_ok):
     assert LAST.read_bytes() == old
 
 
-def test_a_finished_run_stays_as_it_is(trained, run_ok):
-    before = load(LAST)["state_dict"]
-    run_ok("fit", "--ckpt_path", "last")
-    after = load(LAST)["state_dict"]
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert steps_of("train/loss") == [3, 7]
+def state_of_files():
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in LOGS.rglob("*")}
+
+
+NAME = "--trainer.callbacks"
+NEVER_BETTER = (f"{NAME}+=lightning_rnn.EarlyStopping", f"{NAME}.monitor=val/loss")
+STOPPED_EARLY = (*NEVER_BETTER, f"{NAME}.min_delta=10", f"{NAME}.patience=2")
+ENDS = {
+    "max_epochs": (("--trainer.max_epochs", 2), "max_epochs: 2"),
+    "max_steps": (("--trainer.max_steps", 7), "max_steps: 7"),
+    "EarlyStopping": (STOPPED_EARLY, "EarlyStopping: Monitored metric val/loss did not improve"),
+    "max_time": (
+        ("--trainer.max_epochs", 9999, "--trainer.max_time", "00:00:00:01"),
+        "max_time: 1 s",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_finished_run_is_left_as_it_is(empty, run_ok, name):
+    options, reason = ENDS[name]
+    args = ("fit", *SMALL, *options)
+    run_ok(*args)
+    step = load(LAST)["global_step"]
+    before = state_of_files()
+    for again in (("fit", "--ckpt_path", "last"), (*args, "--ckpt_path", "auto")):
+        assert f"the run is finished: step {step}, ended by {reason}" in run_ok(*again)
+        assert state_of_files() == before
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_finished_run_trains_on_with_a_higher_limit(empty, run_ok, name):
+    options, _ = ENDS[name]
+    run_ok("fit", *SMALL, *options)
+    step = load(LAST)["global_step"]
+    higher = {
+        "max_epochs": ("--trainer.max_epochs", 3),
+        "max_steps": ("--trainer.max_steps", 9),
+        "EarlyStopping": (*STOPPED_EARLY[:-1], f"{NAME}.patience=4"),
+        "max_time": ("--trainer.max_time", "00:00:00:02"),
+    }
+    out = run_ok("fit", "--ckpt_path", "last", *higher[name])
+    assert "the run is finished" not in out
+    assert load(LAST)["global_step"] > step
+
+
+def test_what_follows_training_is_made_up_for(trained, run_ok):
+    """A process was killed before it had calibrated the best checkpoint."""
+    calibrated = load(BEST)["state_dict"]
+    (RUN / "finished.txt").unlink()
+    args = ("fit", "--ckpt_path", "last", "--calibrate.when", "always")
+    assert "calibration: temperature" in run_ok(*args)
+    after = load(BEST)["state_dict"]
+    temperature = "network.decision.temperature"
+    assert not torch.equal(after.pop(temperature), calibrated.pop(temperature))
+    assert "the run is finished" in run_ok(*args)
 
 
 def test_files_are_found_from_another_folder(
@@ -345,7 +400,13 @@ def test_what_a_killed_save_left_is_removed(trained, run_ok):
 FOREIGN_CONFIGS = [
     "trainer: {callbacks: [{class_path: foreign.Callback}]}",
     "trainer: {callbacks: foreign.Callback}",
-    "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger}}",
+    "trainer: {callbacks: {class_path: lightning.pytorch.callbacks.LambdaCallback, "
+    "init_args: {on_fit_start: foreign.run}}}",
+    "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, "
+    "init_args: {swa_lrs: 0.1, avg_fn: foreign.run}}]}",
+    "trainer: {callbacks: '{class_path: foreign.Callback}'}",
+    "trainer: {callbacks: lightning.pytorch.callbacks.model_checkpoint.os.system}",
+    "trainer: {callbacks: lightning.pytorch.Trainer}",
     "trainer: {strategy: {class_path: foreign.Strategy}}",
     "trainer: {profiler: foreign.Profiler}",
     "data: {class_path: foreign.Data}",
@@ -360,7 +421,8 @@ def test_a_config_that_names_code_must_be_given(trained, run, refused, content, 
     config = RUN / "config.yaml"
     config.write_text(content)
     message = refused("fit", "--ckpt_path", "last", code=1)
-    assert message.endswith(f"names code; --config {config.absolute()} trusts it")
+    hint = f"give this option again, or --config {config.absolute()}, which trusts it"
+    assert message.endswith(f"names code; {hint}")
     assert not Path("imported").exists()
     trusted = run("fit", "--ckpt_path", "last", "--config", config, "--trainer.max_epochs", 3)
     assert "names code" not in trusted.err
@@ -376,6 +438,59 @@ def test_a_given_config_is_trusted(trained, run_ok):
     assert load(LAST)["epoch"] == 2
 
 
+OWN_CALLBACK = """
+from lightning.pytorch import Callback
+
+class OwnCallback(Callback):
+    def __init__(self, width=1):
+        self.width = width
+"""
+OF_LIGHTNING = f"{NAME}+=lightning.pytorch.callbacks"
+ACCEPTED = {
+    "SWA": (f"{OF_LIGHTNING}.StochasticWeightAveraging", f"{NAME}.swa_lrs=0.01"),
+    "accumulation": (
+        f"{OF_LIGHTNING}.GradientAccumulationScheduler",
+        f"{NAME}.scheduling={{1: 2}}",
+    ),
+    "two checkpoints": (
+        *(f"{OF_LIGHTNING}.ModelCheckpoint", f"{NAME}.filename=best.{{epoch}}"),
+        *(f"{OF_LIGHTNING}.ModelCheckpoint", f"{NAME}.monitor=val/loss"),
+    ),
+    "time": ("--trainer.max_time", "00:00:10:00"),
+    "CSVLogger": ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "."),
+    "profiler": ("--trainer.profiler", "SimpleProfiler", "--trainer.profiler.dirpath", "."),
+    "own callback": (f"{NAME}+=own.OwnCallback", f"{NAME}.width=3"),
+    "two callbacks": (f"{NAME}+=own.OwnCallback", f"{NAME}+=own.OwnCallback", f"{NAME}.width=3"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_settings_come_back_as_they_were_typed(empty, run_ok, refused, monkeypatch, name):
+    (empty / "own.py").write_text(OWN_CALLBACK)
+    monkeypatch.syspath_prepend(empty)
+    args = ("fit", *SMALL, *ACCEPTED[name])
+    run_ok(*args, "--trainer.max_epochs", 1)
+    before = yaml.safe_load((RUN / "config.yaml").read_text())
+    run_ok(*args, "--trainer.max_epochs", 2, "--ckpt_path", "auto")
+    if "own" in ACCEPTED[name][0]:
+        assert "'own.OwnCallback' names code" in refused("fit", "--ckpt_path", "last", code=1)
+    else:
+        run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)
+    after = yaml.safe_load((RUN / "config.yaml").read_text())
+    for setting in ("callbacks", "logger", "max_time", "profiler"):
+        assert after["trainer"][setting] == before["trainer"][setting]
+    assert folders() == ["version_0"]
+
+
+def test_other_conditions_are_said(trained, run_ok):
+    with pytest.warns(UserWarning, match="trained with precision 32-true, this run has 64-true"):
+        run_ok(
+            *("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3),
+            *("--trainer.precision", "64-true"),
+        )
+
+
 OWN_DATA = """
 from lightning_rnn import SyntheticDataModule
 
@@ -388,7 +503,7 @@ def test_a_run_on_a_users_own_data_module_is_continued(empty, run, run_ok, refus
     (empty / "own_data.py").write_text(OWN_DATA)
     monkeypatch.syspath_prepend(empty)
     run_ok("fit", "--data", "own_data.OwnData", *SMALL, "--trainer.max_epochs", 1)
-    assert "names code; --config" in refused("fit", "--ckpt_path", "last", code=1)
+    assert "names code; give" in refused("fit", "--ckpt_path", "last", code=1)
     config = ("--config", RUN / "config.yaml")
     args = ("fit", "--ckpt_path", "last", *config, "--trainer.max_epochs", 2)
     run_ok(*args)
@@ -396,7 +511,7 @@ def test_a_run_on_a_users_own_data_module_is_continued(empty, run, run_ok, refus
     message = refused(*args, "--data", "SyntheticDataModule", code=2)
     stored = "'the class that it was trained with'"
     assert message.startswith(f"--data: expected {stored} as in {LAST.absolute()}, got ")
-    result = run(*args, "--data.seed", 9)
+    result = run(*args, "--data.seed", 9, "--trainer.max_epochs", 3)
     assert_one_line_error(result)
     assert "train data: expected the sequences that the checkpoint was trained with" in result.err
 

@@ -57,9 +57,9 @@ def test_short_epochs_are_validated_and_saved_together(empty, run_ok):
     saved = []
     original = Checkpoints.save_last
 
-    def save_last(self, trainer):
+    def save_last(self, trainer, **kwargs):
         saved.append(trainer.global_step)
-        original(self, trainer)
+        original(self, trainer, **kwargs)
 
     limit = ("--trainer.max_epochs", -1, "--trainer.max_steps", 500)
     with patch.object(Checkpoints, "save_last", save_last):

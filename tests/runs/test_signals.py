@@ -14,8 +14,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from finished_runs import newest, outcome
-from helpers import LAST, load, process_environment
-from kill_and_resume import finish, start
+from helpers import LAST, TIME_LIMIT, TWO_RANKS, load, process_environment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -29,6 +28,37 @@ ANNOUNCEMENT = "stopping after this step; press Ctrl-C to stop at once"
 DATA = ("--data.num_train", 64, "--data.batch_size", 16, "--data.num_val", 32)
 TRAINER = ("--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
 SMALL = (*DATA, "--model.dropout", 0.3, *TRAINER)
+PROCESS_ARGS = """
+    --model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3
+    --model.bidirectional true
+    --data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100
+    --data.seed 3
+    --trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5
+    --checkpoint.every_n_steps 3 --trainer.enable_progress_bar false
+"""
+
+
+def start(folder: Path, ranks: int, *extra: str) -> subprocess.Popen:
+    """Start `fit` in a session of its own, so that all its ranks can be killed together."""
+    command = [sys.executable, "-m", "lightning_rnn", "fit", *PROCESS_ARGS.split()]
+    if ranks == 2:
+        command += [str(word) for word in TWO_RANKS]
+    command += extra
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=process_environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def finish(process: subprocess.Popen, folder: Path) -> None:
+    """Wait for a run to end without an error."""
+    if process.wait(timeout=TIME_LIMIT) != 0:
+        raise RuntimeError(f"fit ended with {process.returncode}:\n{(folder / 'log').read_text()}")
 
 
 @pytest.fixture(autouse=True)

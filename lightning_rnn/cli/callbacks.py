@@ -1,0 +1,50 @@
+"""The callbacks of each command."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from lightning_rnn.cli.continued_run import ContinuedRun
+from lightning_rnn.training.calibrate import Calibrate
+from lightning_rnn.training.checkpoints import Checkpoints
+from lightning_rnn.training.conditions import ResumedAveraging
+from lightning_rnn.training.csv_history import CsvHistory
+from lightning_rnn.training.interrupts import Interrupts
+from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
+from lightning_rnn.training.random_states import RandomStates
+from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
+from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
+
+CALLBACKS: dict[str, dict[str, type[Callback]]] = {  # those with options, by group
+    "fit": {
+        "checkpoint": Checkpoints,
+        "figures": Figures,
+        "gradient_flow": GradientFlowProbe,
+        "calibrate": Calibrate,
+    },
+    "validate": {"calibrate": Calibrate},
+}
+
+
+def callbacks_of_fit(interrupts: Interrupts, continued: ContinuedRun | None) -> list[Callback]:
+    """Return the callbacks of a new or a continued run."""
+    lines: list[Callback] = [EpochLines(), Throughput(), HyperParameters(), NextCommands()]
+    if continued is not None:
+        lines += [CsvHistory(continued.purge_step), ResumedAveraging()]
+    return [RandomStates(), interrupts, *lines]
+
+
+def callbacks_of_evaluation(command: str, folder: Path, options: dict[str, Any]) -> list[Callback]:
+    """Return the callbacks that write the results of validate, test or predict into a folder."""
+    if command == "predict":
+        names = ("output", "overwrite", "embeddings")
+        return [PredictionsFile(folder, **{name: options[name] for name in names})]
+    figures = Figures()
+    if command == "validate":
+        return [figures]
+    figures.folder = folder / "figures"
+    callbacks: list[Callback] = [MetricsFile(folder), figures]
+    if options["earliness"]:
+        callbacks.append(Earliness(folder))
+    return [*callbacks, HyperParameters()]

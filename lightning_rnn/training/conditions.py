@@ -1,0 +1,78 @@
+"""What a run depends on without an option of its own, as part of a checkpoint."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
+
+ENTRY = "conditions"  # of a checkpoint
+
+
+class Conditions(Callback):
+    """Stores what changes the rounding of a run, and says what is different when it is resumed."""
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the conditions."""
+        checkpoint[ENTRY] = conditions_of(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Warn of conditions that differ from those of the checkpoint."""
+        stored = checkpoint.get(ENTRY, {})
+        for name, value in conditions_of(trainer).items():
+            if name in stored and stored[name] != value:
+                rank_zero_warn(
+                    f"the checkpoint was trained with {name} {stored[name]}, this run has {value}: "
+                    "it will not end like an undisturbed run"
+                )
+
+
+class ResumedAveraging(Callback):
+    """Sets up Lightning's StochasticWeightAveraging in a run that is resumed while it averages.
+
+    Lightning does so at the start of an epoch only, and not without changing the learning rate.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[str, Any] = {}  # of the callbacks in the checkpoint
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the states of the callbacks."""
+        self._states = checkpoint["callbacks"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set it up, and keep the settings of the optimizer."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
+            if not isinstance(callback, StochasticWeightAveraging):
+                continue
+            state = self._states.get(callback.state_key, {})
+            averages = callback.swa_start <= trainer.current_epoch <= callback.swa_end
+            if not averages or state.get("scheduler_state") is None:
+                continue
+            groups = trainer.optimizers[0].param_groups
+            before = [{**group} for group in groups]
+            callback.on_train_epoch_start(trainer, pl_module)
+            for group, settings in zip(groups, before, strict=True):
+                group.update(settings)
+
+
+def conditions_of(trainer: Trainer) -> dict[str, Any]:
+    """Return what changes the rounding of a run, by name."""
+    conditions = {
+        "world size": trainer.world_size,
+        "device": trainer.strategy.root_device.type,
+        "precision": str(trainer.precision),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }
+    if trainer.strategy.root_device.type == "cuda":
+        conditions["TF32 in cuDNN"] = torch.backends.cudnn.allow_tf32
+        conditions["cuDNN benchmark"] = torch.backends.cudnn.benchmark
+    return conditions
