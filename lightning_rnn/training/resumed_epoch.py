@@ -47,10 +47,17 @@ class ResumedEpoch(Callback):
                 if gradient is not None:
                     parameter.grad = gradient.to(parameter)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
-            if isinstance(callback, GradientAccumulationScheduler) and self._states:
-                callback.on_train_epoch_start(trainer)
-            elif isinstance(callback, StochasticWeightAveraging):
+            if isinstance(callback, StochasticWeightAveraging):
                 self._set_up_averaging(trainer, pl_module, callback)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the number of batches to accumulate, once the learning rate schedule is known."""
+        for callback in trainer.callbacks if self._states else []:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):
+                callback.on_train_epoch_start(trainer)
+        self._states = {}
 
     def _set_up_averaging(
         self, trainer: Trainer, pl_module: LightningModule, callback: StochasticWeightAveraging
