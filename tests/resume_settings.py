@@ -84,9 +84,12 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "callbacks": {
         "none": "",
+        # the counter would give a file that the killed process has written another name
         "two ModelCheckpoints": f"{LIGHTNING}ModelCheckpoint {OF_LAST_CALLBACK}filename=first "
+        f"{OF_LAST_CALLBACK}enable_version_counter=false "
         f"{LIGHTNING}ModelCheckpoint {OF_LAST_CALLBACK}filename=second "
-        f"{OF_LAST_CALLBACK}monitor=train/loss {OF_LAST_CALLBACK}every_n_epochs=2",
+        f"{OF_LAST_CALLBACK}monitor=train/loss {OF_LAST_CALLBACK}every_n_epochs=2 "
+        f"{OF_LAST_CALLBACK}enable_version_counter=false",
         "LearningRateMonitor": f"{LIGHTNING}LearningRateMonitor",
         "a class of the user": f"{CALLBACKS}users_callback.CountSteps",
     },

@@ -8,11 +8,11 @@ from lightning.pytorch import Callback
 from lightning_rnn.cli.continued_run import ContinuedRun
 from lightning_rnn.training.calibrate import Calibrate
 from lightning_rnn.training.checkpoints import Checkpoints
-from lightning_rnn.training.conditions import ResumedAveraging
 from lightning_rnn.training.csv_history import CsvHistory
 from lightning_rnn.training.interrupts import Interrupts
 from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
 from lightning_rnn.training.random_states import RandomStates
+from lightning_rnn.training.resumed_epoch import ResumedEpoch
 from lightning_rnn.training.tensorboard import Figures, GradientFlowProbe, Throughput
 from lightning_rnn.training.terminal import EpochLines, HyperParameters, NextCommands
 
@@ -31,8 +31,8 @@ def callbacks_of_fit(interrupts: Interrupts, continued: ContinuedRun | None) -> 
     """Return the callbacks of a new or a continued run."""
     lines: list[Callback] = [EpochLines(), Throughput(), HyperParameters(), NextCommands()]
     if continued is not None:
-        lines += [CsvHistory(continued.purge_step), ResumedAveraging()]
-    return [RandomStates(), interrupts, *lines]
+        lines.append(CsvHistory(continued.purge_step))
+    return [RandomStates(), ResumedEpoch(), interrupts, *lines]
 
 
 def callbacks_of_evaluation(command: str, folder: Path, options: dict[str, Any]) -> list[Callback]:

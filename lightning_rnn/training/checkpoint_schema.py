@@ -28,6 +28,7 @@ ENTRIES: dict[str, Any] = {
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
     "lr_schedulers": [{}],
     "conditions": {},
+    "gradients": [[]],
     "ending": {"reason": "", "rules": "", "num_epochs": 0},
     SUMS: torch.zeros(1, 3, dtype=torch.float64),
 }

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 
 ENTRY = "conditions"  # of a checkpoint
@@ -30,37 +29,6 @@ class Conditions(Callback):
                     f"the checkpoint was trained with {name} {stored[name]}, this run has {value}: "
                     "it will not end like an undisturbed run"
                 )
-
-
-class ResumedAveraging(Callback):
-    """Sets up Lightning's StochasticWeightAveraging in a run that is resumed while it averages.
-
-    Lightning does so at the start of an epoch only, and not without changing the learning rate.
-    """
-
-    def __init__(self) -> None:
-        self._states: dict[str, Any] = {}  # of the callbacks in the checkpoint
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Note the states of the callbacks."""
-        self._states = checkpoint["callbacks"]
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set it up, and keep the settings of the optimizer."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
-            if not isinstance(callback, StochasticWeightAveraging):
-                continue
-            state = self._states.get(callback.state_key, {})
-            averages = callback.swa_start <= trainer.current_epoch <= callback.swa_end
-            if not averages or state.get("scheduler_state") is None:
-                continue
-            groups = trainer.optimizers[0].param_groups
-            before = [{**group} for group in groups]
-            callback.on_train_epoch_start(trainer, pl_module)
-            for group, settings in zip(groups, before, strict=True):
-                group.update(settings)
 
 
 def conditions_of(trainer: Trainer) -> dict[str, Any]:
