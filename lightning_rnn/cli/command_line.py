@@ -233,7 +233,8 @@ class CommandLine(LightningCLI):
         kwargs["plugins"] = [*_as_list(chosen["plugins"]), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
         check_world_size(trainer.world_size)
-        if has_own_logger and self.command == "fit" and trainer.log_dir is not None:
+        is_locked = has_own_logger and self.command == "fit" and process_rank() == 0
+        if is_locked and trainer.log_dir is not None:  # other ranks learn the folder later
             folder = Path(trainer.log_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.run_folder.enter_context(locked(folder))
@@ -288,9 +289,8 @@ class CommandLine(LightningCLI):
                 raise
             message = f"expected a checkpoint that can be continued, got {type(error).__name__}"
             raise CheckpointError(f"{run.path}: {message}: {error}") from error
-        log_dir = self.trainer.log_dir  # a collective call
-        if self.command == "fit" and log_dir is not None and self.trainer.is_global_zero:
-            mark_finished(Path(log_dir), self.trainer.global_step)
+        if self.command == "fit":
+            mark_finished(self.trainer)
 
 
 def _as_list(chosen: Any) -> list[Any]:

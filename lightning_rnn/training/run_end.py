@@ -94,10 +94,12 @@ def reason_to_stop(checkpoint: dict[str, Any], limits: dict[str, Any], rules: st
     return str(ending["reason"])
 
 
-def mark_finished(run_folder: Path, step: int) -> None:
-    """Note that a run of so many steps has done all that follows training, such as calibration."""
-    with atomic_write(run_folder / MARKER) as temporary:
-        temporary.write_text(f"step {step}\n", encoding="utf-8")
+def mark_finished(trainer: Trainer) -> None:
+    """Note that a run has done all that follows training, such as calibration."""
+    folder = trainer.log_dir  # a collective call
+    if folder is not None and trainer.is_global_zero:
+        with atomic_write(Path(folder) / MARKER) as temporary:
+            temporary.write_text(f"step {trainer.global_step}\n", encoding="utf-8")
 
 
 def is_finished(run_folder: Path, step: int) -> bool:

@@ -105,8 +105,9 @@ class TrainMetrics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Restore the metrics of a checkpoint, which callbacks may monitor before the next ones."""
         if trainer.ckpt_path is not None:
+            dtype = torch.promote_types(pl_module.dtype, torch.float32)
             for name, value in pl_module.checkpoint_metrics.items():
-                trainer.callback_metrics[name] = torch.tensor(value)
+                trainer.callback_metrics[name] = torch.tensor(value, dtype=dtype)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start from zero."""
