@@ -125,16 +125,16 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except OverflowError as error:
             raise OptionError(f"got a number that is too large ({error})") from None
-        trainer = plain_values(self.config["trainer"])
-        for name in ("callbacks", "logger", "plugins"):
-            trainer[name] = self.request.without_repeated(name, trainer[name])
-        self.config["trainer"] = trainer
+        trainer = self.config["trainer"] = plain_values(self.config["trainer"])
         self.options.update(self.config.as_dict())
         seed = self.options["seed_everything"]
         check(0 <= seed < 2**32, "seed_everything", seed, f"an integer from 0 to {2**32 - 1}")
         for group in ("model", "data", "trainer", *CALLBACKS.get(self.command, ())):
             value = self.options.get(group, {})
             check(isinstance(value, dict), group, value, "settings by name")
+        for name in ("callbacks", "logger", "plugins"):
+            trainer[name] = self.request.without_repeated(name, trainer[name])
+        self.options.update(self.config.as_dict())
 
     def before_instantiate_classes(self) -> None:
         """Check the options in combination, and against the checkpoint and the launcher."""

@@ -52,7 +52,8 @@ class RunProgressBar(ProgressBar):
         if trainer.max_epochs not in (None, -1):
             text += f"/{trainer.max_epochs}"
         if self._bar is not None:
-            self._bar.set_description(text, refresh=False)
+            is_first = self._bar.n == self._bar.initial
+            self._bar.set_description(text, refresh=is_first)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
