@@ -121,7 +121,11 @@ def test_bad_options_end_before_training(options, message, code, empty, refused)
             ),
             "fit in comparison/rnn/seed_0 failed: --trainer.callbacks.monitor: expected one of",
         ),
-        (("--trainer.fast_dev_run=true",), "comparison/rnn/seed_0: expected a checkpoint from fit"),
+        pytest.param(
+            ("--trainer.fast_dev_run=true",),
+            "comparison/rnn/seed_0: expected a checkpoint from fit",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_failed_run_is_an_error(options, message, empty, run):

@@ -88,6 +88,7 @@ def test_gradient_accumulation_scheduler(empty, run):
     assert load(LAST)["global_step"] == 4 + 2 + 2
 
 
+@pytest.mark.slow
 def test_ema_weight_averaging(empty, run_apart):
     """Lightning says nothing about what it finds in the checkpoint."""
     run_apart = partial(run_apart, cwd=empty)

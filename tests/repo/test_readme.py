@@ -100,7 +100,7 @@ def test_command_runs(page, command, clone, monkeypatch, run, tmp_path):
     if args[0] == "fit" and not no_run & set(args):
         args += SHORT
     if args[0] == "compare":
-        args += [*SHORT, "--seeds=1", f"--folder={tmp_path / 'comparison'}"]
+        args += [*SHORT, "--cells=rnn", "--seeds=1", f"--folder={tmp_path / 'comparison'}"]
     has_run = bool(list(clone.glob("lightning_logs/version_*/checkpoints/last.ckpt")))
     if "--data.predict_path" in args:
         assert run("fit", *FILE, *SHORT).code == 0

@@ -13,14 +13,15 @@ from finished_runs import newest, outcome
 from helpers import CPU, process_environment
 
 pytestmark = pytest.mark.slow
-ARGS = """
+OPTIONS = """
     --model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3
     --model.bidirectional true
     --data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100
     --data.seed 3
     --trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5
     --checkpoint.every_n_steps 3 --trainer.enable_progress_bar false
-""".split()
+"""
+ARGS = OPTIONS.split()
 NODES = (  # namespace, interface, address
     ("lrnn0", "veth-lrnn0", "10.199.7.1"),
     ("lrnn1", "veth-lrnn1", "10.199.7.2"),

@@ -61,7 +61,7 @@ def values(sequences):
 
 
 @given(order=st.permutations([*STEPS, "who", "label"]), kind=FORMATS, has_ids=st.booleans())
-@settings(max_examples=30)
+@settings(max_examples=10)
 def test_wide_tables_keep_the_order_of_the_steps(order, kind, has_ids):
     options = {"id_column": "who"} if has_ids else {}
     full = WIDE_WITH_IDS if has_ids else WIDE
@@ -98,7 +98,7 @@ def test_other_steps_are_refused(frame, message, kind, stage):
     typed=st.sampled_from([None, ["a", "b"], ["b", "a"], ["c"]]),
     kind=FORMATS,
 )
-@settings(max_examples=40)
+@settings(max_examples=12)
 def test_the_models_features_are_read_whatever_is_typed(order, chosen, typed, kind):
     frame = LONG.with_columns(c=pl.lit(0.25)).select(order)
     with tempfile.TemporaryDirectory() as folder:
