@@ -94,6 +94,34 @@ def test_a_stopped_run_continues_in_its_folder_with_its_settings(
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
+ACCUMULATING = {
+    "always": ("--trainer.accumulate_grad_batches", 2),
+    "from the second epoch on": (
+        "--trainer.callbacks+=GradientAccumulationScheduler",
+        "--trainer.callbacks.scheduling={1: 3}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACCUMULATING)
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_gradients_that_accumulate_are_not_lost(
+    tmp_path, monkeypatch, run, run_ok, name, precision
+):
+    """The signal arrives after the first batch of a step."""
+    args = ("fit", *ALL_ON, *ACCUMULATING[name], "--trainer.precision", precision)
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        if folder == "whole":
+            run_ok(*args, "--trainer.max_epochs", 3)
+    with terminated_in(STEPS if "epoch" in name else 1):
+        assert run(*args, "--trainer.max_epochs", 3).code == 128 + signal.SIGTERM
+    assert "gradients" in load(LAST)
+    run_ok("fit", "--ckpt_path", "last")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
 # the seed of a new run does not matter for a resumed one
 @pytest.mark.parametrize("other_seed", [(), ("--seed_everything", 5)])
 def test_more_epochs_equal_as_many_from_the_start(tmp_path, monkeypatch, run_ok, other_seed):
