@@ -58,6 +58,7 @@ def test_comparison_is_written(compared):
     assert float(table[2].split()[1]) == pytest.approx(mean, abs=6e-4)
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept(compared, run_ok):
     folder, _ = compared
     first = folder / "comparison/gru/seed_0/result.json"

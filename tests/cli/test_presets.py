@@ -23,6 +23,7 @@ def settings(run_ok, *args):
     return yaml.safe_load(run_ok("fit", *args, "--print_config"))
 
 
+@pytest.mark.slow
 def test_a_file_is_enough(tmp_path, run_apart, train_path, files):
     """From any folder and in processes of their own: fit, test, resume, predict, inspect."""
     test_path = f"--data.test_path={files / 'ItalyPowerDemand_TEST.ts'}"

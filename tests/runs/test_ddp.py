@@ -20,7 +20,8 @@ def assert_success(result):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("size", [ODD, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [ODD, 1])
 def test_test_agrees_with_one_process(trained, run_ok, run_apart, size):
     args = ("test", "--ckpt_path", BEST, "--data.num_test", size)
     run_ok(*args)

@@ -219,6 +219,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_data_with_lightnings_own_sampler_switched_on(tmp_path):
     script = tmp_path / "two_ranks.py"
     script.write_text(TWO_RANKS)
