@@ -112,6 +112,7 @@ def test_bad_options_end_before_training(options, message, code, empty, refused)
     assert not Path("comparison").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -122,11 +123,7 @@ def test_bad_options_end_before_training(options, message, code, empty, refused)
             ),
             "fit in comparison/rnn/seed_0 failed: --trainer.callbacks.monitor: expected one of",
         ),
-        pytest.param(
-            ("--trainer.fast_dev_run=true",),
-            "comparison/rnn/seed_0: expected a checkpoint from fit",
-            marks=pytest.mark.slow,
-        ),
+        (("--trainer.fast_dev_run=true",), "comparison/rnn/seed_0: expected a checkpoint from fit"),
     ],
 )
 def test_a_failed_run_is_an_error(options, message, empty, run):

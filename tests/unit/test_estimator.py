@@ -419,6 +419,7 @@ RecurrentClassifier(max_steps=10).fit(x, x.sum(1) > 0).predict(x)
 """
 
 
+@pytest.mark.slow
 def test_it_says_and_writes_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=120
