@@ -16,7 +16,7 @@ import yaml
 from helpers import CPU, TIME_LIMIT, TINY_DATA, load, process_environment
 
 ARGS = (*TINY_DATA, *CPU, "--trainer.max_epochs", 2)
-FILES = {"best.ckpt", "last.ckpt", "previous.ckpt", "config.yaml", "hparams.yaml"}
+FILES = {"best.ckpt", "last.ckpt", "previous.ckpt", "config.yaml", "finished.txt", "hparams.yaml"}
 
 
 def start(folder: Path, hidden_size: int) -> subprocess.Popen[str]:
