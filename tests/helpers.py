@@ -24,6 +24,14 @@ LONG = ("--data.id_column", "id", "--data.time_column", "time", "--data.group_co
 TINY_DATA = ("--data.num_train", 64, "--data.num_val", 32, "--data.num_test", 64)
 CPU = ("--trainer.accelerator", "cpu")
 TWO_RANKS = (*CPU, "--trainer.devices", 2, "--trainer.strategy", "ddp")
+MANY_SETTINGS = """
+    --model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3
+    --model.bidirectional true
+    --data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100
+    --data.seed 3
+    --trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5
+    --checkpoint.every_n_steps 3 --trainer.enable_progress_bar false
+"""
 ERROR = "lightning_rnn: error: "
 TIME_LIMIT = 300  # seconds of one process
 

@@ -44,7 +44,7 @@ def protect_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed before the process started
-            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  open to the end
         setattr(sys, name, Output(stream))
 
 

@@ -6,12 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from lightning_rnn.categories import Categories
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader, TrainSampler, fits_on_gpu
+from lightning_rnn.data.rank_agreement import check_ranks
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.data.split import SPLITS_OF_STAGE, check_ranks
+from lightning_rnn.data.split import SPLITS_OF_STAGE
 from lightning_rnn.errors import WARM_START, DataError, check, check_types
 
 
@@ -58,16 +60,12 @@ class SequenceDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "batch_size": batch_size,
-            "buckets": buckets,
-            "on_device": on_device,
-            "seed": seed,
-        }
+        self.settings: dict[str, Any] = {"batch_size": batch_size, "buckets": buckets}
+        self.settings |= {"on_device": on_device, "seed": seed}
         check_types(SequenceDataModule, self.settings)
         check(seed >= 0, "seed", seed, "an integer of at least 0")
         if batch_size is not None:
-            self.batch_size = batch_size
+            self.batch_size = batch_size  # checks it
         self.missing_values: list[float] = []  # numbers that stand for missing values
         self._label_names: dict[str, list[str | None]] = {}  # of splits without codes
         self._splits: dict[str, Sequences | None] = {}
@@ -147,14 +145,14 @@ class SequenceDataModule(LightningDataModule):
         return self._splits[name]
 
     @cached_property
-    def train_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the training sequences, (F,) each; 0 and 1 of codes."""
         mean, std = self._required("train").moments(self.feature_names)
         is_code = torch.tensor(self.schema.category_sizes) > 0
         return mean.masked_fill(is_code, 0.0), std.masked_fill(is_code, 1.0)
 
     @cached_property
-    def train_class_counts(self) -> torch.Tensor:
+    def train_class_counts(self) -> Tensor:
         """Number of training sequences of each class, (K,) int64."""
         return self._required("train").required_labels.bincount(minlength=self.num_classes)
 
@@ -187,8 +185,9 @@ class SequenceDataModule(LightningDataModule):
         for name in SPLITS_OF_STAGE[stage]:
             if stage == "fit" and name == "val" and self.split(name) is None:
                 continue
-            splits.append(self._required(name))
-            got = splits[-1].num_features
+            sequences = self._required(name)
+            splits.append(sequences)
+            got = sequences.num_features
             if got != self.num_features:
                 raise DataError(f"data: expected {self.num_features} features, got {got}")
         return splits

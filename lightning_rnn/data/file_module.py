@@ -25,11 +25,15 @@ from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import OptionError, check, check_types
 
+PATHS = ("train_path", "val_path", "test_path", "predict_path", "labels_path")
+
 print_notice = rank_zero_only(print)
 
 
 class FileDataModule(SequenceDataModule):
     """Sequences from files of any supported format (docs/data.md).
+
+    Files are opened when a stage needs them.
 
     Args:
         train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz, .xlsx or
@@ -140,23 +144,12 @@ class FileDataModule(SequenceDataModule):
         on_device: bool | None = None,
         seed: int = 0,
     ) -> None:
+        arguments = dict(locals())
+        del arguments["self"], arguments["__class__"]
         super().__init__(batch_size=batch_size, buckets=buckets, on_device=on_device, seed=seed)
-        paths = {"train_path": train_path, "val_path": val_path, "test_path": test_path}
-        paths |= {"predict_path": predict_path, "labels_path": labels_path}
-        splits = {"val_fraction": val_fraction, "test_fraction": test_fraction}
-        folds = {"num_folds": num_folds, "fold": fold, "stratify": stratify, "max_cells": max_cells}
-        columns = {"id_column": id_column, "group_column": group_column}
-        times = {"time_column": time_column, "time_format": time_format}
-        features = {"feature_columns": feature_columns, "missing_values": missing_values}
-        words = {"category_columns": category_columns, "token_column": token_column}
-        vocabulary = {"categories": categories, "unknown_categories": unknown_categories}
-        csv = {"separator": separator, "decimal_comma": decimal_comma, "encoding": encoding}
-        windows = {"window_length": window_length, "window_stride": window_stride}
-        classes = {"label_column": label_column, "positive_class": positive_class}
-        classes |= {"window_label": window_label}
-        self.settings |= {name: absolute(path) for name, path in paths.items()}
-        self.settings |= splits | folds | columns | times | features | words | vocabulary | csv
-        self.settings |= windows | classes
+        self.settings |= arguments
+        for name in PATHS:
+            self.settings[name] = absolute(self.settings[name])
         self._options = self._check_settings()
         self.missing_values = missing_values or []
 

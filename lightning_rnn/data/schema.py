@@ -1,4 +1,4 @@
-"""Sizes and names that a model takes from its data, and the data in its terms."""
+"""Sizes and names that a model takes from its data, and the codes of labels."""
 
 from dataclasses import dataclass, field
 

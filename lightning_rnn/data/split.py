@@ -5,7 +5,6 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.distributed import gather_objects, is_distributed
 from lightning_rnn.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -159,15 +158,3 @@ def _assign_groups(
         split_of_group[group] = split
         assigned[split] += counts[group]
     return split_of_group[group_of]
-
-
-def check_ranks(splits: list[Sequences]) -> None:
-    """Raise a DataError if not all ranks have the same sequences and random state."""
-    if not is_distributed():
-        return
-    fingerprints = [sequences.fingerprint() for sequences in splits]
-    gathered = gather_objects([torch.get_rng_state().tolist(), *fingerprints])
-    others = [rank for rank, found in enumerate(gathered) if found != gathered[0]]
-    if others:
-        expected = "the sequences and random state of rank 0"
-        raise DataError(f"ranks {others}: expected {expected}, got others")

@@ -141,8 +141,6 @@ class WeightedMetrics:
     Attributes:
         ones: (1, N) float64 weights of the evaluation itself.
         means: (N,) float64 values of the sequences for each metric that is a mean of such values.
-        losses_if_wrong: For each of the losses, its mean if every sequence was of another class;
-            of the Brier score the largest possible one.
     """
 
     def __init__(self, evaluation: Evaluation, decision: Decision) -> None:
@@ -164,13 +162,20 @@ class WeightedMetrics:
             "log_loss": cross_entropies(self.logits / decision.temperature, self.labels).double(),
             "brier": squares[:, 1] if self.is_binary else squares.sum(1),
         }
+        self._temperature = decision.temperature
+
+    @cached_property
+    def losses_if_wrong(self) -> dict[str, float]:
+        """For each of the losses, its mean if every sequence was of another class.
+
+        That of the Brier score is the largest possible one.
+        """
         raw = cross_entropies(self.logits, self.labels).double()
         weight = float(self.means["loss"].sum() / raw.sum().clamp(min=1e-300))
-        self.losses_if_wrong = {
+        calibrated = self.logits / self._temperature
+        return {
             "loss": weight * self._cross_entropy_if_wrong(self.logits, raw),
-            "log_loss": self._cross_entropy_if_wrong(
-                self.logits / decision.temperature, self.means["log_loss"]
-            ),
+            "log_loss": self._cross_entropy_if_wrong(calibrated, self.means["log_loss"]),
             "brier": 1.0 if self.is_binary else 2.0,
         }
 

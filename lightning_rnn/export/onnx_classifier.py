@@ -52,8 +52,8 @@ def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
 
 def category_codes(metadata: Metadata, accept_unknown: bool) -> CategoryCodes:
     """Return the codes of the categories of an exported file."""
-    names, categories = metadata.feature_names, metadata.categories
-    return CategoryCodes(names, categories, accept_unknown=accept_unknown)
+    categories = metadata.categories
+    return CategoryCodes(metadata.feature_names, categories, accept_unknown=accept_unknown)
 
 
 class OnnxClassifier:

@@ -57,9 +57,8 @@ class Preprocess(nn.Module):
         self.has_numbers = len(self.category_sizes) < num_features
         if self.category_sizes:
             numbers = [i for i in range(num_features) if i not in self.category_sizes]
-            self.register_buffer(
-                "numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False
-            )
+            indices = torch.tensor(numbers, dtype=torch.int64)
+            self.register_buffer("numbers", indices, persistent=False)
         self.missing_values: list[float] = []
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))

@@ -115,7 +115,6 @@ def _check_optimizer(path: Path, state: dict[str, Any], model: SequenceClassifie
 def _check_like(path: Path, where: str, value: Any, example: Any) -> None:
     if example is None:
         return
-    is_number = type(example) in (int, float)
     accepted = {int: (int, float), float: (int, float), tuple: (list, tuple)}
     if type(value) not in accepted.get(type(example), (type(example),)):
         raise _unexpected(path, where, type(example).__name__, value)
@@ -134,7 +133,7 @@ def _check_like(path: Path, where: str, value: Any, example: Any) -> None:
             _check_like(path, where, item, inner)
     elif isinstance(example, Tensor) and not _is_like(value, example, any_rows=where == SUMS):
         raise _unexpected(path, where, f"{example.dtype} {tuple(example.shape)}", value)
-    elif is_number and not 0 <= value < 2**63:
+    elif type(example) in (int, float) and not 0 <= value < 2**63:
         raise _unexpected(path, where, "a number of at least 0", value)
 
 

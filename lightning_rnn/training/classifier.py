@@ -187,8 +187,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         """Create the network if necessary, and take the statistics of the training data.
 
         Raises:
-            OptionError: If sizes or class frequencies are needed that the data module does not
-                know.
+            OptionError: If the data module lacks sizes or class frequencies that are needed.
         """
         if not hasattr(self, "network"):
             self._build(schema_of(self.trainer, self.hparams))
@@ -238,15 +237,16 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         """Return the mean loss of a batch, over the heads of the network."""
         labels = labels_of(batch)
         head_logits = self.network.head_logits(self.network.embed(batch.x, batch.padding))
-        smoothing = self.hparams["label_smoothing"]
         weights = self.class_weight[labels]
         if self.sequence_weights is not None:
             weights = weights * self.sequence_weights[batch.index]
+        smoothing = self.hparams["label_smoothing"]
         loss = training_loss(head_logits, labels, weights, label_smoothing=smoothing)
         logits = head_logits.detach().mean(0)
-        self.step_loss = (cross_entropies(logits, labels) * weights).mean()
-        predicted = self.network.decision.predict(logits)
-        self.step_correct = (predicted == labels).sum()
+        self.step_loss = loss.detach()
+        if smoothing > 0 or len(head_logits) > 1:  # not as in validation
+            self.step_loss = (cross_entropies(logits, labels) * weights).mean()
+        self.step_correct = (self.network.decision.predict(logits) == labels).sum()
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -275,9 +275,9 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         check_batch(batch)
         states = self.network.embed(batch.x, batch.padding)
         logits = self.network.logits(states)
-        decision = self.network.decision
-        probabilities = decision.probabilities(logits)
-        return Predictions(batch.index, probabilities, decision.predict(logits), states.float())
+        probabilities = self.network.decision.probabilities(logits)
+        predicted = self.network.decision.predict(logits)
+        return Predictions(batch.index, probabilities, predicted, states.float())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""

@@ -52,8 +52,7 @@ class RunProgressBar(ProgressBar):
         if trainer.max_epochs not in (None, -1):
             text += f"/{trainer.max_epochs}"
         if self._bar is not None:
-            is_first = self._bar.n == self._bar.initial
-            self._bar.set_description(text, refresh=is_first)
+            self._bar.set_description(text, refresh=self._bar.n == self._bar.initial)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

@@ -54,10 +54,12 @@ class ResumedEpoch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the number of batches to accumulate, once the learning rate schedule is known."""
-        for callback in trainer.callbacks if self._states else []:  # type: ignore[attr-defined]
+        if not self._states:
+            return
+        self._states = {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
             if isinstance(callback, GradientAccumulationScheduler):
                 callback.on_train_epoch_start(trainer)
-        self._states = {}
 
     def _set_up_averaging(
         self, trainer: Trainer, pl_module: LightningModule, callback: StochasticWeightAveraging

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from lightning_rnn.atomic_files import atomic_write
+from lightning_rnn.training.validation_interval import is_last_step
 
 ENTRY = "ending"  # of a checkpoint
 MARKER = "finished.txt"  # in the run folder
@@ -31,12 +32,8 @@ class RunEnd(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the rule if the last epoch has ended."""
-        # not `is_last_step`: after a signal the epoch may have been counted already
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        has_all_steps = 0 <= trainer.max_steps <= trainer.global_step
-        has_all_epochs = epochs.processed == trainer.max_epochs
-        is_end = trainer.should_stop or has_all_steps or has_all_epochs
-        if is_end and epochs.started == epochs.processed:
+        if is_last_step(trainer) and epochs.started == epochs.processed:
             ending = {"reason": ending_of(trainer), "rules": self.rules}
             checkpoint[ENTRY] = ending | {"num_epochs": epochs.processed}
 

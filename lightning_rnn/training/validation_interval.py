@@ -4,6 +4,8 @@ With few training sequences an epoch takes a few milliseconds, and a validation 
 takes longer than the epoch. Short epochs are therefore validated and saved together.
 """
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_rnn.training.data_statistics import sequence_data
@@ -42,8 +44,10 @@ def is_last_step(trainer: Trainer) -> bool:
     """Return whether the run ends after this step: at its limit, or because a callback stops it."""
     if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
         return True
+    # unlike `current_epoch`, it stays the same while an epoch ends
+    epochs: Any = trainer.fit_loop.epoch_progress.current
     is_epoch_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    return is_epoch_end and trainer.current_epoch + 1 == trainer.max_epochs
+    return bool(is_epoch_end and epochs.started == trainer.max_epochs)
 
 
 def ends_epoch(trainer: Trainer) -> bool:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from finished_runs import newest, outcome
-from helpers import LAST, TIME_LIMIT, TWO_RANKS, load, process_environment
+from helpers import LAST, MANY_SETTINGS, TIME_LIMIT, TWO_RANKS, load, process_environment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -28,19 +28,11 @@ ANNOUNCEMENT = "stopping after this step; press Ctrl-C to stop at once"
 DATA = ("--data.num_train", 64, "--data.batch_size", 16, "--data.num_val", 32)
 TRAINER = ("--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
 SMALL = (*DATA, "--model.dropout", 0.3, *TRAINER)
-PROCESS_ARGS = """
-    --model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3
-    --model.bidirectional true
-    --data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100
-    --data.seed 3
-    --trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5
-    --checkpoint.every_n_steps 3 --trainer.enable_progress_bar false
-"""
 
 
 def start(folder: Path, ranks: int, *extra: str) -> subprocess.Popen:
     """Start `fit` in a session of its own, so that all its ranks can be killed together."""
-    command = [sys.executable, "-m", "lightning_rnn", "fit", *PROCESS_ARGS.split()]
+    command = [sys.executable, "-m", "lightning_rnn", "fit", *MANY_SETTINGS.split()]
     if ranks == 2:
         command += [str(word) for word in TWO_RANKS]
     command += extra

@@ -10,18 +10,9 @@ from contextlib import suppress
 
 import pytest
 from finished_runs import newest, outcome
-from helpers import CPU, process_environment
+from helpers import CPU, MANY_SETTINGS, process_environment
 
 pytestmark = pytest.mark.slow
-OPTIONS = """
-    --model.stem conv --model.cell lstm --model.hidden_size 8 --model.dropout 0.3
-    --model.bidirectional true
-    --data.fresh true --data.length 24 --data.min_length 5 --data.num_train 500 --data.num_val 100
-    --data.seed 3
-    --trainer.max_epochs 12 --trainer.log_every_n_steps 2 --trainer.val_check_interval 0.5
-    --checkpoint.every_n_steps 3 --trainer.enable_progress_bar false
-"""
-ARGS = OPTIONS.split()
 NODES = (  # namespace, interface, address
     ("lrnn0", "veth-lrnn0", "10.199.7.1"),
     ("lrnn1", "veth-lrnn1", "10.199.7.2"),
@@ -78,7 +69,7 @@ def start(nodes, tmp_path):
         namespace, interface, _ = nodes[node]
         size = ["--nnodes", "2", "--nproc_per_node", "1", "--node_rank", str(node)]
         master = ["--master_addr", nodes[0][2], "--master_port", str(PORT)]
-        fit = ["-m", "lightning_rnn", "fit", *ARGS, *CPU, "--ckpt_path", "auto"]
+        fit = ["-m", "lightning_rnn", "fit", *MANY_SETTINGS.split(), *CPU, "--ckpt_path", "auto"]
         launcher = [sys.executable, "-m", "torch.distributed.run", *size, *master, *fit]
         environment = process_environment(GLOO_SOCKET_IFNAME=interface, PYTHONUNBUFFERED="1")
         with (folder / f"log{node}").open("ab") as log:
