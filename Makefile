@@ -32,12 +32,12 @@ options: $(READY)
 
 # no server is needed to read it: site/index.html
 docs: $(READY)
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python docs/check_links.py site
 
 # after a change of docs/tutorial.md
 notebook: $(READY)
-	$(BIN)/python docs/notebook.py
+	$(BIN)/python docs/tutorial_notebook.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -14,10 +14,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File, Files
-
-import notebook
 import option_pages
+import tutorial_notebook
+from mkdocs.structure.files import File, Files
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -91,7 +90,9 @@ def linked_files(markdown: str) -> list[str]:
 
 def tutorial_outputs() -> list[list[Any]]:
     """Return the outputs of the committed notebook."""
-    return notebook.outputs_of(json.loads(notebook.NOTEBOOK.read_text(encoding="utf-8")))
+    return tutorial_notebook.outputs_of(
+        json.loads(tutorial_notebook.NOTEBOOK.read_text(encoding="utf-8"))
+    )
 
 
 def tutorial_images() -> dict[str, bytes]:
@@ -109,7 +110,7 @@ def with_outputs(markdown: str) -> str:
     """Add to each code block what the notebook has printed and drawn."""
     cells = iter(tutorial_outputs())
     names = iter(tutorial_images())
-    return notebook.replace_blocks(
+    return tutorial_notebook.replace_blocks(
         markdown, lambda block: block + outputs_markdown(next(cells), names)
     )
 

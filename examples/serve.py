@@ -1,4 +1,4 @@
-"""Classify sequences step by step over HTTP: MODEL=step.onnx uvicorn --app-dir examples serve:app."""
+"""Classify steps sent over HTTP: MODEL=step.onnx uvicorn --app-dir examples serve:app."""
 
 import os
 

@@ -237,7 +237,7 @@ def test_links_of_a_site_are_followed(script, tmp_path):
 
 
 def test_the_notebook_has_the_cells_of_the_tutorial(script):
-    notebook = script("notebook")
+    notebook = script("tutorial_notebook")
     stored = json.loads(notebook.NOTEBOOK.read_text())
     expected = notebook.notebook_of(notebook.SOURCE.read_text())
     assert [cell["source"] for cell in expected.cells] == [
@@ -250,7 +250,7 @@ def test_the_notebook_has_the_cells_of_the_tutorial(script):
 @pytest.mark.slow
 def test_the_notebook_runs(script):
     """Every command succeeds, in less than 3 minutes of CPU time."""
-    notebook = script("notebook")
+    notebook = script("tutorial_notebook")
     content = notebook.notebook_of(notebook.SOURCE.read_text())
     before = getrusage(RUSAGE_CHILDREN)
     notebook.execute(content)

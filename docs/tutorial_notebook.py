@@ -1,15 +1,16 @@
 """Write docs/tutorial.ipynb: the cells of docs/tutorial.md, executed.
 
-    python docs/notebook.py
+    python docs/tutorial_notebook.py
+    python docs/tutorial_notebook.py --text    # keeps the outputs, if no code has changed
 
 Takes about a minute of CPU time. Python blocks become code cells, and blocks of commands cells with
 `%%sh`. The site shows the outputs of the notebook below each block.
 """
 
+import argparse
 import hashlib
 import os
 import re
-import sys
 import sysconfig
 import tempfile
 import time
@@ -50,8 +51,9 @@ def execute(notebook: Any) -> None:
 
     The outputs have no colours and do not name the folders of this machine.
     """
-    import lightning_rnn
     from nbclient import NotebookClient
+
+    import lightning_rnn
 
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path}
@@ -59,7 +61,7 @@ def execute(notebook: Any) -> None:
         resources = {"metadata": {"path": folder}}
         client = NotebookClient(
             notebook,
-            timeout=180,
+            timeout=900,  # of a cell, on a busy machine
             resources=resources,
             coalesce_streams=True,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
@@ -86,16 +88,34 @@ def outputs_of(notebook: Any) -> list[list[Any]]:
     return [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def keep_outputs(notebook: Any) -> None:
+    """Take the outputs of the notebook that exists, which has the same code."""
+    import nbformat
+
+    stored = nbformat.read(NOTEBOOK, as_version=4)
+    for cell, old in zip(notebook.cells, stored.cells, strict=True):
+        if cell.cell_type == "code":
+            assert cell.source == old.source, "the code has changed: run it"
+            cell.outputs = old.outputs
+            cell.execution_count = old.execution_count
+
+
 def main() -> None:
     """Write the notebook."""
     import nbformat
 
+    parser = argparse.ArgumentParser(description="Write docs/tutorial.ipynb.")
+    parser.add_argument("--text", action="store_true", help="only the text has changed")
     notebook = notebook_of(SOURCE.read_text(encoding="utf-8"))
-    start = time.perf_counter()
-    execute(notebook)
+    if parser.parse_args().text:
+        keep_outputs(notebook)
+    else:
+        start = time.perf_counter()
+        execute(notebook)
+        print(f"executed in {time.perf_counter() - start:.0f} s")
     nbformat.write(notebook, NOTEBOOK)
-    print(f"executed in {time.perf_counter() - start:.0f} s, written to {NOTEBOOK}")
+    print(f"written to {NOTEBOOK}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
