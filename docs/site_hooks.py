@@ -68,9 +68,14 @@ def site_target(target: str) -> str:
     path = repository_path(target)
     if path in PAGES:
         return PAGES[path]
-    if path.startswith("docs/"):
+    if is_in_docs(path):
         return path.removeprefix("docs/")
     return site_name_of(path) if (ROOT / path).exists() else target
+
+
+def is_in_docs(path: str) -> bool:
+    """Return whether a file is in docs/ and part of the site, as scripts are not."""
+    return path.startswith("docs/") and not path.endswith(".py")
 
 
 def site_name_of(path: str) -> str:
@@ -81,11 +86,8 @@ def site_name_of(path: str) -> str:
 def linked_files(markdown: str) -> list[str]:
     """Return the files of the repository that a page links to and that are no pages."""
     found = [repository_path(link[2]) for link in LINK.finditer(markdown)]
-    return [
-        path
-        for path in found
-        if path not in PAGES and not path.startswith("docs/") and (ROOT / path).is_file()
-    ]
+    others = [path for path in found if path not in PAGES and not is_in_docs(path)]
+    return [path for path in others if (ROOT / path).is_file()]
 
 
 def tutorial_outputs() -> list[list[Any]]:
