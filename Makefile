@@ -5,7 +5,7 @@ READY := .venv/ready
 FUZZ_EXAMPLES ?= 200
 export FUZZ_EXAMPLES
 
-.PHONY: fit test test-all lint options bench tensorboard clean
+.PHONY: fit test test-all lint options docs notebook bench tensorboard clean
 
 fit: $(READY)
 	$(BIN)/python -m lightning_rnn fit
@@ -30,6 +30,15 @@ lint: $(READY)
 options: $(READY)
 	$(BIN)/python tests/option_table.py
 
+# no server is needed to read it: site/index.html
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python docs/check_links.py site
+
+# after a change of docs/tutorial.md
+notebook: $(READY)
+	$(BIN)/python docs/tutorial_notebook.py
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
@@ -37,10 +46,10 @@ tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir lightning_logs
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'expected Python 3.11 or newer, got {sys.version}'"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,export]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs,export]"
 	touch $(READY)

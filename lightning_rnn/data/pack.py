@@ -48,7 +48,7 @@ def pack(
 
     The folder holds what `read_file` returns for the file, and is accepted wherever a file is. It
     appears only when it is complete. CSV and Parquet files are read piece by piece, so that they
-    may be larger than memory, whatever the order of their rows (docs/data.md).
+    may be larger than memory, whatever the order of their rows (docs/many_files.md).
 
     Args:
         input: File or files of sequences, as for training: a file of any format, a folder, a

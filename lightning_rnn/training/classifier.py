@@ -89,8 +89,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         network: The `SequenceNetwork`, once the sizes are known.
         schema: Sizes and names, once they are known.
         evaluation: Evaluation of the last validation or test, on all ranks; None before the first.
-        step_loss: () mean loss of the last training batch, without label smoothing.
-        step_correct: () number of correct predictions in the last training batch.
+        step_loss (Tensor): () mean loss of the last training batch, without label smoothing.
+        step_correct (Tensor): () number of correct predictions in the last training batch.
         sequence_weights: (N,) weight of each training sequence in the loss, or None if all are 1.
             It may be set before training; a checkpoint does not contain it.
 

@@ -118,7 +118,7 @@ def test_a_loaded_checkpoint_is_trained_further(tmp_path):
 
 
 class Thaw(BaseFinetuning):
-    """The callback in docs/resume.md, two epochs earlier."""
+    """The callback in docs/warm_start.md, two epochs earlier."""
 
     def freeze_before_training(self, pl_module):
         self.freeze([pl_module.network.stem, pl_module.network.recurrent])
