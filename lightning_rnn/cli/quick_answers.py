@@ -83,7 +83,7 @@ def answer(args: list[str]) -> str | None:
     wants_help = bool({"-h", "--help"} & set(args))
     if wants_help and command in SHORT_HELP and args[-1] != "all":
         return command_help(table, command)
-    typed = list(_typed_options(args[1:]))
+    typed = list(typed_options(args[1:]))
     given = [(f"--{name}", name, value) for name, value in typed]
     for file in [value for name, value in typed if name == "config" and value]:
         given += [(f"{file}: {name}", name, value) for name, value in _config_options(file, table)]
@@ -132,7 +132,7 @@ def _words(name: str) -> list[str]:
     return [word.removesuffix("s") for word in name.split("_")]
 
 
-def _typed_options(args: list[str]) -> Iterator[tuple[str, str]]:
+def typed_options(args: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the name of each typed option, without its class, and its value, if it has one."""
     for arg, following in zip_longest(args, args[1:], fillvalue=""):
         match = TYPED_OPTION.fullmatch(arg)
@@ -151,20 +151,21 @@ def _config_options(file: str, table: OptionTable) -> Iterator[tuple[str, Any]]:
         content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return
-    yield from _flatten(content, "", table)
+    yield from flatten(content, table)
 
 
-def _flatten(settings: Any, prefix: str, table: OptionTable) -> Iterator[tuple[str, Any]]:
+def flatten(settings: Any, table: OptionTable, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of nested settings, such as `data.batch_size`, without classes."""
     if not isinstance(settings, dict):
         return
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if name == "data.init_args":
-            yield from _flatten(value, prefix, table)
+            yield from flatten(value, table, prefix)
         elif table.is_group(name):
             if isinstance(value, str):
                 yield name, value
-            yield from _flatten(value, f"{name}.", table)
+            yield from flatten(value, table, f"{name}.")
         else:
             yield name, value
 

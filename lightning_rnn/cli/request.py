@@ -3,9 +3,7 @@
 The parser takes its defaults from a checkpoint, so the checkpoint has to be known first.
 """
 
-import argparse
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -13,12 +11,13 @@ from typing import Any
 
 import yaml
 
+from lightning_rnn.cli.quick_answers import OptionTable, flatten, typed_options
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.distributed import print_once
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
-from lightning_rnn.training.run_folder import NoRunError, class_of, newest_checkpoint
+from lightning_rnn.training.run_folder import NoRunError, newest_checkpoint
 from lightning_rnn.training.saved_config import own_config
 
 COMMANDS = {
@@ -27,14 +26,6 @@ COMMANDS = {
     "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
     "predict": "Write the predictions of a checkpoint to a file; needs no labels.",
 }
-SCANNED_OPTIONS = (
-    "ckpt_path",
-    "init_from",
-    "data",
-    "data.class_path",
-    "preset",
-    "trainer.default_root_dir",
-)
 ARGUMENTS_OF_FILES = signature(FileDataModule).parameters.keys()
 ARGUMENTS_OF_TASKS = signature(SyntheticDataModule).parameters.keys()
 # options that mean a FileDataModule, without --data
@@ -58,27 +49,29 @@ class Request:
     @classmethod
     def from_args(cls, args: list[str]) -> "Request":
         """Read arguments and config files; the parser will report those that are malformed."""
-        options = _scan(args)
-        config: dict[str, Any] = {}
-        for file in options["config"]:
-            _update_nested(config, _read_config(file))
-        trainer = config.get("trainer")
-        root_dir = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-        data = options["data.class_path"] or options["data"] or class_of(config.get("data"))
-        names = {*_option_names(args), *_config_names(config)}
-        if data is None and not names.isdisjoint(FILE_OPTIONS):
+        typed = list(typed_options(args[1:]))
+        config_files = []
+        for name, value in typed:
+            if name == "config" and value:
+                config_files.append(Path(value).expanduser())
+        given: list[tuple[str, Any]] = []
+        for file in config_files:
+            given += flatten(_read_config(file), OptionTable.read())
+        given += typed
+        settings = {name.removesuffix(".class_path"): value for name, value in given}
+        options = {name: str(value) for name, value in settings.items() if value}
+        data = options.get("data", "").rpartition(".")[2]
+        if not data and not settings.keys().isdisjoint(FILE_OPTIONS):
             data = FileDataModule.__name__
         return cls(
             args=args,
-            config_files=[Path(file).expanduser() for file in options["config"]],
-            ckpt_path=_first_text(options["ckpt_path"], config.get("ckpt_path")),
-            init_from=_first_text(options["init_from"], config.get("init_from")),
-            root_dir=Path(
-                _first_text(options["trainer.default_root_dir"], root_dir) or "."
-            ).expanduser(),
-            data_class=data.rpartition(".")[2] if isinstance(data, str) else None,
-            preset=_first_text(options["preset"], config.get("preset")),
-            has_max_epochs="trainer.max_epochs" in names,
+            config_files=config_files,
+            ckpt_path=options.get("ckpt_path"),
+            init_from=options.get("init_from"),
+            root_dir=Path(options.get("trainer.default_root_dir", ".")).expanduser(),
+            data_class=data or None,
+            preset=options.get("preset"),
+            has_max_epochs="trainer.max_epochs" in settings,
         )
 
     @property
@@ -100,7 +93,7 @@ class Request:
         if config is None:
             return self
         request = Request.from_args([self.command, "--config", str(config), *self.args[1:]])
-        return replace(request, saved=_read_config(str(config)))
+        return replace(request, saved=_read_config(config))
 
     def without_repeated(self, option: str, chosen: Any) -> Any:
         """Return the values of an option of the Trainer to which the command line appends.
@@ -144,54 +137,22 @@ def find_run(request: Request) -> CheckpointFile | None:
 def find_initial_weights(request: Request, run: CheckpointFile | None) -> CheckpointFile | None:
     """Read the checkpoint whose weights a new run starts with; None if there is none to read.
 
-    Args:
-        request: What the user asks for.
-        run: The checkpoint to continue, which has weights already.
-
-    Raises:
-        OptionError: If the command line asks for both; with `auto`, it may.
-        CheckpointError: If the file cannot be used.
+    A `run` that is continued has weights already: the command line may not ask for both, except
+    with `auto`.
     """
     if request.command != "fit" or request.init_from is None:
         return None
     if run is None:
         return CheckpointFile.read(Path(request.init_from).expanduser())
-    if request.ckpt_path != "auto" and "init_from" in _option_names(request.args):
+    if request.ckpt_path != "auto" and "init_from" in dict(typed_options(request.args)):
         message = f"expected none together with ckpt_path, got {request.init_from!r}"
         raise OptionError(message, name="init_from")
     return None
 
 
-def _scan(args: list[str]) -> dict[str, Any]:
-    """Return the options that have to be known; none of them if argparse cannot read them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in SCANNED_OPTIONS:
-        parser.add_argument(f"--{name}")
-    parser.add_argument("-c", "--config", action="append", default=[])
+def _read_config(file: Path) -> dict[str, Any]:
     try:
-        options, _ = parser.parse_known_args(args)
-    except argparse.ArgumentError:
-        options, _ = parser.parse_known_args([])
-    return vars(options)
-
-
-def _option_names(args: list[str]) -> Iterator[str]:
-    for arg in args:
-        if arg.startswith("--"):
-            yield arg[2:].partition("=")[0].replace("data.init_args.", "data.")
-
-
-def _config_names(config: dict[str, Any]) -> Iterator[str]:
-    for group, settings in config.items():
-        if isinstance(settings, dict):
-            arguments = settings.get("init_args")
-            names = arguments if isinstance(arguments, dict) else settings
-            yield from (f"{group}.{name}" for name in names)
-
-
-def _read_config(file: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{file}: {error.strerror}", name="config") from None
     except (ValueError, yaml.YAMLError) as error:
@@ -200,15 +161,3 @@ def _read_config(file: str) -> dict[str, Any]:
         got = type(content).__name__
         raise OptionError(f"{file}: expected settings by name, got {got}", name="config")
     return content
-
-
-def _update_nested(config: dict[str, Any], other: dict[str, Any]) -> None:
-    for name, value in other.items():
-        if isinstance(value, dict) and isinstance(config.get(name), dict):
-            _update_nested(config[name], value)
-        else:
-            config[name] = value
-
-
-def _first_text(*values: Any) -> str | None:
-    return next((value for value in values if isinstance(value, str) and value), None)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError
@@ -122,8 +121,3 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def class_of(settings: Any) -> Any:
-    """Return the class of settings such as `Name` or `{class_path: Name, init_args: ...}`."""
-    return settings.get("class_path") if isinstance(settings, dict) else settings
