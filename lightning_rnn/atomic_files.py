@@ -11,11 +11,8 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` if the block succeeds.
 
     The temporary file lies in the same folder, which is created if needed. If the block raises, the
-    temporary file is removed and `path` stays as it was.
-
-    Args:
-        path: The file to write.
-        durable: Whether to flush the file to disk, so that it survives a crash of the machine.
+    temporary file is removed and `path` stays as it was. A `durable` file is flushed to disk, so
+    that it survives a crash of the machine.
 
     Example:
         >>> import tempfile
@@ -44,12 +41,7 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path, pattern: str) -> None:
-    """Remove temporary files of `atomic_write` that killed processes have left.
-
-    Args:
-        folder: The folder.
-        pattern: Names of the files that were to be written, such as `*.ckpt`.
-    """
+    """Remove what killed processes have left of files with names such as `*.ckpt`."""
     for draft in folder.glob(f".{pattern}.*"):
         number = draft.suffix.removeprefix(".")
         if number.isdecimal() and not is_alive(int(number)):

@@ -114,11 +114,7 @@ def _is_of_kind(value: object, kind: type) -> bool:
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """Import a module of an optional dependency, which an extra of this package installs.
-
-    Raises:
-        OptionError: If the dependency is not installed.
-    """
+    """Import a module that an extra of this package installs; an OptionError says which one."""
     try:
         return import_module(module)
     except ModuleNotFoundError:
@@ -128,11 +124,7 @@ def import_extra(module: str, extra: str) -> Any:
 
 
 def as_array(x: Any, name: str) -> np.ndarray:
-    """Convert `x` to an array, without copying if it is one already.
-
-    Raises:
-        DataError: If `x`, called `name`, contains nested lists of different lengths.
-    """
+    """Convert `x`, called `name` in errors, to an array, without copying if it is one already."""
     try:
         return np.asarray(x)
     except ValueError:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_rnn.cli.callbacks import CALLBACKS, callbacks_of_evaluation, callbacks_of_fit
 from lightning_rnn.cli.continued_run import ContinuedRun, end_rules
-from lightning_rnn.cli.defaults import FROM_DATA, set_defaults
+from lightning_rnn.cli.defaults import set_defaults
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
 from lightning_rnn.cli.parser import (
     Parser,
@@ -29,7 +29,7 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.sources import absolute
 from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError, OptionError, check
-from lightning_rnn.training.checkpoint_file import CheckpointFile
+from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES, CheckpointFile
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.csv_history import keep_rows
@@ -55,24 +55,14 @@ class CommandLine(LightningCLI):
     """Parses the options of a command of the Trainer and runs the command.
 
     Typed options take precedence over config files, these over the settings of the checkpoint, and
-    these over those of the preset.
-
-    Args:
-        request: What the command line asks for.
-        run: The checkpoint to evaluate or to continue; None for a new run.
-        initial: The checkpoint whose weights a new run starts with; None for random weights.
-        interrupts: Callback that ends training at a signal.
-
-    Raises:
-        LightningRNNError: If an option, the checkpoint or the data cannot be used; with flags in
-            place of argument names.
+    these over those of the preset. Errors of this package have flags in place of argument names.
     """
 
     def __init__(
         self,
         request: Request,
-        run: CheckpointFile | None,
-        initial: CheckpointFile | None,
+        run: CheckpointFile | None,  # to evaluate or to continue
+        initial: CheckpointFile | None,  # whose weights a new run starts with
         interrupts: Interrupts,
     ) -> None:
         self.command = request.command
@@ -110,9 +100,9 @@ class CommandLine(LightningCLI):
         for group, callback in CALLBACKS.get(self.command, {}).items():
             parser.add_lightning_class_args(callback, group)
         if self.command == "fit":
-            for argument, attribute in FROM_DATA.items():
-                source = f"data.{attribute}"
-                parser.link_arguments(source, f"model.{argument}", apply_on="instantiate")
+            for name in SIZES_AND_NAMES:
+                source = f"data.{name.replace('input_size', 'num_features')}"
+                parser.link_arguments(source, f"model.{name}", apply_on="instantiate")
         if self.command == "validate":
             parser.set_defaults({"calibrate.when": "never"})  # it changes the checkpoint
         parser.add_lightning_class_args(self.trainer_class, "trainer")

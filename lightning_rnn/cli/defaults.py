@@ -6,17 +6,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.cli.request import Request
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.training.checkpoint_file import CheckpointFile
+from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES, CheckpointFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
 from lightning_rnn.training.warm_start import ARCHITECTURE
 
 DEFAULT_DATA = "SyntheticDataModule"
-FROM_DATA = {  # arguments of the model that fit takes from the data module, and its attributes
-    "input_size": "num_features",
-    "num_classes": "num_classes",
-}
-for _name in ("class_names", "feature_names", "step_names", "missing_values", "categories"):
-    FROM_DATA[_name] = _name
 
 
 def set_defaults(
@@ -25,16 +19,10 @@ def set_defaults(
     run: CheckpointFile | None,
     initial: CheckpointFile | None,
 ) -> Preset | None:
-    """Set defaults of the options of model, data and Trainer.
+    """Set defaults of the options of model, data and Trainer; return the preset, for fit.
 
-    Args:
-        parser: Parser of the command.
-        request: What the command line asks for.
-        run: The checkpoint to evaluate or to continue, or None.
-        initial: The checkpoint whose weights a new run starts with, or None.
-
-    Returns:
-        The preset, for fit.
+    `run` is the checkpoint to evaluate or to continue, `initial` that whose weights a run starts
+    with.
     """
     preset = None
     if request.command == "fit":
@@ -45,7 +33,7 @@ def set_defaults(
     if run is not None:
         names = set(run.hyper_parameters)
         if request.command == "fit":
-            names -= FROM_DATA.keys()
+            names -= set(SIZES_AND_NAMES)  # it takes them from the data module
         _set_defaults_of_model(parser, run, names)
         if request.data_class in (None, run.data_class):
             _set_defaults_of_data(parser, run)

@@ -33,10 +33,8 @@ def launched_world() -> tuple[int, int] | None:
 def apply_launched_world(trainer: dict[str, Any]) -> None:
     """Set the numbers of devices and nodes in settings of the Trainer to those of the launcher.
 
-    Without them, each process would train a model of its own.
-
-    Raises:
-        OptionError: If the settings contradict the launcher.
+    Without them, each process would train a model of its own. Raises an OptionError if the settings
+    contradict the launcher.
     """
     world = launched_world()
     if world is None:
@@ -50,11 +48,7 @@ def apply_launched_world(trainer: dict[str, Any]) -> None:
 
 
 def check_world_size(world_size: int) -> None:
-    """Check that the Trainer has as many processes as the launcher has started, if there is one.
-
-    Raises:
-        OptionError: If it has not.
-    """
+    """Check that the Trainer has as many processes as the launcher has started, if there is one."""
     world = launched_world()
     if world is not None:
         size = math.prod(world)

@@ -23,14 +23,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `fit` and `test` in a folder of its own.
+    """A run of `fit` and `test` in a folder of its own."""
 
-    Attributes:
-        folder: Folder of the run, which contains nothing else.
-        fit_args: Options of `fit`.
-    """
-
-    folder: Path
+    folder: Path  # which contains nothing else
     fit_args: tuple[str, ...]
 
     def result(self) -> dict[str, Any] | None:
@@ -45,12 +40,8 @@ class Run:
 def fit_and_test(run: Run) -> dict[str, Any]:
     """Train and test from scratch; what both print goes to `log.txt` in the folder.
 
-    Returns:
-        Number of `parameters`, number of `steps` and `seconds` of training, and the metrics of
-        `test_metrics.json`.
-
-    Raises:
-        LightningRNNError: If `fit` or `test` fails, with its message.
+    Returns the number of `parameters`, number of `steps` and `seconds` of training, and the metrics
+    of `test_metrics.json`. If `fit` or `test` fails, a LightningRNNError has its message.
     """
     from lightning_rnn.training.classifier import SequenceClassifier
 
@@ -81,14 +72,9 @@ def fit_and_test(run: Run) -> dict[str, Any]:
 def run_parallel(
     function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Call a function for each task in worker processes; yield the results as they arrive.
+    """Call a function of a module for each task in `jobs` processes; yield results as they arrive.
 
     An error, a signal, or the end of this process ends the workers, too.
-
-    Args:
-        function: A function at the top level of a module.
-        tasks: Its arguments.
-        jobs: Number of processes.
     """
     waiting = list(reversed(tasks))
     running: dict[Any, Task] = {}

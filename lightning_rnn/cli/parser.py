@@ -67,12 +67,7 @@ PRESET_HELP = (
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises an `OptionError` for arguments that it does not accept.
-
-    Args:
-        prog: Name of the program and the command.
-        arguments: Further arguments of `LightningArgumentParser`.
-    """
+    """A parser that raises an `OptionError` for arguments that it does not accept."""
 
     def __init__(self, prog: str = PROGRAM, **arguments: Any) -> None:
         usage = f"{prog} [options]"

@@ -38,19 +38,12 @@ OWN_DATA = ("", "SyntheticDataModule", "FileDataModule")
 
 @dataclass(frozen=True)
 class OptionTable:
-    """The content of `options.json`; names of options are those of the flags without `--`.
+    """The content of `options.json`; names of options are those of the flags without `--`."""
 
-    Attributes:
-        lightning_version: Version of Lightning whose Trainer has the options.
-        commands: Description of each command in one line.
-        options: Commands that have the option, by its name.
-        choices: Values that the option accepts, for those that accept nothing else.
-    """
-
-    lightning_version: str
-    commands: dict[str, str]
-    options: dict[str, list[str]]
-    choices: dict[str, list[str]]
+    lightning_version: str  # whose Trainer has the options
+    commands: dict[str, str]  # description in one line
+    options: dict[str, list[str]]  # commands that have the option
+    choices: dict[str, list[str]]  # values of the options that accept nothing else
 
     @classmethod
     @cache
@@ -67,9 +60,8 @@ class OptionTable:
 def answer(args: list[str]) -> str | None:
     """Return the help that the arguments of the program ask for; None if they ask for a run.
 
-    Raises:
-        OptionError: If the command, an option, or one of the named values does not exist. What is
-            left to the parser: all other values, and options of classes of the user.
+    Raises an OptionError if the command, an option, or one of the named values does not exist. All
+    other values, and options of classes of the user, are left to the parser.
     """
     table = OptionTable.read()
     command = next(iter(args), "")

@@ -23,17 +23,9 @@ METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
 class ArraysDataModule(SequenceDataModule):
-    """Labelled sequences that are in memory already.
+    """Labelled sequences that are in memory already, of which a fraction is for validation.
 
-    Args:
-        sequences: Sequences of training and validation.
-        class_names: Names of the classes.
-        val_fraction: Fraction of each class for validation.
-        seed: Seed of the split and of the order in training.
-        options: Other arguments of `SequenceDataModule`.
-
-    Attributes:
-        rows: Positions of the sequences of each split.
+    `options` are other arguments of `SequenceDataModule`; `rows` has the positions of each split.
     """
 
     def __init__(
@@ -72,13 +64,10 @@ class History(Callback):
     """Collects the metrics of each epoch, and restores the best weights when training ends.
 
     The best weights are those with the lowest validation loss; without validation, the last.
-
-    Attributes:
-        epochs: Metrics of each epoch by name, and the number of optimizer steps until its end.
     """
 
     def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []  # metrics by name, and the step at its end
         self._step = 0  # at the end of the last epoch
         self._validation_step = 0
         self._loss = math.inf

@@ -12,11 +12,7 @@ KEPT = "metrics.kept.csv"
 
 
 class CsvHistory(Callback):
-    """Writes the rows of a resumed run that `keep_rows` has kept.
-
-    Args:
-        first_step: Step from which on rows are logged again.
-    """
+    """Writes the rows that `keep_rows` has kept, before the first step that is logged again."""
 
     def __init__(self, first_step: int) -> None:
         self.first_step = first_step

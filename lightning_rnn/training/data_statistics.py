@@ -22,13 +22,7 @@ def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
 def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
     """Return the sizes and names of a run's data, attributes of the data module.
 
-    Args:
-        trainer: The Trainer of the run.
-        given: Arguments of the model, which must agree with the data where they are not None.
-
-    Raises:
-        OptionError: If the data module has no attributes `num_features` and `num_classes`, or
-            they differ from what is given.
+    The arguments `given` to the model must agree with the data where they are not None.
     """
     data = getattr(trainer, "datamodule", None)
     num_features = getattr(data, "num_features", None)
@@ -83,9 +77,6 @@ def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     """Return (K,) weights that are inversely proportional to the class frequencies.
 
     Class k of n_k among N training sequences has weight N / (K n_k), as in scikit-learn.
-
-    Raises:
-        OptionError: If the data module does not count the classes.
     """
     if data is None:
         message = "balanced needs a data module that counts the classes; pass a list of weights"

@@ -24,11 +24,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the metric will be logged.
-
-        Raises:
-            OptionError: If it will not.
-        """
+        """Check that the metric will be logged."""
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return

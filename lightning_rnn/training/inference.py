@@ -44,15 +44,10 @@ def infer(
 
 
 class InferenceMixin:
-    """Predictions of a model from arrays.
-
-    Attributes:
-        network: The network of the model.
-        schema: Sizes and names.
-    """
+    """Predictions of a model from arrays."""
 
     network: SequenceNetwork
-    schema: Schema
+    schema: Schema  # sizes and names
 
     @property
     def class_names(self) -> list[str]:

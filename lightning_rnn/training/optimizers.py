@@ -18,11 +18,7 @@ MAX_LEARNING_RATE = 1e30
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Options of an optimizer, without the learning rate, which a schedule changes.
-
-    Raises:
-        OptionError: If a value is out of range.
-    """
+    """Options of an optimizer, without the learning rate, which a schedule changes."""
 
     optimizer: OptimizerName
     weight_decay: float

@@ -11,10 +11,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 class RunProgressBar(ProgressBar):
     """One line for a whole run: epoch, steps, the time that remains and the latest metrics.
 
-    Epochs are counted from 1.
-
-    Args:
-        refresh_rate: Number of steps between two updates.
+    Epochs are counted from 1. The line is updated every `refresh_rate` steps.
     """
 
     def __init__(self, refresh_rate: int) -> None:

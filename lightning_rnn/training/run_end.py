@@ -20,8 +20,7 @@ class RunEnd(Callback):
     steps, Lightning takes an epoch that has ended for an unfinished one and enters it again. It has
     to be the first callback, because others read the limit in their `on_train_start`.
 
-    Args:
-        rules: The settings, as a text, of all rules except `max_epochs` and `max_steps`.
+    `rules` are the settings, as a text, of all rules except `max_epochs` and `max_steps`.
     """
 
     def __init__(self, rules: str) -> None:
@@ -73,11 +72,8 @@ def ending_of(trainer: Trainer) -> str:
 def reason_to_stop(checkpoint: dict[str, Any], limits: dict[str, Any], rules: str) -> str | None:
     """Return why a run with these settings ends at a checkpoint, in words; None if it trains on.
 
-    Args:
-        checkpoint: Content of the checkpoint.
-        limits: `max_steps` and `max_epochs`.
-        rules: The settings of all other rules; if they differ from those of the checkpoint, the
-            rule that ended the run holds no longer.
+    `limits` are `max_steps` and `max_epochs`. If the `rules`, the settings of all others, differ
+    from those of the checkpoint, the rule that ended the run holds no longer.
     """
     ending = checkpoint.get(ENTRY)
     if not isinstance(ending, dict):

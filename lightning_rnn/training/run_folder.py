@@ -24,11 +24,8 @@ def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
     """Read a checkpoint of the newest run, that with the highest version, below `root`.
 
     Of several `names` of files, the first is preferred. What is passed over is reported on stderr:
-    newer runs without a checkpoint, and damaged files.
-
-    Raises:
-        NoRunError: If no run has one of the files.
-        CheckpointError: If all of them are damaged.
+    newer runs without a checkpoint, and damaged files. A NoRunError is raised if no run has one of
+    the files, another CheckpointError if all of them are damaged.
     """
     logs = root / "lightning_logs"
     passed_over: list[str] = []
@@ -95,10 +92,8 @@ def new_run_folder(root: Path, has_trained: Callable[[], bool]) -> Iterator[Path
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder; the lock ends with the block or with the process, however it ends.
 
-    Only rank 0 locks. Does nothing on Windows and on file systems that have no locks.
-
-    Raises:
-        CheckpointError: If another process has locked it.
+    Only rank 0 locks. Does nothing on Windows and on file systems that have no locks. Raises a
+    CheckpointError if another process has locked it.
     """
     try:
         import fcntl

@@ -36,13 +36,8 @@ def own_config(run_folder: Path, trusted: list[Path], typed: Set[str]) -> Path |
 
     It is used only if all classes that it names are Lightning's or this package's callbacks,
     loggers, profilers, strategies, plugins and data modules, or among those that the user has
-    `typed` again.
-
-    Returns:
-        The file; None if there is none, or if it is one of the `trusted` files of the user.
-
-    Raises:
-        CheckpointError: If the file is damaged or names other code.
+    `typed` again; for others a CheckpointError is raised. Returns None if there is no such file, or
+    if it is one of the `trusted` files of the user.
     """
     path = run_folder / "config.yaml"
     if not path.is_file() or any(path.samefile(other) for other in trusted):

@@ -18,11 +18,7 @@ def epochs_per_validation(trainer: Trainer, num_batches: float) -> int:
     """Return the number of epochs after which a run is validated, saved and reported on.
 
     It is the highest power of two for which that takes at most 50 steps, or a twentieth of the
-    run; 1 if an epoch alone takes more.
-
-    Args:
-        trainer: The Trainer of the run.
-        num_batches: Number of training batches of an epoch, on each rank.
+    run; 1 if an epoch alone takes more. An epoch has `num_batches` batches on each rank.
 
     Example:
         >>> [epochs_per_validation(Trainer(max_steps=2000), batches) for batches in (3, 40)]

@@ -32,15 +32,12 @@ def take_weights(
     Args:
         model: A `SequenceClassifier` of known sizes.
         weights: State of the other model.
-        settings: Hyper-parameters of the other model.
+        settings: Hyper-parameters of the other model, whose architecture and features must match.
         option: Argument that asks for the weights, for error messages.
         source: Where they come from, for error messages.
 
     Returns:
         The classes of the other model if they are not those of the model; else an empty list.
-
-    Raises:
-        OptionError: If the architecture, the features or the time steps are others.
     """
     for name in sorted(ARCHITECTURE & settings.keys()):
         is_same = model.hparams[name] == settings[name]
