@@ -48,14 +48,8 @@ class TrainSampler:
     With `buckets`, the shuffled sequences are divided into pools of up to 50 global batches (at
     least 4 pools), each pool is sorted by length and cut into batches, and these are shuffled.
 
-    Args:
-        lengths: (N,) number of steps of each sequence.
-        batch_size: Number of sequences per batch of one rank.
-        seed: Seed of the order.
-        rank: Rank of this process.
-        world_size: Number of processes, W.
-        same_every_epoch: Whether each epoch has the order of the first one.
-        buckets: Whether batches contain sequences of similar length.
+    With `same_every_epoch`, each epoch has the order of the first one. `lengths` (N,) are the
+    numbers of steps of the sequences.
     """
 
     def __init__(

@@ -87,7 +87,6 @@ def split_rows(
 def _assign(
     strata: Tensor, groups: np.ndarray | None, fractions: list[float], generator: Generator
 ) -> Tensor:
-    """Return the split of each sequence as an index of `SPLITS`."""
     if groups is None:
         return _assign_rows(strata, fractions, generator)
     return _assign_groups(strata, groups, fractions, generator)

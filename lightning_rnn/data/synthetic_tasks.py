@@ -21,21 +21,13 @@ TaskName = Literal[
 
 @dataclass(frozen=True)
 class Task:
-    """A task and the arguments that it allows.
-
-    Attributes:
-        generate: The function.
-        class_names: Names of the K classes in the order of their codes.
-        num_features: Number of features F, or None if it is free.
-        min_length: Least number of steps.
-        extra_steps: Number of steps that the task adds to the requested length.
-    """
+    """A task and the arguments that it allows."""
 
     generate: Callable[[Tensor, int, Generator], tuple[Tensor, Tensor]]
-    class_names: tuple[str, ...]
-    num_features: int | None
+    class_names: tuple[str, ...]  # in the order of their codes
+    num_features: int | None  # None if it is free
     min_length: int = 1
-    extra_steps: int = 0
+    extra_steps: int = 0  # that the task adds to the requested length
 
 
 def sum_sign(lengths: Tensor, num_features: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -90,12 +90,9 @@ class Calibration:
 
 
 def calibrate(evaluation: Evaluation, objective: Objective | None) -> Calibration:
-    """Fit a temperature and, for two classes, a threshold.
+    """Fit a temperature and, for two classes, a threshold on sequences that were not trained on.
 
-    Args:
-        evaluation: N sequences that were not trained on.
-        objective: What the threshold optimises. None keeps it at 0.5, the most accurate threshold
-            for calibrated probabilities.
+    Without an objective the threshold is 0.5, the most accurate one for calibrated probabilities.
     """
     labels = evaluation.labels
     temperature = fit_temperature(evaluation.logits, labels)

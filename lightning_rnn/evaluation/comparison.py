@@ -15,23 +15,14 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 @dataclass(frozen=True)
 class Summary:
-    """Results of one model.
-
-    Attributes:
-        name: Name in the table.
-        accuracies: Test accuracy of each seed.
-        interval: 95 % interval of their mean, see `mean_interval`.
-        log_loss: Mean test log loss.
-        parameters: Number of parameters.
-        seconds: Mean time of training.
-    """
+    """Test results of one model, trained with several seeds."""
 
     name: str
-    accuracies: tuple[float, ...]
-    interval: Interval
-    log_loss: float
+    accuracies: tuple[float, ...]  # of each seed
+    interval: Interval  # of the mean accuracy, see `mean_interval`
+    log_loss: float  # mean
     parameters: int
-    seconds: float
+    seconds: float  # of training, mean
 
     @property
     def accuracy(self) -> float:
@@ -40,12 +31,7 @@ class Summary:
 
 
 def summarize(name: str, results: Sequence[Mapping[str, Any]]) -> Summary:
-    """Summarize runs that differ in their seeds.
-
-    Args:
-        name: Name of the model.
-        results: For each run, `parameters`, `seconds` and the metrics of `test_metrics.json`.
-    """
+    """Summarize runs that differ in their seeds, from the results of `fit_and_test`."""
     accuracies = [result["test/accuracy"] for result in results]
     lows = [result["test/accuracy_low"] for result in results]
     highs = [result["test/accuracy_high"] for result in results]

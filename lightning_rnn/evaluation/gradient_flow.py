@@ -129,8 +129,7 @@ def _run_step_by_step(
 ) -> tuple[dict[str, LayerRun], Tensor]:
     """Run all layers over x (B, T, F) one step at a time, without dropout.
 
-    Returns:
-        The runs by layer and direction, and the last outputs (B, D H) of the top layer.
+    Returns the runs by layer and direction, and the last outputs (B, D H) of the top layer.
     """
     runs: dict[str, LayerRun] = {}
     outputs: list[Tensor] = []

@@ -27,10 +27,7 @@ def completed_positions(steps: Tensor) -> Tensor:
 
     Position p is completed when its last input, 4p + 12, has arrived, after n >= 4p + 13 steps. So
     floor((n - 9) / 4) positions are completed, or none if n < 9. The next position p then sees at
-    most 24 of the inputs so far, from 4p - 12 to n - 1, since n <= 4p + 12.
-
-    Args:
-        steps: (B,) int64, number of steps n so far.
+    most 24 of the inputs so far, from 4p - 12 to n - 1, since n <= 4p + 12. `steps` (B,) are the n.
 
     Example:
         >>> completed_positions(torch.tensor([1, 12, 13, 16, 17]))

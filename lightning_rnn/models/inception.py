@@ -20,21 +20,14 @@ class InceptionBlock(nn.Module):
 
     The channels are reduced to 16, which 16 filters of each of the sizes 9, 19 and 39 read. Beside
     them, the maximum over three steps is reduced to 16 channels. Values outside of a sequence are
-    0.
-
-    Args:
-        num_channels: Number of channels of the input.
-        causal: Whether an output depends on the current and earlier inputs only.
-
-    Attributes:
-        context: Number of inputs that an output sees before and after the current one.
+    0. If `causal`, an output depends on the current and earlier inputs only.
     """
 
     def __init__(self, num_channels: int, *, causal: bool) -> None:
         super().__init__()
         longest = KERNEL_SIZES[-1] - 1
         self.causal = causal
-        self.context = (longest // 2, longest // 2)
+        self.context = (longest // 2, longest // 2)  # inputs before and after the current one
         if causal:
             self.context = (longest, 0)
         self.output_size = NUM_FILTERS * (len(KERNEL_SIZES) + 1)
@@ -79,13 +72,6 @@ class InceptionStem(nn.Module):
     InceptionTime (Ismail Fawaz et al. 2020, arXiv:1909.04939) has the same blocks, with twice as
     many filters and twice as many blocks. The recurrent layers read the averages. The mean over all
     steps is the summary, which has a head of its own.
-
-    Args:
-        num_features: Number of features F.
-        causal: Whether an output depends on the current and earlier inputs only.
-
-    Attributes:
-        output_size: Number of channels C of the output and of the summary.
     """
 
     def __init__(self, num_features: int, *, causal: bool) -> None:

@@ -40,10 +40,8 @@ NUM_GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3, "mingru": 2}
 def initialize(stack: RecurrentStack, head: nn.Linear, span: float) -> None:
     """Draw the weights of all layers and directions, from torch's global generator.
 
-    Args:
-        stack: Recurrent layers.
-        head: Linear layer above them, which gets Xavier weights and zero biases.
-        span: T_max, the number of steps that the layers should be able to remember.
+    The head above them gets Xavier weights and zero biases. `span` is T_max, the number of steps
+    that the layers should be able to remember.
     """
     for layer in _layers(stack):
         for name, parameter in layer.layer.named_parameters():

@@ -44,14 +44,8 @@ def class_weight(
 ) -> Tensor:
     """Return the weight of each class in the loss, (K,) float32; 1 by default.
 
-    Args:
-        class_names: K names.
-        pos_weight: Weight of the second of two classes, relative to the first.
-        class_weights: Weights of all classes, or of some by name and 1 for the others; 1 if
-            balanced, until the data are known.
-
-    Raises:
-        OptionError: If the weights do not fit the classes.
+    The arguments are those of `SequenceClassifier`; the weights are 1 if balanced, until the data
+    are known. Raises an OptionError if they do not fit the classes.
     """
     num_classes = len(class_names)
     if pos_weight is not None:

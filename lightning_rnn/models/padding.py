@@ -43,30 +43,19 @@ def last_step(x: Tensor, padding: Padding) -> Tensor:
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps `start` to `stop` - 1 of a sorted batch.
-
-    `count` is the number of sequences longer than `start`, which are the first rows of the batch.
-    """
+    """Steps `start` to `stop` - 1 of a sorted batch."""
 
     start: int
     stop: int
-    count: int
+    count: int  # sequences longer than `start`, which are the first rows of the batch
 
 
 def cut(padding: Padding, width: int, hidden_size: int) -> list[Segment]:
-    """Cut a batch along time, so that recurrent layers compute fewer steps of padding.
+    """Cut a batch of width T along time, so that recurrent layers compute fewer steps of padding.
 
     A batch is only cut if its lengths are readable and descending. The cut with the lowest
     estimated cost is chosen: the number of values that a layer computes, plus a constant for each
-    segment.
-
-    Args:
-        padding: Padding of the batch.
-        width: T.
-        hidden_size: H of the recurrent layers.
-
-    Returns:
-        Consecutive segments that contain all valid steps. A single segment is the whole batch.
+    segment. Returns consecutive segments that contain all valid steps; one is the whole batch.
     """
 
     def cost(segments: list[Segment]) -> int:

@@ -21,16 +21,9 @@ class Preprocess(nn.Module):
     stand for a missing value, like NaN.
 
     The codes 1, ..., K of a feature of categories become one-hot vectors of size K if K is at most
-    E, or else trained vectors of size E, an embedding. The code 0 becomes a vector of zeros; it
-    stands for an unknown category, and for missing values before the first value.
-
-    Args:
-        num_features: Number of features F.
-        category_sizes: Number of categories of each feature, 0 for numbers; None if all are.
-        embedding_size: Size E of an embedding.
-
-    Attributes:
-        output_size: Number of values per step after encoding.
+    `embedding_size`, or else trained vectors of that size. The code 0 becomes a vector of zeros; it
+    stands for an unknown category, and for missing values before the first value. The argument
+    `category_sizes` has the number of categories of each feature, 0 for numbers.
     """
 
     mean: Tensor

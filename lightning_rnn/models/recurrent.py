@@ -108,11 +108,7 @@ class LockedDropout(nn.Dropout1d):
 
 
 class RecurrentStack(nn.Module):
-    """Recurrent layers in D directions, with dropout between them; see `NetworkOptions`.
-
-    Attributes:
-        output_size: D H, the size of the outputs of all directions together.
-    """
+    """Recurrent layers in D directions, with dropout between them; see `NetworkOptions`."""
 
     def __init__(
         self,
@@ -126,7 +122,7 @@ class RecurrentStack(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.output_size = 2 * hidden_size if bidirectional else hidden_size
+        self.output_size = 2 * hidden_size if bidirectional else hidden_size  # D H
         self.forward_layers = nn.ModuleList()
         self.backward_layers = nn.ModuleList()
         input_sizes = [input_size] + [self.output_size] * (num_layers - 1)
@@ -138,14 +134,9 @@ class RecurrentStack(nn.Module):
         self.dropout = LockedDropout(dropout)
 
     def forward(self, x: Tensor, padding: Padding) -> list[Tensor]:
-        """Return the outputs of the top layer.
+        """Return the outputs (B, T, H) of the top layer for each direction, in the order it reads.
 
-        Args:
-            x: (B, T, F), on a CPU best in descending order of length, see `cut`.
-            padding: Padding of `x`.
-
-        Returns:
-            (B, T, H) for each direction, in the order in which it reads the sequences.
+        On a CPU, `x` (B, T, F) is best in descending order of length, see `cut`.
         """
         segments = cut(padding, x.shape[1], self.hidden_size)
         outputs: list[Tensor] = []

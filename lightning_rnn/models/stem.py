@@ -16,17 +16,11 @@ Lengths = TypeVar("Lengths", int, Tensor)
 
 @dataclass(eq=False)
 class StemOutput:
-    """What a stem makes of a batch.
+    """What a stem makes of a batch."""
 
-    Attributes:
-        x: (B, T, C) inputs of the recurrent layers, zero in padding.
-        padding: Padding of `x`.
-        summary: (B, S) features of whole sequences; S may be 0.
-    """
-
-    x: Tensor
-    padding: Padding
-    summary: Tensor
+    x: Tensor  # (B, T, C) inputs of the recurrent layers, zero in padding
+    padding: Padding  # of x
+    summary: Tensor  # (B, S) features of whole sequences; S may be 0
 
 
 class MaskedBatchNorm(nn.Module):

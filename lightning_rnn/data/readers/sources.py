@@ -32,17 +32,11 @@ BESIDE = re.compile("(.*)_(lengths|labels|groups|ids)[.]npy")  # see `read_npy`
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one kind that are read as one.
+    """Files of one kind that are read as one."""
 
-    Attributes:
-        title: How error messages name all of them.
-        files: The files, at least one.
-        names: Their names in the folder that they have in common.
-    """
-
-    title: str
-    files: list[Path]
-    names: list[str]
+    title: str  # how error messages name all of them
+    files: list[Path]  # at least one
+    names: list[str]  # in the folder that they have in common
 
     def errors_with_name(self, position: int) -> AbstractContextManager[None]:
         """Return a context whose errors begin with the name of a file, if there are several."""

@@ -32,20 +32,15 @@ CSV_SYNTAX = "lines that end in \\n or \\r\\n, and double quotes around whole ce
 class Rows:
     """Some rows of a table.
 
-    Attributes:
-        frame: The rows, only text from a CSV or Excel file.
-        is_text: Whether they come from a CSV or Excel file.
-        numbers: (rows,) int64, the line or row of each in the file; of a later file of several
-            plus the number in `origins`.
-        are_steps: Whether lists have been unpacked, so that each row is a time step.
-        origins: This number and the name of each file, in order; "" if there is only one file.
+    `numbers` (rows,) int64 are the lines or rows in the file; of a later file of several plus the
+    number in `origins`, which has this number and the name of each file, "" if there is only one.
     """
 
     frame: "pl.DataFrame"
-    is_text: bool
+    is_text: bool  # whether they come from a CSV or Excel file, and are only text
     numbers: np.ndarray
     origins: Sequence[tuple[int, str]] = ((0, ""),)
-    are_steps: bool = False
+    are_steps: bool = False  # whether lists have been unpacked, so that each row is a time step
 
     def place(self, row: int) -> str:
         """Return how error messages name a row."""
@@ -61,12 +56,8 @@ def table_rows(
 ) -> Iterator[Rows]:
     """Yield the rows of a CSV, Parquet or Excel file in order, at least one.
 
-    Args:
-        path: The file.
-        options: Separator and encoding of a CSV file.
-        decoder: Decodes a Parquet file.
-        size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
-            Parquet file, and 16 MB of a CSV file. Excel files are read at once.
+    `size` is the approximate number of bytes to yield at a time, 8 per cell; by default all rows of
+    a Parquet file, and 16 MB of a CSV file. Excel files are read at once.
     """
     if path.suffix.lower() == ".xlsx":
         pieces = _excel_rows(path)

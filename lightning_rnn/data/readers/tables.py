@@ -45,15 +45,9 @@ NO_FEATURE = (
 def table_contents(
     rows: Rows, options: ReadOptions, time_kind: str | None = None
 ) -> tuple[FileContents, np.ndarray]:
-    """Form sequences from all rows of some sequences.
+    """Form sequences from all rows of some sequences, whose times are of the kind of the file.
 
-    Args:
-        rows: The rows.
-        options: Roles of the columns.
-        time_kind: Kind of all times of the file; if None, the first row's is used.
-
-    Returns:
-        The sequences in the order of their first rows, and the (N,) numbers of these rows.
+    Returns the sequences in the order of their first rows, and the (N,) numbers of these rows.
     """
     import polars as pl
 

@@ -43,14 +43,8 @@ def time_keys(
 ) -> tuple[np.ndarray, str]:
     """Return (rows,) numbers that have the order of the times, and the kind of the times.
 
-    Args:
-        column: (rows,) text, or times as Parquet stores them.
-        kind: Kind of all times of the file; None to take that of the first.
-        options: May have a `time_format`.
-        place: Returns the description of a row for the error message.
-
-    Raises:
-        DataError: If a time is missing, or is not of the kind.
+    The column (rows,) has text, or times as Parquet stores them, all of them of one kind; if it is
+    None, of that of the first. `place` returns the description of a row for the error message.
     """
     import polars as pl
 
