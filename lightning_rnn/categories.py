@@ -60,10 +60,7 @@ def _number_name(text: str) -> str:
 class CategoryCodes:
     """Replaces the categories in arrays by their codes: 1, 2, ..., and NaN where missing.
 
-    Args:
-        feature_names: F names, or None.
-        categories: Categories of those features that have some.
-        accept_unknown: Whether other categories have the code 0, rather than being an error.
+    Other categories are an error, or with `accept_unknown` have the code 0.
 
     Example:
         >>> encode = CategoryCodes(["speed", "gait"], {"gait": ["run", "walk"]})

@@ -72,11 +72,9 @@ def check(condition: bool, name: str, got: object, expected: str) -> None:
 
 
 def check_types(owner: type, arguments: Mapping[str, Any]) -> None:
-    """Raise an `OptionError` for an argument of the wrong type.
+    """Raise an `OptionError` for an argument of another type than the constructor of a class has.
 
-    Args:
-        owner: Class whose constructor is annotated. Choices (`Literal`) are taken for strings.
-        arguments: Values by name. Those that the constructor does not have are ignored.
+    Choices (`Literal`) are taken for strings. Arguments that the constructor lacks are ignored.
 
     Example:
         >>> from lightning_rnn import SequenceClassifier

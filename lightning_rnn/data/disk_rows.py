@@ -16,15 +16,8 @@ class DiskRows:
     """(rows, F) numbers in a file, with the part of a tensor's interface that `Sequences` uses.
 
     Unlike a memory mapping, it keeps nothing in memory, and a file that becomes shorter raises an
-    error instead of ending the process.
-
-    Args:
-        path: The file.
-        offset: Number of bytes before the first row.
-        shape: (rows, features) in the file, row by row.
-        dtype: NumPy dtype of the numbers in the file; they are converted to float32.
-        columns: Indices of the F features to return, in order; None for all.
-        missing_values: Numbers that are returned as NaN.
+    error instead of ending the process. The numbers are converted to float32, with NaN in place of
+    `missing_values`.
     """
 
     ndim = 2
@@ -33,10 +26,10 @@ class DiskRows:
     def __init__(
         self,
         path: Path,
-        offset: int,
-        shape: tuple[int, ...],
-        dtype: Any,
-        columns: list[int] | None = None,
+        offset: int,  # bytes before the first row
+        shape: tuple[int, ...],  # (rows, features) in the file
+        dtype: Any,  # of the numbers in the file
+        columns: list[int] | None = None,  # indices of the features to return; None for all
         missing_values: list[float] | None = None,
     ) -> None:
         self._arguments = (path, offset, shape, dtype, columns, missing_values)

@@ -158,18 +158,8 @@ class EvalSampler:
 class SequenceLoader:
     """Iterates over batches like a DataLoader, and can be resumed within an epoch.
 
-    It is no DataLoader, so that Lightning does not replace the sampler, which knows its rank.
-
-    Args:
-        dataset: Sequences of the first epoch.
-        batch_sampler: Chooses the sequences of each batch.
-        sequences_of: Returns the sequences of an epoch; by default `dataset` in each.
-        order: Hash of the positions that an earlier loader has yielded.
-
-    Attributes:
-        position: Number of batches of the epoch that were yielded so far.
-        count: Number of sequences that were yielded since the epoch started or was resumed.
-        order: Hash of the positions of all sequences that were yielded, over all epochs.
+    It is no DataLoader, so that Lightning does not replace the sampler, which knows its rank. An
+    epoch has the sequences that `sequences_of` returns for it; by default `dataset`.
     """
 
     def __init__(
@@ -181,9 +171,9 @@ class SequenceLoader:
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
-        self.position = 0
-        self.count = 0
-        self.order = order
+        self.position = 0  # batches of the epoch that were yielded so far
+        self.count = 0  # sequences that were yielded since the epoch started or was resumed
+        self.order = order  # hash of the positions that were yielded, over all epochs and loaders
         self._sequences_of = sequences_of or (lambda _: dataset)
         self._epoch = 0  # that `position` belongs to
         self._is_resumed = False

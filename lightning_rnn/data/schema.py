@@ -39,11 +39,7 @@ class Schema:
 def encode(
     file: FileContents, schema: Schema, paths: Paths, *, has_labels: bool = True
 ) -> Sequences:
-    """Return the sequences of a file, with the codes of their labels if it has any.
-
-    Raises:
-        DataError: If the number of features or a label is not that of the schema.
-    """
+    """Return the sequences of a file, which must fit the schema, with the codes of their labels."""
     sequences = file.sequences
     with data_errors_with_title(paths):
         if sequences.num_features != schema.num_features:

@@ -52,12 +52,8 @@ def mean_interval(
 
     The distance of each bound to the mean is sqrt(a^2 + b^2) (Zou and Donner 2008), where a is that
     of Student's t interval over the seeds, and b the mean distance in the intervals of the single
-    tests. As the seeds may share their test sequences, b does not shrink with their number.
-
-    Args:
-        values: The metric for each seed.
-        lows: Lower bounds of its intervals for a single model.
-        highs: Upper bounds.
+    tests, from `lows` to `highs`. As the seeds may share their test sequences, b does not shrink
+    with their number.
 
     Example:
         >>> mean_interval([0.8], [0.7], [0.85])

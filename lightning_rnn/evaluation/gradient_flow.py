@@ -26,15 +26,13 @@ CANDIDATES = ("cell", "new")  # in the weights beside the gates, but with tanh
 class GradientFlow:
     """Measurements of `measure_gradient_flow`, by layer and direction.
 
-    Attributes:
-        gradients: (T,) norms of the gradient of the loss with respect to the state k input steps
-            before the end (after the start in the backward direction), each the mean over the
-            sequences that are long enough.
-        saturation: Share of gate values below 0.1 or above 0.9, by layer, direction and gate.
+    The `gradients` (T,) are norms of the gradient of the loss with respect to the state k input
+    steps before the end (after the start in the backward direction), each the mean over the
+    sequences that are long enough.
     """
 
     gradients: dict[str, Tensor]
-    saturation: dict[str, float]
+    saturation: dict[str, float]  # share of values below 0.1 or above 0.9, also by gate
 
     def horizons(self) -> dict[str, int]:
         """Return the horizon of each layer and direction; see `horizon`."""

@@ -56,12 +56,8 @@ def confidence_intervals(
 
     The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
 
-    Args:
-        evaluation: N sequences.
-        decision: Converts logits to probabilities and classes.
-        groups: (N,) names; sequences of a group are resampled together.
-        num_resamples: If not given, from 1,000 down to 200 for many sequences.
-        seed: Seed of the resamples.
+    Sequences of a group are resampled together. By default there are 1,000 resamples, and down to
+    200 for many sequences.
 
     Returns:
         Intervals by metric, without those that the labels, or more than half of the resamples,

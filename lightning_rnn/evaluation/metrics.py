@@ -83,21 +83,13 @@ def evaluate_test(evaluation: Evaluation, decision: Decision) -> dict[str, Tenso
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well one class is recognized; None where a metric is undefined.
+    """How well one class is recognized; None where a metric is undefined."""
 
-    Attributes:
-        precision: Share of the sequences predicted as this class that are of this class.
-        recall: Share of the sequences of this class that are predicted as this class.
-        f1: Harmonic mean of both.
-        support: Number of sequences of this class.
-        predicted_as: Number of sequences of this class by predicted class.
-    """
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-    predicted_as: dict[str, int]
+    precision: float | None  # share of the sequences predicted as this class that are of it
+    recall: float | None  # share of the sequences of this class that are predicted as it
+    f1: float | None  # harmonic mean of both
+    support: int  # number of sequences of this class
+    predicted_as: dict[str, int]  # number of sequences of this class by predicted class
 
 
 def evaluate_classes(

@@ -48,19 +48,12 @@ class _Columns:
 
 @dataclass(frozen=True)
 class Evaluation(_Columns):
-    """Logits and labels of N sequences.
+    """Logits and labels of N sequences."""
 
-    Attributes:
-        index: (N,) int64, row of each sequence in its data set; -1 for a filler of a batch.
-        logits: (N,) for two classes, (N, K) for more, float32.
-        labels: (N,) int64 class codes.
-        losses: (N,) loss of each sequence, weighted as in training.
-    """
-
-    index: Tensor
-    logits: Tensor
-    labels: Tensor
-    losses: Tensor
+    index: Tensor  # (N,) int64, row of each sequence in its data set; -1 for a filler of a batch
+    logits: Tensor  # (N,) for two classes, (N, K) for more, float32
+    labels: Tensor  # (N,) int64 class codes
+    losses: Tensor  # (N,) weighted as in training
 
 
 @dataclass(eq=False)  # not frozen: Lightning moves the result of `predict_step` by setting fields

@@ -170,14 +170,9 @@ def verify(network: SequenceNetwork, path: Path, *, streaming: bool) -> float:
     """Compare an exported file with its network, which is in evaluation mode on the CPU.
 
     The random batches of `VERIFIED_SIZES` are ragged, with missing values, and with NaN, infinity
-    and large numbers in the padding. A file for single steps is compared after each step.
-
-    Returns:
-        The largest difference of a probability or logit, relative for logits above 1.
-
-    Raises:
-        ExportError: If onnxruntime fails, the difference is above `TOLERANCE`, or a class is not
-            that which the network's decision predicts from the file's logits.
+    and large numbers in the padding. A file for single steps is compared after each step. Returns
+    the largest difference of a probability or logit, relative for logits above 1; raises an
+    ExportError if it is above `TOLERANCE`, onnxruntime fails, or a predicted class is another one.
     """
     session, _ = open_session(path, streaming=streaming)
     generator = torch.Generator().manual_seed(0)

@@ -18,10 +18,8 @@ def mark_as_checked(folder: Path) -> None:
 def is_checked(folder: Path) -> bool:
     """Return whether the values are known to be finite and without trailing missing steps.
 
-    `pack` says so by the file `checked`, which contains the digests of all other files.
-
-    Raises:
-        DataError: If there is a `checked`, but the folder is not as `pack` has written it.
+    `pack` says so by the file `checked`, which contains the digests of all other files. If it does
+    not fit the folder, a DataError is raised.
     """
     if not (folder / CHECKED).is_file():
         return False

@@ -198,11 +198,7 @@ def complete(
 def choose_features(
     available: list[str], options: ReadOptions
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Return the names of the features to read, in order, and those of the others.
-
-    Raises:
-        DataError: If a feature is missing or requested twice, or others are not accepted.
-    """
+    """Return the names of the features to read, in order, and those of the others."""
     requested = available
     if options.model_names is not None:
         requested = options.model_names

@@ -39,8 +39,7 @@ class ParquetDecoder:
     def rows(self, path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
         """Yield the rows of a file, in pieces of about `size` bytes, or at once if it is below 0.
 
-        Raises:
-            DataError: If the file is damaged, after which no other can be read.
+        After a damaged file, no other can be read.
         """
         import polars as pl
 

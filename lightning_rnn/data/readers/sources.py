@@ -86,11 +86,7 @@ def absolute(paths: Any) -> Any:
 
 
 def find_source(paths: Paths, options: ReadOptions) -> Source:
-    """Find the files; without a folder or a pattern they need not exist.
-
-    Raises:
-        DataError: If there are none, or of several kinds, or one is given twice.
-    """
+    """Find the files, of one kind; without a folder or a pattern they need not exist."""
     title = title_of(paths)
     if isinstance(paths, list):
         files = [Path(path).expanduser().absolute() for path in paths]

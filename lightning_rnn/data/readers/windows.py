@@ -15,10 +15,8 @@ def cut_windows(contents: FileContents, options: ReadOptions) -> tuple[FileConte
 
     Windows start at the steps 0, `window_stride`, ... that leave room for a whole window; a shorter
     sequence is one window. The id of a window is that of its sequence, a colon and its first step;
-    its group, unless the file has groups, is the id of its sequence.
-
-    Returns:
-        The windows, and the (windows,) positions of their sequences.
+    its group, unless the file has groups, is the id of its sequence. Returns the windows, and the
+    (windows,) positions of their sequences.
     """
     recordings = contents.sequences
     assert options.window_length is not None
