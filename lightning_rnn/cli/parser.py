@@ -14,19 +14,16 @@ from lightning.pytorch import Trainer, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lightning_rnn.atomic_files import atomic_write
+from lightning_rnn.cli.callbacks import CALLBACKS
 from lightning_rnn.cli.quick_answers import PROGRAM, OptionTable, did_you_mean
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import LightningRNNError, OptionError
 from lightning_rnn.training.presets import PresetName
 
 DATA_CLASSES = " or ".join(DATA_MODULES)
-GROUP_OF_CLASS = {  # group of options that holds the arguments of a class
-    "Checkpoints": "checkpoint",
-    "Figures": "figures",
-    "GradientFlowProbe": "gradient_flow",
-    "Calibrate": "calibrate",
-    "EarlyStopping": "trainer.callbacks",
-}
+# group of options that holds the arguments of a class
+GROUP_OF_CLASS = {callback.__name__: group for group, callback in CALLBACKS["fit"].items()}
+GROUP_OF_CLASS["EarlyStopping"] = "trainer.callbacks"
 OWN_OPTIONS = ("config", "ckpt_path", "init_from", "output", "overwrite", "allow_data_change")
 
 # messages of jsonargparse about one option, whose name is in the groups, and what they mean

@@ -59,7 +59,7 @@ class Request:
             given += flatten(_read_config(file), OptionTable.read())
         given += typed
         settings = {name.removesuffix(".class_path"): value for name, value in given}
-        options = {name: str(value) for name, value in settings.items() if value}
+        options = {k: value for k, value in settings.items() if value and isinstance(value, str)}
         data = options.get("data", "").rpartition(".")[2]
         if not data and not settings.keys().isdisjoint(FILE_OPTIONS):
             data = FileDataModule.__name__

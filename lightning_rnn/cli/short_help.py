@@ -37,9 +37,7 @@ SHORT_HELP: dict[str, dict[str, dict[str, str]]] = {
             "init_from": "checkpoint file whose weights a new run starts with",
         },
     },
-    "validate": {
-        "options": {"data.val_path": "file of labelled sequences", **EVALUATION},
-    },
+    "validate": {"options": {"data.val_path": "file of labelled sequences", **EVALUATION}},
     "test": {
         "options": {
             "data.test_path": "file of labelled sequences",

@@ -48,4 +48,4 @@ def encode(
         if not has_labels or file.labels is None or sequences.ids is None:
             return sequences
         codes = class_codes(file.labels, sequences.ids, schema.class_names)
-    return sequences.with_labels(torch.from_numpy(codes))
+    return sequences.replaced(labels=torch.from_numpy(codes))

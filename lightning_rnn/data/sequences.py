@@ -205,10 +205,6 @@ class Sequences:
             offsets=self.offsets[index],
         )
 
-    def with_labels(self, labels: Tensor | None) -> "Sequences":
-        """Return the same sequences with other labels (N,) int64."""
-        return self.replaced(labels=labels)
-
     def to(self, device: torch.device) -> "Sequences":
         """Return the sequences with a copy of their values on a device."""
         values = torch.cat([chunk.to(device) for chunk in self.chunks()])

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from lightning_rnn.categories import Categories
+from lightning_rnn.errors import check_types
 
 METADATA_KEY = "lightning_rnn"  # entry of the ONNX file's metadata that holds our JSON
 DIGEST_KEY = b"lightning_rnn_sha256"  # the last entry
@@ -35,46 +35,31 @@ class Metadata:
         """Read the entry of a graph for so many features F and classes K.
 
         Raises:
-            ValueError: If it is damaged or does not fit the graph.
+            ValueError or TypeError: If it is damaged or does not fit the graph.
         """
-        content = json.loads(text)
-        names = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or content.keys() != names:
-            raise ValueError(f"metadata other than {sorted(names)}")
-        metadata = cls(**content)
+        metadata = cls(**json.loads(text))
+        check_types(cls, vars(metadata))
+        feature_names = metadata.feature_names
         accepted = {
-            "version": isinstance(metadata.version, str),
             "class_names": _are_names(metadata.class_names, num_classes),
-            "feature_names": metadata.feature_names is None
-            or _are_names(metadata.feature_names, num_features),
-            "categories": _are_categories(metadata.categories, metadata.feature_names),
+            "feature_names": feature_names is None or _are_names(feature_names, num_features),
+            "categories": metadata.categories.keys() <= set(feature_names or ()),
             "num_features": metadata.num_features == num_features,
-            "missing_values": isinstance(metadata.missing_values, list)
-            and all(map(_is_number, metadata.missing_values)),
-            "temperature": _is_number(metadata.temperature) and metadata.temperature > 0,
-            "threshold": _is_number(metadata.threshold) and 0 <= metadata.threshold <= 1,
-            "streaming": isinstance(metadata.streaming, bool),
+            "missing_values": all(map(math.isfinite, metadata.missing_values)),
+            "temperature": 0 < metadata.temperature < math.inf,
+            "threshold": 0 <= metadata.threshold <= 1,
         }
+        for words in metadata.categories.values():
+            accepted["categories"] &= bool(words) and _are_names(words, len(words))
         for name, is_accepted in accepted.items():
             if not is_accepted:
-                raise ValueError(f"the metadata {name} = {content[name]!r}"[:100])
+                raise ValueError(f"the metadata {name} = {getattr(metadata, name)!r}"[:100])
         return metadata
 
 
-def _are_names(value: Any, count: int) -> bool:
+def _are_names(value: list[str], count: int) -> bool:
     is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return is_list and len(value) == count
-
-
-def _are_categories(value: Any, feature_names: Any) -> bool:
-    if not isinstance(value, dict) or not value.keys() <= set(feature_names or ()):
-        return False
-    lists = [words for words in value.values() if isinstance(words, list) and words]
-    return len(lists) == len(value) and all(_are_names(words, len(words)) for words in lists)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def with_digest(model: bytes) -> bytes:

@@ -23,7 +23,8 @@ from lightning_rnn.padding import is_tracing
 # The GRU's backward pass handles this many values of a gate at once: they stay in the CPU's cache.
 CHUNK_VALUES = 1 << 15
 
-_kernels_enabled = ContextVar("kernels_enabled", default=True)
+# whether layers may use hand-written backward passes, see `use_kernels`
+kernels_enabled = ContextVar("kernels_enabled", default=True)
 
 
 @contextmanager
@@ -43,16 +44,11 @@ def use_kernels(enabled: bool) -> Iterator[None]:
         >>> x.grad.shape
         torch.Size([1, 3, 2])
     """
-    token = _kernels_enabled.set(enabled)
+    token = kernels_enabled.set(enabled)
     try:
         yield
     finally:
-        _kernels_enabled.reset(token)
-
-
-def are_kernels_enabled() -> bool:
-    """Return whether layers may use hand-written backward passes."""
-    return _kernels_enabled.get()
+        kernels_enabled.reset(token)
 
 
 class _RNNFunction(torch.autograd.Function):
@@ -190,7 +186,7 @@ class _KernelLayer(nn.RNNBase):
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return the outputs (B, T, H) and the last state (1, B, H), as torch's layer does."""
         is_batch = isinstance(input, Tensor) and input.ndim == 3  # not a packed or single sequence
-        can_train = are_kernels_enabled() and torch.is_grad_enabled() and not is_tracing()
+        can_train = kernels_enabled.get() and torch.is_grad_enabled() and not is_tracing()
         if not (is_batch and input.is_cpu and can_train):
             return super().forward(input, hx)
         h_0 = input.new_zeros(input.shape[0], self.hidden_size) if hx is None else hx[0]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from lightning_rnn.models.cpu_kernels import are_kernels_enabled
+from lightning_rnn.models.cpu_kernels import kernels_enabled
 from lightning_rnn.padding import is_tracing
 
 
@@ -33,7 +33,7 @@ class MinGRU(nn.Module):
         h_0 = torch.zeros_like(value[0]) if hx is None else hx[0]
         if is_tracing():
             states = torch.jit.script(step_by_step)(gate, value, h_0)  # a loop in the graph
-        elif are_kernels_enabled():
+        elif kernels_enabled.get():
             states = Scan.apply(gate, value, h_0)  # type: ignore[no-untyped-call]  # untyped
         else:
             states = step_by_step(gate, value, h_0)

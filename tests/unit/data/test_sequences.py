@@ -337,14 +337,14 @@ def test_labels_are_replaced_in_a_copy():
     sequences = make([2, 3, 1], ids=np.array(list("abc"), dtype=object)).select(
         torch.tensor([2, 0])
     )
-    labelled = sequences.with_labels(torch.tensor([7, 8]))
+    labelled = sequences.replaced(labels=torch.tensor([7, 8]))
     assert (labelled.labels.tolist(), labelled.ids.tolist()) == ([7, 8], ["c", "a"])
     assert rows_of(labelled, 0) == rows_of(sequences, 0)
     assert sequences.labels.tolist() == [0, 0]
     with pytest.raises(DataError, match=r"^labels: expected shape \(2,\), one per sequence"):
-        sequences.with_labels(torch.tensor([1]))
+        sequences.replaced(labels=torch.tensor([1]))
     with pytest.raises(DataError, match=r"^data: expected labels, got sequences without labels$"):
-        sequences.with_labels(None).required_labels.sum()
+        sequences.replaced(labels=None).required_labels.sum()
 
 
 def test_moving_takes_only_what_is_chosen():
