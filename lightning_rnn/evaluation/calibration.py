@@ -157,14 +157,8 @@ def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Thres
         precision = TP / (TP + FP)
         recall    = TP / P
 
-    Args:
-        scores: (N,) float32 probabilities of the second class.
-        labels: (N,) class codes, 0 or 1.
-        objective: What to maximise, and the minimum of the other rate.
-
-    Returns:
-        The best threshold, the one closest to 0.5 if several are equally good; 0.5 if none reaches
-        the minimum of the objective.
+    Of several equally good thresholds the one closest to 0.5 is returned, and 0.5 if none reaches
+    the minimum of the objective. The scores (N,) are float32 probabilities of the second class.
     """
     values, position = torch.unique(scores, return_inverse=True)  # (V,) ascending, (N,)
     positives_at = torch.bincount(position, weights=labels.double(), minlength=len(values))

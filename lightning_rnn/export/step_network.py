@@ -155,9 +155,8 @@ class StepNetwork(nn.Module):
     ) -> tuple[State, State]:
         """Take one step, number `steps` (B,), with standardised values `x` (B, F).
 
-        Returns:
-            The layers' states after the last position so far, for the logits; and the next state's
-            latest inputs and layers' states after the last completed position.
+        Returns the layers' states after the last position so far, for the logits; and the next
+        state's latest inputs and layers' states after the last completed position.
         """
         first_open = completed_positions(steps - 1)  # first position not completed before this step
         window_start = STRIDE * first_open - REACH  # first input that this position sees

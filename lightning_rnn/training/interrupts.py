@@ -106,9 +106,7 @@ class Interrupts(Callback):
             signal.signal(number, handler)
         self._previous_handlers = {}
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Save a checkpoint, on all ranks together, and print how to continue."""
         self.on_train_end(trainer, pl_module)
         if not isinstance(exception, SIGTERMException):

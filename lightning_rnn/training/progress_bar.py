@@ -67,8 +67,6 @@ class RunProgressBar(ProgressBar):
             self._bar.close()
         self._bar = None
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """End the line before the message of the error."""
         self.on_train_end(trainer, pl_module)

@@ -82,9 +82,7 @@ class ThreadChoice(Callback):
             torch.set_num_threads(self._num_threads_before)
             self._num_threads_before = None
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Restore the number of threads: Lightning does not call `teardown` after an error."""
         self.teardown(trainer, pl_module, "fit")
 
