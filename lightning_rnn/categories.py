@@ -83,7 +83,7 @@ class CategoryCodes:
         self._feature_names = feature_names or []
 
     def __call__(self, x: Any, name: str) -> Any:
-        """Return a sequence called `name`, (T, F) or (T,), as numbers; unchanged without categories."""
+        """Return a sequence (T, F) or (T,), called `name`, as numbers; `x` itself without any."""
         if not self._code_of:
             return x
         array = as_array(x, name)

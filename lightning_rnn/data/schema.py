@@ -13,21 +13,13 @@ from lightning_rnn.data.sequences import Sequences
 
 @dataclass(frozen=True)
 class Schema:
-    """Sizes and names that a model takes from its data.
-
-    Attributes:
-        num_features: F.
-        class_names: K names in the order of the codes; the second of two is the positive class.
-        feature_names: F names, or None if the features have no names.
-        step_names: Names of the columns that hold the time steps of a wide table, or None.
-        categories: Categories of the features that are no numbers, in the order of their codes.
-    """
+    """Sizes and names that a model takes from its data."""
 
     num_features: int
-    class_names: list[str]
+    class_names: list[str]  # in the order of the codes; the second of two is the positive class
     feature_names: list[str] | None = None
-    step_names: list[str] | None = None
-    categories: Categories = field(default_factory=dict)
+    step_names: list[str] | None = None  # columns that hold the time steps of a wide table
+    categories: Categories = field(default_factory=dict)  # of features that are no numbers
 
     @property
     def category_sizes(self) -> list[int]:

@@ -62,15 +62,9 @@ class Predictions(_Columns):
 
     `Trainer.predict` returns batches of sequences of similar length; `Predictions.gather(batches)`
     joins them in the order of the data.
-
-    Attributes:
-        index: (N,) int64, row of each sequence in its data set; -1 for a filler of a batch.
-        probabilities: (N,) of the second of two classes, or (N, K), float32.
-        labels: (N,) int64, codes of the predicted classes.
-        embeddings: (N, D H) pooled states of the top layer, or (N, 0) if they are not wanted.
     """
 
-    index: Tensor
-    probabilities: Tensor
-    labels: Tensor
-    embeddings: Tensor
+    index: Tensor  # (N,) int64, row of each sequence in its data set; -1 for a filler of a batch
+    probabilities: Tensor  # (N,) of the second of two classes, or (N, K), float32
+    labels: Tensor  # (N,) int64, codes of the predicted classes
+    embeddings: Tensor  # (N, D H) pooled states of the top layer, or (N, 0) if they are not wanted
