@@ -16,7 +16,10 @@ MAX_BATCH_STEPS = 1 << 16  # limit of B * T, padding included
 def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
     """Return the onnxruntime session and the metadata of an exported file.
 
-    It must be intact, and for single steps (`streaming`) or for whole sequences.
+    Raises:
+        DataError: If the file is missing, damaged or changed, or not for single steps
+            (`streaming`) or for whole sequences.
+        OptionError: If onnxruntime is not installed.
     """
     onnxruntime = import_extra("onnxruntime", "export")
     if not Path(path).is_file():
@@ -165,7 +168,11 @@ class OnnxClassifier:
 
 
 def check_sequence(x: Any, name: str, num_features: int) -> np.ndarray:
-    """Convert a sequence called `name`, (T, F) or for one feature (T,), to (T, F) float32."""
+    """Convert one sequence, (T, F) or for one feature (T,), to a (T, F) float32 array.
+
+    Raises:
+        DataError: If it has a wrong shape or dtype, no step, or an infinite value; names `name`.
+    """
     array = as_array(x, name)
     if array.ndim == 1 and num_features == 1:
         array = array[:, None]
