@@ -56,8 +56,12 @@ def table_rows(
 ) -> Iterator[Rows]:
     """Yield the rows of a CSV, Parquet or Excel file in order, at least one.
 
-    `size` is the approximate number of bytes to yield at a time, 8 per cell; by default all rows of
-    a Parquet file, and 16 MB of a CSV file. Excel files are read at once.
+    Args:
+        path: The file.
+        options: Separator and encoding of a CSV file.
+        decoder: Decodes a Parquet file.
+        size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
+            Parquet file, and 16 MB of a CSV file. Excel files are read at once.
     """
     if path.suffix.lower() == ".xlsx":
         pieces = _excel_rows(path)
