@@ -213,7 +213,7 @@ class CommandLine(LightningCLI):
         callbacks.insert(0, RunEnd(end_rules(self.options["trainer"])))
         has_own_logger = chosen["logger"] not in (None, True, False)
         if not has_own_logger:
-            logger = self._logger(Path(chosen["default_root_dir"] or ".").absolute())
+            logger = self._logger(Path(chosen["default_root_dir"] or ".").expanduser().absolute())
             if chosen["logger"] is not False:
                 kwargs["logger"] = logger
             elif logger:  # the run has its folder all the same

@@ -100,7 +100,8 @@ def compare(
     for name in sorted(given & SET_BY_COMPARE.keys()):
         raise OptionError(f"is set by compare; give {SET_BY_COMPARE[name]}", name=name)
     rehearsal = Rehearsal(Request.from_args(["fit", *fit_args]), None, None, Interrupts())
-    check_folder(Path(folder), rehearsal)
+    path = Path(folder).expanduser()
+    check_folder(path, rehearsal)
     settings = rehearsal.config["data"].get("init_args", {})
     seeds_data = "seed" in settings and "--data.seed" not in given
     runs = []
@@ -109,13 +110,13 @@ def compare(
             args = [*fit_args, f"--model.cell={cell}", f"--seed_everything={seed}"]
             if seeds_data:
                 args.append(f"--data.seed={seed}")
-            runs.append(Run(Path(folder) / cell / f"seed_{seed}", tuple(args)))
+            runs.append(Run(path / cell / f"seed_{seed}", tuple(args)))
     unfinished = [run for run in runs if run.result() is None]
     print(f"{len(unfinished)} of {len(runs)} runs to do, {jobs} at a time", flush=True)
     for number, (run, result) in enumerate(run_parallel(fit_and_test, unfinished, jobs), start=1):
         text = f"accuracy {result['test/accuracy']:.3f}, {result['seconds']:.1f} s"
         print(f"{number}/{len(unfinished)}  {run.folder}: {text}", flush=True)
-    _report(Path(folder), runs)
+    _report(path, runs)
 
 
 def check_folder(folder: Path, rehearsal: CommandLine) -> None:

@@ -85,6 +85,14 @@ def test_other_options_need_another_folder(compared, run):
     assert sorted((folder / "comparison").rglob("*")) == before
 
 
+def test_the_home_folder(compared, run_ok, empty, monkeypatch):
+    folder, _ = compared
+    monkeypatch.setenv("HOME", str(folder))
+    out = run_ok(*COMPARE, "--folder", "~/comparison", *FIT)
+    assert out.startswith("0 of 4 runs to do")
+    assert not list(empty.iterdir())
+
+
 def test_a_folder_of_others_is_refused(empty, refused):
     Path("mine/rnn/seed_0").mkdir(parents=True)
     Path("mine/rnn/seed_0/notes.txt").write_text("keep")

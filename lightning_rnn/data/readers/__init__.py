@@ -15,6 +15,7 @@ from lightning_rnn.data.readers.contents import (
     FileContents,
     ReadOptions,
     errors_with_path,
+    quote,
     row_ids,
     unexpected,
 )
@@ -114,6 +115,7 @@ def is_table(source: Source, options: ReadOptions) -> bool:
 def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContents]:
     """Yield the contents of each file that is not a table; positions as ids are those of all."""
     num_sequences = 0
+    known_ids: set[str] = set()
     first: Any = None
     for position, file in enumerate(source.files):
         with source.errors_with_name(position):
@@ -127,6 +129,11 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
             num_sequences += len(sequences)
             if sequences.ids is not None and (sequences.ids == row_ids(len(sequences))).all():
                 sequences = sequences.replaced(ids=row_ids(num_sequences)[start:])
+            for row, name in enumerate(sequences.ids):
+                if name in known_ids:
+                    expected = "an id that no other sequence has"
+                    raise unexpected(f"sequence {row}", expected, quote(name))
+                known_ids.add(name)
             has = (contents.labels is not None, sequences.groups is not None)
             names = (contents.feature_names, contents.step_names, contents.time_kind)
             found = (sequences.num_features, *names, *has)

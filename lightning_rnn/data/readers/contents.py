@@ -23,6 +23,12 @@ FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to i
 FILE_NAME = "file_name"  # columns that tables have by the names of their files and folders
 FOLDER_NAME = "folder_name"
 NAMES_OF_PATH = (FILE_NAME, FOLDER_NAME)
+DIFFERENT_COLUMNS = (
+    ("id_column", "label_column"),
+    ("time_column", "label_column"),
+    ("time_column", "id_column"),
+    ("time_column", "group_column"),
+)
 MAX_NAMES = 20  # names that a message lists
 MAX_CHARACTERS = 60  # of a quoted value
 
@@ -102,7 +108,7 @@ class ReadOptions:
 
     Raises:
         OptionError: If the time format, the separator, a missing value or the windows cannot be
-            used.
+            used, or two options name the same column.
 
     Example:
         >>> from lightning_rnn import ReadOptions
@@ -136,6 +142,10 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         """Check the options of the format and of windows."""
+        for name, other in DIFFERENT_COLUMNS:
+            column = getattr(self, name)
+            is_different = column is None or column != getattr(self, other)
+            check(is_different, f"{name} and {other}", column, "different columns")
         for name in ("window_length", "window_stride", "max_cells"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, value, "an integer of at least 1")

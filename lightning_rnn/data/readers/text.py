@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,9 @@ class _Header:
     has_label: bool
     classes: set[str]  # empty if not declared
     has_stamps: bool
+    has_equal_lengths: bool
+    num_channels: int | None  # None if not declared
+    num_steps: int | None  # None if not declared, or if lengths differ
 
 
 def read_tsv(path: Path, options: ReadOptions) -> FileContents:
@@ -78,6 +81,8 @@ def read_ts(path: Path, options: ReadOptions) -> FileContents:
         line = _parse_line(number, text, header)
         lines.append(line)
         first = lines[0]
+        if header.has_equal_lengths and header.num_steps is None:
+            header = replace(header, num_steps=len(line.values))
         if line.values.shape[1] != first.values.shape[1]:
             expected = f"{first.values.shape[1]} channels as in line {first.number}"
             raise unexpected(f"line {number}", expected, str(line.values.shape[1]))
@@ -107,6 +112,7 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
     which announces a number to predict.
     """
     flags: dict[str, bool] = {}
+    sizes: dict[str, int] = {}
     classes: list[str] = []
     for number, line in lines:
         key, *words = line.split() or [""]
@@ -115,7 +121,9 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
             break
         if not key.startswith("@"):
             raise unexpected(f"line {number}", "a line that starts with @, # or %", quote(line))
-        if key in ("@classlabel", "@targetlabel", "@timestamps"):
+        if key in ("@dimension", "@dimensions", "@serieslength") and " ".join(words).isdecimal():
+            sizes[key.removesuffix("s")] = int(words[0])
+        if key in ("@classlabel", "@targetlabel", "@timestamps", "@equallength"):
             flag = words[0].lower() if words else "true"
             if flag not in ("true", "false"):
                 raise unexpected(f"line {number}, {key}", "true or false", quote(words[0]))
@@ -126,11 +134,16 @@ def _read_header(lines: Iterator[tuple[int, str]]) -> _Header:
         raise unexpected("", "a header, a line @data, and a line per sequence", "no line @data")
     is_number = flags.get("@targetlabel", False)
     is_class = flags.get("@classlabel", "@targetlabel" not in flags)
+    if not flags.get("@equallength", True):
+        sizes.pop("@serieslength", None)  # in the archives, the length of the longest sequence
     return _Header(
         has_target=is_class or is_number,
         has_label=is_class and not is_number,
         classes={class_name(name) for name in classes},
         has_stamps=flags.get("@timestamps", False),
+        has_equal_lengths=flags.get("@equallength", False),
+        num_channels=sizes.get("@dimension"),
+        num_steps=sizes.get("@serieslength"),
     )
 
 
@@ -147,6 +160,9 @@ def _parse_line(number: int, text: str, header: _Header) -> _Line:
     elif header.classes and class_name(label) not in header.classes | {""}:
         expected = f"a label of @classLabel ({join_names(sort_classes(header.classes))})"
         raise unexpected(where, expected, quote(label))
+    if header.num_channels not in (None, len(fields)):
+        expected = f"{header.num_channels} channels, as @dimensions says"
+        raise unexpected(where, expected, str(len(fields)))
     channels: list[np.ndarray] = []
     stamps: list[str] = []
     for i, field in enumerate(fields, start=1):
@@ -157,6 +173,9 @@ def _parse_line(number: int, text: str, header: _Header) -> _Line:
             stamps = stamps or channel_stamps
             if channel_stamps != stamps:
                 raise unexpected(place, "the time stamps of channel 1", "others")
+        if header.num_steps not in (None, len(cells)):
+            expected = f"{header.num_steps} values, as @seriesLength or @equalLength says"
+            raise unexpected(place, expected, str(len(cells)))
         channels.append(_parse_numbers(cells, place))
     num_steps = max(len(channel) for channel in channels)
     values = np.full((num_steps, len(channels)), np.nan)  # (T, F)

@@ -314,3 +314,24 @@ def test_excel_without_its_package(tmp_path, monkeypatch):
     message = r"^fastexcel is not installed; run: pip install 'lightning_rnn\[excel\]'$"
     with pytest.raises(OptionError, match=message):
         read_file(tmp_path / "table.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"id_column": "label"}, "id_column and label_column"),
+        ({"time_column": "label"}, "time_column and label_column"),
+        ({"id_column": "x", "time_column": "x"}, "time_column and id_column"),
+        ({"group_column": "x", "time_column": "x"}, "time_column and group_column"),
+    ],
+)
+def test_a_column_has_one_role(options, names):
+    with pytest.raises(OptionError, match=f"^{names}: expected different columns, got '"):
+        ReadOptions(**options)
+
+
+def test_each_sequence_may_be_a_group(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("id,x,label\na,1,up\na,2,up\nb,3,down\n")
+    contents = read_file(path, ReadOptions(id_column="id", group_column="id"))
+    assert contents.sequences.groups.tolist() == ["a", "b"]

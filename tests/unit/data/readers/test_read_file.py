@@ -282,11 +282,42 @@ def test_ts_without_labels(accepted, refused):
         (TS + "3:1\n(1,2):1\n", "line 5: expected time stamps in all lines or in none"),
         (TS + "(1,2):1\n(2020-01-01,2):1\n", "line 5, time stamp 1: expected numbers as in the"),
         (TS + "(x,2):1\n", "line 4, time stamp 1: expected a number, an ISO 8601 date"),
+        (
+            "@dimensions 3\n" + TS + "1:2:1\n",
+            "line 5: expected 3 channels, as @dimensions says, got 2",
+        ),
+        (
+            "@dimension 1\n@data\n1:2:1\n",
+            "line 3: expected 1 channels, as @dimensions says, got 2",
+        ),
+        (
+            "@equalLength true\n@seriesLength 2\n" + TS + "1,2:3,4:1\n1,2:3:1\n",
+            "line 7, channel 2: expected 2 values, as @seriesLength or @equalLength says, got 1",
+        ),
+        (
+            "@SERIESLENGTH 3\n" + TS + "1,2:1\n",
+            "line 5, channel 1: expected 3 values, as @seriesLength or @equalLength says, got 2",
+        ),
+        (
+            "@equallength true\n" + TS + "1,2:1\n1,2,?:1\n",
+            "line 6, channel 1: expected 2 values, as @seriesLength or @equalLength says, got 3",
+        ),
+        ("@equallength ?\n" + TS + "1:1\n", "line 1, @equallength: expected true or false, got"),
         (TS + "(1,2),(NA,2):1\n", "line 4, time stamp 2: expected a time, got a missing value"),
     ],
 )
 def test_ts_broken(refused, text, message):
     assert message in refused("a.ts", text)
+
+
+def test_ts_sizes_as_archives_declare_them(accepted):
+    lengths = "@equalLength false\n@seriesLength 182\n"  # of the longest sequence of both splits
+    contents = accepted("a.ts", "@univariate true\n" + lengths + TS + "1,2,3:1\n1:2\n")
+    assert contents.sequences.lengths.tolist() == [3, 1]
+    equal = "@dimensions 2\n@equalLength true\n@seriesLength 3\n"
+    contents = accepted("a.ts", equal + TS + "1,2,?:4,NaN,?:1\n1,2,3:4,5,6:2\n")
+    assert contents.sequences.lengths.tolist() == [2, 3]
+    assert len(accepted("a.ts", "@dimensions\n@seriesLength unknown\n" + TS + "1:2:1\n").labels) == 1
 
 
 # --- .tsv -----------------------------------------------------------------------------------------
@@ -357,6 +388,10 @@ X = np.ones((2, 3, 1))
         ({"x": X}, "expected an array 'X', got the arrays 'x'"),
         ({"X": X}, "expected an array y of class labels, got none"),
         ({"X": X, "y": [1]}, "y: expected numbers or text of shape (2,), got int64 (1,)"),
+        (
+            {"X": np.ones((3, 2)), "y": [1, 2, 1], "ids": ["a", "b", "a"]},
+            "sequence 2: expected an id that no other sequence has, got 'a'",
+        ),
         ({"X": X, "y": [1, NAN]}, "sequence 1: expected a label, got a missing value"),
         (
             {"X": X, "y": np.char.encode(["x", "é"], "latin-1")},
