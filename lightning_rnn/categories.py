@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def _number_name(text: str) -> str:
     value = float(text)
     if not math.isfinite(value):
         return text
-    if value.is_integer() and abs(value) < 2**53:  # larger ones have no exact digits
-        return str(int(value))
+    if value.is_integer() and abs(value) < 1e40:
+        return str(int(Decimal(text)) if value else 0)  # a float has exact digits up to 2^53
     return repr(value)
 
 

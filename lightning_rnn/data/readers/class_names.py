@@ -1,5 +1,6 @@
 """Class names and missing values in columns and arrays."""
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from lightning_rnn.data.readers.contents import unexpected
 
 if TYPE_CHECKING:
     import polars as pl
+
+NO_WORD = re.compile(r"(?=.*[0-9])(\d|[\W_])+")  # digits and signs, such as 5 %, 0,5 or 2024-01-31
 
 
 def known_text(column: "pl.Series") -> "pl.Series":
@@ -67,14 +70,14 @@ def class_codes(labels: np.ndarray, ids: np.ndarray, class_names: list[str]) -> 
 def check_not_continuous(labels: np.ndarray) -> None:
     """Raise a DataError if (N,) class names look like numbers to predict, not like classes.
 
-    They do if all are numbers, and at least ten of them differ, and there are fewer than two
-    sequences per class on average, or fewer than ten if some numbers are not whole; also if all
-    differ and some are not whole.
+    They do if all are numbers, perhaps with a sign such as % or a decimal comma, and at least ten
+    of them differ, and there are fewer than two sequences per class on average, or fewer than ten
+    if some numbers are not whole; also if all differ and some are not whole.
     """
     distinct = set(labels.tolist())
-    if not all(NUMBER.fullmatch(name) for name in distinct):
+    if not all(NUMBER.fullmatch(name) or NO_WORD.fullmatch(name) for name in distinct):
         return
-    is_whole = all(float(name).is_integer() for name in distinct)
+    is_whole = not any(re.search("[.,][0-9]|e-", name) for name in distinct)
     sequences_per_class = len(labels) / len(distinct)
     is_many = len(distinct) >= 10 and sequences_per_class < (2 if is_whole else 10)
     all_differ = not is_whole and len(distinct) == len(labels) >= 3

@@ -60,11 +60,15 @@ def add_labels(
         raise unexpected("labels_path", "labels in one place", got)
     labels: list[str] = []
     for name in ids:
-        label = label_of.get(name, "")
-        if not label and options.id_column == FILE_NAME:
-            label = label_of.get(name[: -len(extension_of(Path(name)))], "")
-        if not label and options.require_labels:
+        found = {label_of.get(name, "")}
+        if options.id_column == FILE_NAME:
+            found.add(label_of.get(name[: -len(extension_of(Path(name)))], ""))
+        found.discard("")
+        if len(found) > 1:
+            expected = f"one label in {options.labels_path}"
+            raise unexpected(f"sequence {quote(name)}", expected, join_names(sorted(found)))
+        if not found and options.require_labels:
             expected = f"an id in {options.labels_path}"
             raise unexpected(f"sequence {quote(name)}", expected, "one that is not there")
-        labels.append(label)
+        labels.append("".join(found))
     return replace(contents, labels=np.array(labels, dtype=object))

@@ -201,6 +201,11 @@ def _feature_values(
                 expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
+        low = numbers.min()
+        is_one = low is not None and low == numbers.max() and abs(low) >= 2**53
+        if is_one and cells.drop_nulls().n_unique() > 1:
+            got = f"numbers that are all rounded to {low:.17g}"
+            raise unexpected(f"column {quote(name)}", "numbers that float64 tells apart", got)
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
 

@@ -136,3 +136,27 @@ def test_the_estimator():
     for x in (EPOCH, EPOCH[:, :, None], [*EPOCH], EPOCH.astype(np.int64)):
         with pytest.raises(DataError, match=LOST):
             RecurrentClassifier(max_epochs=1).fit(x, CLASSES)
+
+
+@pytest.mark.parametrize("start", [2**60, 2**53 * 512])
+def test_large_integers_that_float64_makes_equal_are_refused(tmp_path, start):
+    integers = start + np.arange(60)
+    ids = ["a", "b"] * 30
+    frame = pl.DataFrame({"id": ids, "v": integers, "label": ids})
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.write_csv(tmp_path / "a.csv")
+    np.savez(tmp_path / "a.npz", X=integers.reshape(2, 30), y=["x", "y"])
+    for name in ("a.parquet", "a.csv"):
+        message = "column 'v': expected numbers that float64 tells apart, got numbers that are all"
+        with pytest.raises(DataError, match=message):
+            read_file(tmp_path / name, OPTIONS)
+    with pytest.raises(DataError, match=LOST):
+        read_file(tmp_path / "a.npz")
+
+
+def test_large_integers_that_are_equal_or_far_apart_are_read(tmp_path):
+    frame = pl.DataFrame({"id": ["a", "b"], "v": [2**60] * 2, "label": ["x", "y"]})
+    frame.write_csv(tmp_path / "a.csv")
+    assert read_file(tmp_path / "a.csv", OPTIONS).sequences.values.tolist() == [[2.0**60]] * 2
+    assert not is_refused(np.full((9, 1), 2**60 + 1))
+    assert not is_refused(np.random.default_rng(0).integers(2**62, size=(50, 1)))

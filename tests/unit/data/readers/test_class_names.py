@@ -36,6 +36,12 @@ def test_names_are_equal_if_numbers_are(first, second):
     assert Decimal(class_name(a_text)) == a
 
 
+def test_names_of_large_numbers_keep_their_digits():
+    names = [class_name(text) for text in ("9007199254740993.0", "9007199254740992.00", "-0.0e9")]
+    assert names == ["9007199254740993", "9007199254740992", "0"]
+    assert class_name(2.0**60) == class_name("1.152921504606847e18") == "1152921504606847000"
+
+
 @pytest.mark.parametrize("values", [[True, False], [0.5, 1.0], [-1, 1], [0.0, -0.5]])
 def test_formats_agree_on_names(tmp_path, values):
     frame = pl.DataFrame({"a": [1.0, 2.0], "label": values})
@@ -87,6 +93,13 @@ def test_missing_words_are_the_same_everywhere(tmp_path, word):
         ([str(i / 7) for i in range(12)], True),
         (["0.5", "0.7", "0.9"], True),
         ([str(i) for i in range(200, 215)], True),
+        ([f"{i} %" for i in range(20)], True),
+        ([f"${i}.50" for i in range(20)] * 2, True),
+        ([f"{i},5" for i in range(20)], True),  # without decimal_comma
+        ([f"2024-01-{i}" for i in range(10, 30)], True),
+        ([f"{i}e-9" for i in range(1, 13)] * 3, True),
+        ([f"{i}-{i + 1}" for i in range(20)] * 2, False),
+        (["+", "-", "++"] * 4, False),
         (["0.5", "0.5", "1.5"], False),
         ([str(i / 2) for i in range(9)] * 2, False),
         ([str(i / 2) for i in range(20)] * 10, False),

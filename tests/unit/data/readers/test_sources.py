@@ -186,6 +186,20 @@ def test_broken_table_of_labels(tmp_path, text, message):
         read_file(tmp_path / "a.csv", options)
 
 
+def test_a_file_has_one_label(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text("x\n1\n")
+    table = tmp_path / "l.csv"
+    table.write_text("id,label\na,u\nb.csv,v\na.csv,v\n")
+    options = ReadOptions(id_column="file_name", labels_path=str(table))
+    with pytest.raises(DataError, match=r"sequence 'a.csv': expected one label in .*, got 'u', 'v'"):
+        read_file(folder, options)
+    table.write_text("id,label\na,u\nb.csv,v\na.csv,u\n")
+    assert read_file(folder, options).labels.tolist() == ["u", "v"]
+
+
 LONG = {"id_column": "id", "time_column": "time"}
 
 
