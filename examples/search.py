@@ -14,8 +14,8 @@ diverges fails and does not count. The same command continues a study.
 
 Several processes, also on several machines, share a study by its storage: a file of Optuna's
 journal, which may be on a network file system, or the URL of a database such as
-postgresql://user:password@host/name. If a process is killed, one of the others tries its trial
-again, after twice --heartbeat seconds.
+postgresql://user:password@host/name. If a process is killed, one of the others continues its trial
+from the last checkpoint, after twice --heartbeat seconds.
 """
 
 import argparse
@@ -44,8 +44,14 @@ from optuna.trial import TrialState
 
 from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.main import SILENCED_WARNINGS
-from lightning_rnn.cli.request import Request, find_initial_weights
-from lightning_rnn.errors import LightningRNNError, NumericError, OptionError, check
+from lightning_rnn.cli.request import Request, find_initial_weights, find_run
+from lightning_rnn.errors import (
+    CheckpointError,
+    LightningRNNError,
+    NumericError,
+    OptionError,
+    check,
+)
 from lightning_rnn.training.interrupts import Interrupts
 
 SPACE = """
@@ -90,6 +96,16 @@ class ReportToOptuna(Callback):
         if self.trial.should_prune():
             raise optuna.TrialPruned
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint stores, for a trial that is continued."""
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the values until the checkpoint, and report them."""
+        self.values = list(state_dict["values"])
+        for step, value in enumerate(self.values, start=1):
+            self.trial.report(value, step)
+
 
 def fit(args: Sequence[str], callback: Callback | None) -> None:
     """Run `fit` with a callback; without one, only check the options and the data."""
@@ -103,7 +119,11 @@ def fit(args: Sequence[str], callback: Callback | None) -> None:
                 raise OptionError("expected validation data, got none", name="val_fraction")
 
     request = Request.from_args(["fit", *args])
-    Fit(request, None, find_initial_weights(request, None), Interrupts())
+    run = find_run(request)
+    initial = find_initial_weights(request, run)
+    if run is not None:
+        request = request.with_config_of(run)
+    Fit(request, run, initial, Interrupts())
 
 
 class Search:
@@ -165,6 +185,8 @@ class Search:
         args = [*self.fit_args, *(suggest(trial, *item) for item in self.space.items())]
         folder = self.folder / f"trial_{trial.number}"
         folder.mkdir(parents=True, exist_ok=True)
+        earlier = RetryHeartbeatStaleTrialCallback.retry_history(self.study.trials[trial.number])
+        first_folder = self.folder / f"trial_{min([trial.number, *earlier])}"
         report = ReportToOptuna(trial, self.options.monitor)
         with (
             nullcontext() if self.has_heartbeat else signs_of_life(trial, self.options.heartbeat),
@@ -172,7 +194,11 @@ class Search:
             redirect_stdout(log),
             redirect_stderr(log),
         ):
-            fit([*args, f"--trainer.default_root_dir={folder}"], report)
+            try:
+                fit([*args, f"--trainer.default_root_dir={first_folder}", "--ckpt_path=auto"], report)
+            except CheckpointError as error:  # damaged, or its process is only slow
+                print(error)
+                fit([*args, f"--trainer.default_root_dir={folder}"], report)
         values = [value for value in report.values if math.isfinite(value)]
         return self.best(values, default=math.nan)
 

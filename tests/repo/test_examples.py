@@ -171,7 +171,7 @@ def test_a_search_goes_on_where_it_was(in_process, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["search.journal", "sqlite:///search.db"])
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_the_trial_of_a_killed_process_is_tried_again(storage, tmp_path, monkeypatch):
+def test_the_trial_of_a_killed_process_is_continued(storage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = [*written("train.csv", n=400), "--trials=4", "--storage", storage, "--heartbeat=1"]
     options += ["--trainer.max_epochs=25", "--model.stem=none", "--space"]
@@ -191,6 +191,12 @@ def test_the_trial_of_a_killed_process_is_tried_again(storage, tmp_path, monkeyp
     again = [trial for trial in trials if trial.params == failed[0].params][-1]
     assert RetryHeartbeatStaleTrialCallback.retried_trial_number(again) == failed[0].number
     assert again.state.name in ("COMPLETE", "PRUNED")
+    log = Path("search", f"trial_{again.number}", "log.txt").read_text()
+    assert f"search/trial_{failed[0].number}/lightning_logs/version_0/checkpoints/last.ckpt" in log
+    steps = list(again.intermediate_values)
+    assert steps == list(range(1, len(steps) + 1))
+    before = list(failed[0].intermediate_values.items())[:1]
+    assert list(again.intermediate_values.items())[:1] == before
     assert sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials) >= 4
 
 
@@ -201,7 +207,7 @@ def trials_of(storage):
 
 
 def wait_for_trials(storage, number):
-    """Return the numbers of the running trials, once there are so many that have validated."""
+    """Return the numbers of the running trials, once there are so many that have validated twice."""
     for _ in range(600):
         time.sleep(0.2)
         try:
@@ -209,7 +215,7 @@ def wait_for_trials(storage, number):
         except (KeyError, RuntimeError, OSError, SQLAlchemyError):  # the study does not exist yet
             continue
         running = [trial for trial in trials if trial.state.name == "RUNNING"]
-        if len(running) == number and all(trial.intermediate_values for trial in running):
+        if len(running) == number and all(len(t.intermediate_values) > 1 for t in running):
             return [trial.number for trial in running]
     raise AssertionError(f"expected {number} running trials")
 
