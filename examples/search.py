@@ -195,7 +195,8 @@ class Search:
             redirect_stderr(log),
         ):
             try:
-                fit([*args, f"--trainer.default_root_dir={first_folder}", "--ckpt_path=auto"], report)
+                continued = [f"--trainer.default_root_dir={first_folder}", "--ckpt_path=auto"]
+                fit([*args, *continued], report)
             except CheckpointError as error:  # damaged, or its process is only slow
                 print(error)
                 fit([*args, f"--trainer.default_root_dir={folder}"], report)

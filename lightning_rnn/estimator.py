@@ -142,7 +142,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: Sequences.
             y: Labels.
-            sample_weight: (N,) weights in the training loss; 0 leaves a sequence out.
+            sample_weight: (N,) weights in the training loss, not in other metrics; 0 leaves a
+                sequence out.
 
         Raises:
             DataError: If `X` cannot be used, or `y` has one class, or too few sequences of one.

@@ -1,5 +1,6 @@
 """The scikit-learn estimator."""
 
+import itertools
 import pickle
 import subprocess
 import sys
@@ -231,6 +232,21 @@ def test_settings_of_numpys_types():
     assert model.embed(x).shape == (12, 3)
     assert model.history_[-1]["step"] == 2
     assert type(model.model_.hparams["lr"]) is float
+
+
+@pytest.mark.parametrize("settings", [{"cell": "rnn"}, {"cell": "gru", "bidirectional": True}])
+def test_a_weight_of_k_is_k_equal_sequences(settings):
+    signs = sorted(set(itertools.permutations([1, 1, 1, -1, -1, -1])))  # of mean 0, deviation 1
+    X = np.array(signs, dtype=float)
+    y = (X[:, 0] + X[:, 1] > 0).astype(int)
+    weights = np.random.default_rng(0).integers(1, 4, size=len(X))
+    one_batch = {"batch_size": 100, "dropout": 0.0, "stem": "none", "hidden_size": 4}
+    estimator = RecurrentClassifier(max_steps=5, random_state=0, **one_batch, **settings)
+    weighted = clone(estimator).fit(X, y, sample_weight=weights)
+    repeated = clone(estimator).fit(X.repeat(weights, axis=0), y.repeat(weights))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-6)
+    losses = [[epoch["train/loss"] for epoch in model.history_] for model in (weighted, repeated)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_sample_weights():

@@ -166,6 +166,8 @@ class ReadOptions:
             # polars would take the digits for nanoseconds, and add a wrong year to partial dates
             has_fraction = "%f" in self.time_format
             check(not has_fraction, "time_format", self.time_format, "%.f for a fraction")
+            has_zone_name = "%Z" in self.time_format  # polars reads it, and ignores it
+            check(not has_zone_name, "time_format", self.time_format, "%z, an offset to UTC")
             is_complete = self.has_date_format or not re.search("%[mdbBhejUW]", self.time_format)
             check(is_complete, "time_format", self.time_format, "a year in a format with a date")
 

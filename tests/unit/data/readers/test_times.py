@@ -175,7 +175,7 @@ def test_a_format_that_polars_refuses():
         keys_of(["2024 1"], ReadOptions(time_format="%Y %H"))
 
 
-@pytest.mark.parametrize("time_format", ["%H:%M:%S.%f", "%m/%d", "day %d", "%b %d %H:%M"])
+@pytest.mark.parametrize("time_format", ["%H:%M:%S.%f", "%m/%d", "day %d", "%b %d %H:%M", "%Y %Z"])
 def test_formats_that_would_be_read_wrongly(time_format):
     with pytest.raises(OptionError, match="time_format: expected"):
         ReadOptions(time_format=time_format)
