@@ -53,7 +53,7 @@ def _number_name(text: str) -> str:
     value = float(text)
     if not math.isfinite(value):
         return text
-    if value.is_integer() and abs(value) < 1e40:
+    if value.is_integer() and abs(value) < 1e22:
         return str(int(Decimal(text)) if value else 0)  # a float has exact digits up to 2^53
     return repr(value)
 

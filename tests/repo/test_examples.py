@@ -207,7 +207,7 @@ def trials_of(storage):
 
 
 def wait_for_trials(storage, number):
-    """Return the numbers of the running trials, once there are so many that have validated twice."""
+    """Return the numbers of the running trials, once so many have validated twice."""
     for _ in range(600):
         time.sleep(0.2)
         try:

@@ -127,9 +127,12 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
             sequences = contents.sequences
             start = num_sequences
             num_sequences += len(sequences)
-            if sequences.ids is not None and (sequences.ids == row_ids(len(sequences))).all():
-                sequences = sequences.replaced(ids=row_ids(num_sequences)[start:])
-            for row, name in enumerate(sequences.ids):
+            ids = sequences.ids
+            assert ids is not None
+            if (ids == row_ids(len(ids))).all():
+                ids = row_ids(num_sequences)[start:]
+                sequences = sequences.replaced(ids=ids)
+            for row, name in enumerate(ids):
                 if name in known_ids:
                     expected = "an id that no other sequence has"
                     raise unexpected(f"sequence {row}", expected, quote(name))

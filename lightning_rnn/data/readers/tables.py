@@ -201,10 +201,10 @@ def _feature_values(
                 expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
-        low = numbers.min()
-        is_one = low is not None and low == numbers.max() and abs(low) >= 2**53
+        known = numbers.drop_nulls().to_numpy()
+        is_one = len(known) > 0 and abs(known[0]) >= 2**53 and (known == known[0]).all()
         if is_one and cells.drop_nulls().n_unique() > 1:
-            got = f"numbers that are all rounded to {low:.17g}"
+            got = f"numbers that are all rounded to {known[0]:.17g}"
             raise unexpected(f"column {quote(name)}", "numbers that float64 tells apart", got)
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
