@@ -5,7 +5,7 @@ READY := .venv/ready
 FUZZ_EXAMPLES ?= 200
 export FUZZ_EXAMPLES
 
-.PHONY: fit test test-all lint options docs notebook bench tensorboard clean
+.PHONY: fit test test-all lint options docs notebook bench gpu tensorboard clean
 
 fit: $(READY)
 	$(BIN)/python -m lightning_rnn fit
@@ -41,6 +41,9 @@ notebook: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir lightning_logs

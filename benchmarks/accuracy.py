@@ -14,7 +14,7 @@ import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from benchmarks.harness import options_of, save
+from benchmarks.harness import card_suffix, options_of, save
 from lightning_rnn.__main__ import main as run_command_line
 
 
@@ -77,7 +77,7 @@ def main(
         "difference": f"{statistics.mean(differences):+.4f}",
         "standard_error": f"{error:.4f}",
     }
-    save(f"accuracy_{name}", [row], quick=quick)
+    save(f"accuracy_{name}{card_suffix(device)}", [row], quick=quick)
 
 
 if __name__ == "__main__":

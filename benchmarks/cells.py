@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import options_of, ratios, save, spread, time_calls
+from benchmarks.harness import card_suffix, options_of, ratios, save, spread, time_calls
 from lightning_rnn.models.recurrent import CELLS, RecurrentLayer
 
 TORCH_LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -60,7 +60,7 @@ def main(
             row |= {"threads": torch.get_num_threads(), "runs": runs}
             row["ms"] = f"{1e3 * statistics.median(own):.1f}"
             rows.append(row | spread("ratio_to_lstm", ratios(own, seconds["torch lstm"])))
-    save("cells" if device == "cpu" else "cells_cuda", rows, quick=quick)
+    save(f"cells{card_suffix(device)}", rows, quick=quick)
 
 
 if __name__ == "__main__":

@@ -187,6 +187,15 @@ def append_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(complete)
 
 
+def card_suffix(device: str) -> str:
+    """Return the end of the name of a file of results: none on a CPU, or the name of the card."""
+    if device == "cpu":
+        return ""
+    import torch  # not above, see `Side.run`
+
+    return "_" + re.sub(r"\W+", "_", torch.cuda.get_device_name()).strip("_").lower()
+
+
 def _versions() -> dict[str, str]:
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     torch = sys.modules.get("torch")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Side, compare, options_of, save
+from benchmarks.harness import ROOT, Side, card_suffix, compare, options_of, save
 
 CASES = ("published", "mid", "ragged", "ranks", "monitoring", "small", "sizes")
 CELLS = ("rnn", "lstm", "gru")
@@ -174,7 +174,7 @@ def main(case: str | None = None, runs: int = 5, device: str = "cpu", quick: boo
         with tempfile.TemporaryDirectory() as folder:
             for title, sides in comparisons(name, Path(folder), device, quick).items():
                 rows += compare(title, sides, runs, warm_up=0 if quick else 1)
-        save(f"training_{name}", rows, quick=quick)
+        save(f"training_{name}{card_suffix(device)}", rows, quick=quick)
 
 
 if __name__ == "__main__":

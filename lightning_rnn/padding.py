@@ -44,7 +44,8 @@ class Padding:
     @property
     def is_readable(self) -> bool:
         """Whether Python may read the lengths, which stalls an accelerator and freezes a graph."""
-        return self.lengths.is_cpu and not is_tracing()
+        is_compiling = torch.compiler.is_compiling()
+        return self.lengths.is_cpu and not is_tracing() and not is_compiling
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Padding":
         """Return the padding with its lengths on a device."""

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_rnn.cli.callbacks import CALLBACKS, callbacks_of_evaluation, callbacks_of_fit
 from lightning_rnn.cli.continued_run import ContinuedRun, end_rules
@@ -39,17 +39,6 @@ from lightning_rnn.training.run_end import RunEnd, mark_finished
 from lightning_rnn.training.run_folder import locked, new_run_folder
 from lightning_rnn.training.validation_interval import ValidationInterval
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 10,
-    "gradient_clip_val": 1.0,
-    "log_every_n_steps": 10,
-    "enable_model_summary": False,  # EpochLines prints the number of parameters
-    "enable_autolog_hparams": False,  # HyperParameters logs them together with the metrics
-    "check_val_every_n_epoch": None,  # ValidationInterval chooses
-    "num_sanity_val_steps": 0,  # the first validation comes soon enough
-    "use_distributed_sampler": False,  # the loaders know their rank
-}
-
 
 class CommandLine(LightningCLI):
     """Parses the options of a command of the Trainer and runs the command.
@@ -77,12 +66,13 @@ class CommandLine(LightningCLI):
             super().__init__(
                 SequenceClassifier,
                 SequenceDataModule,
+                subclass_mode_model=request.model_class is not None,
                 subclass_mode_data=True,
                 save_config_callback=SaveConfig,
                 seed_everything_default=0,
                 parser_class=Parser,
                 parser_kwargs={"prog": f"{PROGRAM} {self.command}", "description": description},
-                auto_configure_optimizers=False,
+                auto_configure_optimizers=request.command == "fit",
                 load_from_checkpoint_support=False,  # it would add names of code to checkpoints
                 args=request.args[1:],
                 run=False,
@@ -95,18 +85,19 @@ class CommandLine(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add all other options, in the order of the help, and set their defaults."""
-        parser.add_lightning_class_args(SequenceClassifier, "model")
+        is_own = self.request.model_class is not None
+        parser.add_lightning_class_args(SequenceClassifier, "model", subclass_mode=is_own)
         parser.add_lightning_class_args(SequenceDataModule, "data", subclass_mode=True)
         for group, callback in CALLBACKS.get(self.command, {}).items():
             parser.add_lightning_class_args(callback, group)
         if self.command == "fit":
             for name in SIZES_AND_NAMES:
                 source = f"data.{name.replace('input_size', 'num_features')}"
-                parser.link_arguments(source, f"model.{name}", apply_on="instantiate")
+                target = f"model.init_args.{name}" if is_own else f"model.{name}"
+                parser.link_arguments(source, target, apply_on="instantiate")
         if self.command == "validate":
             parser.set_defaults({"calibrate.when": "never"})  # it changes the checkpoint
         parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
         self.preset = set_defaults(parser, self.request, self.run, self.initial)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -137,9 +128,13 @@ class CommandLine(LightningCLI):
         for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
             check(trainer[name] != 0, name, trainer[name], "a number above 0")
         is_endless = trainer["max_epochs"] == -1 and trainer["max_steps"] == -1
+        schedule = self._model_settings["schedule"]
         if self.command == "fit" and is_endless:
-            schedule = config["model"]["schedule"]
             check(schedule == "constant", "schedule", schedule, "constant in a run without end")
+        if self.command == "fit" and config["lr_scheduler"] is not None:
+            check(schedule == "constant", "schedule", schedule, "constant with lr_scheduler")
+            if config["optimizer"] is None:
+                raise OptionError("expected an optimizer, too, got none", name="lr_scheduler")
         data = config["data"]
         for name, value in data.as_dict().get("init_args", {}).items():
             if name.endswith("_path"):  # for config.yaml in any folder
@@ -150,7 +145,7 @@ class CommandLine(LightningCLI):
             if self.command == "fit":
                 self.continued = ContinuedRun(self.run, self.options["trainer"])
         is_new = self.run is None and self.initial is None
-        is_accepted = self.command != "fit" or not is_new or not config["model"]["freeze"]
+        is_accepted = self.command != "fit" or not is_new or not self._model_settings["freeze"]
         check(is_accepted, "freeze", True, "False without init_from")
         if self.initial is not None:
             config["init_from"] = str(self.initial.path)
@@ -162,9 +157,14 @@ class CommandLine(LightningCLI):
             others = "--preset tutorial: those of the tutorial"
             print_once(f"preset: files, defaults from {self.preset.path} ({others})")
 
+    @property
+    def _model_settings(self) -> dict[str, Any]:
+        settings = self.config["model"].as_dict()
+        return dict(settings.get("init_args", settings))
+
     def _check_against(self, run: CheckpointFile) -> None:
         config = self.config.as_dict()
-        run.check_model(config["model"])
+        run.check_model(self._model_settings)
         resumes = self.command == "fit"
         if resumes or not config["allow_data_change"]:
             class_name = config["data"]["class_path"].rpartition(".")[2]
@@ -211,11 +211,12 @@ class CommandLine(LightningCLI):
             if chosen["val_check_interval"] is None or type(chosen["val_check_interval"]) is float:
                 kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
         callbacks.insert(0, RunEnd(end_rules(self.options["trainer"])))
-        has_own_logger = chosen["logger"] not in (None, True, False)
-        if not has_own_logger:
+        own_loggers = [logger for logger in _as_list(chosen["logger"]) if type(logger) is not bool]
+        has_own_folder = isinstance((own_loggers or [None])[0], TensorBoardLogger | CSVLogger)
+        if not has_own_folder:
             logger = self._logger(Path(chosen["default_root_dir"] or ".").expanduser().absolute())
             if chosen["logger"] is not False:
-                kwargs["logger"] = logger
+                kwargs["logger"] = [*_as_list(logger or None), *own_loggers]
             elif logger:  # the run has its folder all the same
                 kwargs["default_root_dir"] = logger.log_dir
         kwargs["enable_progress_bar"] = shows_bar
@@ -223,7 +224,7 @@ class CommandLine(LightningCLI):
         kwargs["plugins"] = [*_as_list(chosen["plugins"]), AtomicCheckpointIO()]
         trainer = super().instantiate_trainer(**kwargs)
         check_world_size(trainer.world_size)
-        is_locked = has_own_logger and self.command == "fit" and process_rank() == 0
+        is_locked = has_own_folder and self.command == "fit" and process_rank() == 0
         if is_locked and trainer.log_dir is not None:  # other ranks learn the folder later
             folder = Path(trainer.log_dir)
             folder.mkdir(parents=True, exist_ok=True)

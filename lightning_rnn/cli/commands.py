@@ -7,14 +7,13 @@ from typing import Any
 
 from lightning_rnn.cli.parser import Parser, own_errors_with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
-from lightning_rnn.cli.request import Request
+from lightning_rnn.cli.request import Request, find_model_class
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
-from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.run_folder import newest_checkpoint
 
@@ -45,6 +44,7 @@ def inspect(*, data: SequenceDataModule) -> None:
 def export(
     *,
     ckpt_path: str | None = None,
+    model: str | None = None,
     output: str | None = None,
     streaming: bool = False,
     overwrite: bool = False,
@@ -53,6 +53,7 @@ def export(
 
     Args:
         ckpt_path: Checkpoint file; if not given, the best checkpoint of the newest run.
+        model: Path of the class of the model, such as module.Class, if it is one of your own.
         output: File to write; if not given, model.onnx or step.onnx (streaming) in the run folder.
         streaming: Whether the file takes one time step and a state instead of whole sequences.
         overwrite: Whether to replace an existing file.
@@ -60,24 +61,25 @@ def export(
     Raises:
         LightningRNNError: If the checkpoint cannot be used, or the file exists or is not written.
     """
+    model_class = find_model_class(model)
     if ckpt_path is None:
-        run = newest_checkpoint(Path("."), ("best.ckpt",))
+        run = newest_checkpoint(Path("."), ("best.ckpt",), model_class)
     else:
-        run = CheckpointFile.read(Path(ckpt_path))
+        run = CheckpointFile.read(Path(ckpt_path), model_class)
     file_name = "step.onnx" if streaming else "model.onnx"
     path = Path(output or run.run_folder / file_name).expanduser()
     if path.is_dir() or (path.exists() and not overwrite):
         message = f"expected a new file, or overwrite=True, got {path}, which exists"
         raise OptionError(message, name="output")
-    model = SequenceClassifier(**run.hyper_parameters)
-    run.restore(model)
+    classifier = model_class(**run.hyper_parameters)
+    run.restore(classifier)
     print(f"exporting {run.path}")
     difference = export_onnx(
-        model.network,
+        classifier.network,
         path,
-        class_names=model.schema.class_names,
-        feature_names=model.schema.feature_names,
-        categories=model.schema.categories,
+        class_names=classifier.schema.class_names,
+        feature_names=classifier.schema.feature_names,
+        categories=classifier.schema.categories,
         streaming=streaming,
     )
     print(f"largest difference from PyTorch: {difference:.1e} (allowed: {TOLERANCE:g})")

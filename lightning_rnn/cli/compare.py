@@ -22,6 +22,7 @@ from lightning_rnn.training.interrupts import Interrupts
 OWN_OPTIONS = ("--cells", "--seeds", "--jobs", "--folder")
 SET_BY_COMPARE = {  # options of fit, and what to give in their place
     "--model.cell": "--cells",
+    "--model": "--cells, as a class of your own has none",
     "--seed_everything": "--seeds",
     "--trainer.default_root_dir": "--folder",
     "--ckpt_path": "--folder, which continues a comparison",

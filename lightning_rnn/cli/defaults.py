@@ -1,6 +1,6 @@
 """Defaults of the options: those of a preset, and of the checkpoint that a command uses."""
 
-from collections.abc import Set
+from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -8,8 +8,18 @@ from lightning_rnn.cli.request import Request
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES, CheckpointFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
-from lightning_rnn.training.warm_start import ARCHITECTURE
+from lightning_rnn.training.warm_start import architecture
 
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,  # EpochLines prints the number of parameters
+    "enable_autolog_hparams": False,  # HyperParameters logs them together with the metrics
+    "check_val_every_n_epoch": None,  # ValidationInterval chooses
+    "num_sanity_val_steps": 0,  # the first validation comes soon enough
+    "use_distributed_sampler": False,  # the loaders know their rank
+}
 DEFAULT_DATA = "SyntheticDataModule"
 
 
@@ -24,23 +34,32 @@ def set_defaults(
     `run` is the checkpoint to evaluate or to continue, `initial` that whose weights a run starts
     with.
     """
+    defaults = {f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()}
+    parser.set_defaults(defaults)
+    model: dict[str, Any] = {}
     preset = None
     if request.command == "fit":
         preset = Preset.read(_preset_name(request, run or initial))
         _set_defaults_of_preset(parser, request, preset)
+        model = dict(preset.settings["model"])
     elif request.data_class in (None, *DATA_MODULES):
         parser.set_defaults({"data": {"class_path": request.data_class or DEFAULT_DATA}})
     if run is not None:
         names = set(run.hyper_parameters)
         if request.command == "fit":
             names -= set(SIZES_AND_NAMES)  # it takes them from the data module
-        _set_defaults_of_model(parser, run, names)
+        model |= {name: run.hyper_parameters[name] for name in names}
         if request.data_class in (None, run.data_class):
             _set_defaults_of_data(parser, run)
     if initial is not None:
-        _set_defaults_of_model(parser, initial, ARCHITECTURE & initial.hyper_parameters.keys())
+        settings = initial.hyper_parameters
+        model |= {name: settings[name] for name in architecture(settings)}
         if request.data_class is None:
             _set_defaults_of_data(parser, initial)
+    if request.model_class is None:
+        parser.set_defaults({f"model.{name}": value for name, value in model.items()})
+    else:
+        parser.set_defaults({"model": {"class_path": request.model_class, "init_args": model}})
     return preset
 
 
@@ -57,19 +76,14 @@ def _set_defaults_of_preset(
     parser: LightningArgumentParser, request: Request, preset: Preset
 ) -> None:
     options = preset.options()
+    for name in preset.settings["model"]:
+        del options[f"model.{name}"]
     if request.has_max_epochs:  # the user has chosen how long to train
         options.pop("trainer.max_steps", None)
     parser.set_defaults(options | {"preset": preset.name})
     data_class = request.data_class or DEFAULT_DATA
     if data_class in DATA_MODULES:
         parser.set_defaults({"data": preset.data(data_class)})
-
-
-def _set_defaults_of_model(
-    parser: LightningArgumentParser, checkpoint: CheckpointFile, names: Set[str]
-) -> None:
-    for name in names:
-        parser.set_defaults({f"model.{name}": checkpoint.hyper_parameters[name]})
 
 
 def _set_defaults_of_data(parser: LightningArgumentParser, checkpoint: CheckpointFile) -> None:

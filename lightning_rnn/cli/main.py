@@ -35,6 +35,8 @@ SILENCED_WARNINGS = (
     # a resumed run goes on in its folder, and CsvHistory writes its rows again
     r"Checkpoint directory .* exists and is not empty",
     "Experiment logs directory",
+    # the user has chosen an optimizer
+    r"`\w+\.configure_optimizers` will be overridden by",
     # an evaluation needs none of the callbacks of the training
     "Be aware that when using `ckpt_path`, callbacks used to create",
 )

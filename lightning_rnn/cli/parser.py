@@ -24,7 +24,10 @@ DATA_CLASSES = " or ".join(DATA_MODULES)
 # group of options that holds the arguments of a class
 GROUP_OF_CLASS = {callback.__name__: group for group, callback in CALLBACKS["fit"].items()}
 GROUP_OF_CLASS["EarlyStopping"] = "trainer.callbacks"
-OWN_OPTIONS = ("config", "ckpt_path", "init_from", "output", "overwrite", "allow_data_change")
+OWN_OPTIONS = (
+    *("config", "ckpt_path", "init_from", "lr_scheduler", "model"),
+    *("output", "overwrite", "allow_data_change"),
+)
 
 # messages of jsonargparse about one option, whose name is in the groups, and what they mean
 PARSE_ERRORS = (

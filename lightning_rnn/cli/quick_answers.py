@@ -80,11 +80,16 @@ def answer(args: list[str]) -> str | None:
     for file in [value for name, value in typed if name == "config" and value]:
         given += [(f"{file}: {name}", name, value) for name, value in _config_options(file, table)]
     classes = [value for _, name, value in given if name in ("data", "data.class_path")]
-    has_foreign_data = any(str(value).rpartition(".")[2] not in OWN_DATA for value in classes)
-    if "ckpt_path" in [name for _, name, _ in given]:
-        has_foreign_data = True  # its config.yaml may name the class
+    own_classes = []  # groups whose options are those of a class of the user
+    if any(str(value).rpartition(".")[2] not in OWN_DATA for value in classes):
+        own_classes.append("data")
+    given_names = {name for _, name, _ in given}
+    if "ckpt_path" in given_names:
+        own_classes.append("data")  # its config.yaml may name the class
+    if given_names & {"model", "model.class_path"}:
+        own_classes.append("model")
     for place, name, value in given:
-        if not (has_foreign_data and name.startswith("data.")):
+        if "." not in name or name.partition(".")[0] not in own_classes:
             _check_name(place, name, command, table)
             _check_value(place, table.choices.get(name), value)
     return None

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, cast
 
 import yaml
 
@@ -15,8 +16,9 @@ from lightning_rnn.cli.quick_answers import OptionTable, flatten, typed_options
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.distributed import print_once
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, check
 from lightning_rnn.training.checkpoint_file import CheckpointFile
+from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.run_folder import NoRunError, newest_checkpoint
 from lightning_rnn.training.saved_config import own_config
 
@@ -42,6 +44,7 @@ class Request:
     init_from: str | None  # a file whose weights a new run starts with
     root_dir: Path  # contains lightning_logs
     data_class: str | None  # name of the data module's class
+    model_class: str | None  # path of the class of the user's own that is the model
     preset: str | None  # name of the settings that apply where no others are given
     has_max_epochs: bool  # whether a number of epochs is given
     saved: dict[str, Any] = field(default_factory=dict)  # settings of the run that is continued
@@ -70,6 +73,7 @@ class Request:
             init_from=options.get("init_from"),
             root_dir=Path(options.get("trainer.default_root_dir", ".")).expanduser(),
             data_class=data or None,
+            model_class=options.get("model"),
             preset=options.get("preset"),
             has_max_epochs="trainer.max_epochs" in settings,
         )
@@ -78,6 +82,11 @@ class Request:
     def command(self) -> str:
         """Name of the command, one of `COMMANDS`."""
         return self.args[0]
+
+    @property
+    def model_type(self) -> type[SequenceClassifier]:
+        """Class of the model; one of the user's own is imported."""
+        return find_model_class(self.model_class)
 
     @property
     def wants_help(self) -> bool:
@@ -117,7 +126,8 @@ def find_run(request: Request) -> CheckpointFile | None:
     is_fit = request.command == "fit"
     try:
         if is_fit and request.ckpt_path in ("last", "auto"):
-            run = newest_checkpoint(request.root_dir, ("last.ckpt", "previous.ckpt", "best.ckpt"))
+            names = ("last.ckpt", "previous.ckpt", "best.ckpt")
+            run = newest_checkpoint(request.root_dir, names, request.model_type)
             print_once(f"continuing from {run.path}, step {run.step}")
             return run
     except NoRunError:
@@ -126,10 +136,10 @@ def find_run(request: Request) -> CheckpointFile | None:
         print_once("nothing to continue: starting a new run")
         return None
     if request.ckpt_path is not None:
-        return CheckpointFile.read(Path(request.ckpt_path))
+        return CheckpointFile.read(Path(request.ckpt_path), request.model_type)
     if is_fit or request.wants_help:
         return None
-    run = newest_checkpoint(request.root_dir, ("best.ckpt",))
+    run = newest_checkpoint(request.root_dir, ("best.ckpt",), request.model_type)
     print_once(f"no --ckpt_path given: using {run.path}")
     return run
 
@@ -143,11 +153,29 @@ def find_initial_weights(request: Request, run: CheckpointFile | None) -> Checkp
     if request.command != "fit" or request.init_from is None:
         return None
     if run is None:
-        return CheckpointFile.read(Path(request.init_from).expanduser())
+        return CheckpointFile.read(Path(request.init_from), request.model_type)
     if request.ckpt_path != "auto" and "init_from" in dict(typed_options(request.args)):
         message = f"expected none together with ckpt_path, got {request.init_from!r}"
         raise OptionError(message, name="init_from")
     return None
+
+
+def find_model_class(name: str | None) -> type[SequenceClassifier]:
+    """Import a class by its path, such as package.module.Class; None for the one of this package.
+
+    Raises:
+        OptionError: If there is no such class, or it is no subclass of `SequenceClassifier`.
+    """
+    if name is None:
+        return SequenceClassifier
+    expected = "the path of a class, such as module.Class"
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise OptionError(f"expected {expected}, got {name!r} ({error})", name="model") from None
+    is_model = isinstance(found, type) and issubclass(found, SequenceClassifier)
+    check(is_model, "model", name, "a subclass of SequenceClassifier")
+    return cast(type[SequenceClassifier], found)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def export_onnx(
 
     Raises:
         ExportError: If the file does not compute the same; it is not written then.
-        OptionError: If there are too many or too few names, the network is bidirectional with
-            `streaming`, or onnx or onnxruntime is not installed.
+        OptionError: If there are too many or too few names, the network is bidirectional or has an
+            encoder with `streaming`, or onnx or onnxruntime is not installed.
 
     Example:
         >>> import tempfile

@@ -46,13 +46,16 @@ class StepNetwork(nn.Module):
     causal here and has at most one, an average over fewer than 4 steps.
 
     Raises:
-        OptionError: If the network is bidirectional, which would require the end of the sequence.
+        OptionError: If the network is bidirectional, which would require the end of the sequence,
+            or has an encoder.
     """
 
     def __init__(self, network: SequenceNetwork) -> None:
         super().__init__()
         bidirectional = network.options.bidirectional
         check(not bidirectional, "bidirectional", bidirectional, "False for streaming")
+        is_recurrent = network.encoder is None
+        check(is_recurrent, "streaming", True, "False for a network with an encoder")
         self.network = network
         cell = network.options.cell
         # names of the parts of each layer's state, of which the first is its output

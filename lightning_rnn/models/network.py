@@ -1,6 +1,6 @@
 """The network: preprocessing, stem, recurrent layers, pooling, head and decision."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -85,11 +85,14 @@ class SequenceNetwork(nn.Module):
         options: Architecture; `NetworkOptions()` by default.
         category_sizes: Number of categories of each feature, 0 for numbers; None if all are. The
             categories of a feature have the codes 1, 2, ..., and unknown ones the code 0.
+        make_encoder: Function from the number of inputs per step to the module that replaces the
+            recurrent layers, or to None; see `SequenceClassifier.make_encoder`.
 
     Attributes:
         preprocess: Standardisation, filling of missing values and encoding of categories.
         stem: Convolutions, or None.
-        recurrent: Recurrent layers.
+        recurrent: Recurrent layers; none of them if there is an encoder.
+        encoder: The module that replaces the recurrent layers, or None.
         head: Linear layer from pooled outputs to logits.
         decision: Conversion of logits to probabilities and classes.
         is_frozen: Whether only the heads can be trained; see `freeze`.
@@ -117,6 +120,7 @@ class SequenceNetwork(nn.Module):
         num_classes: int,
         options: NetworkOptions | None = None,
         category_sizes: list[int] | None = None,
+        make_encoder: Callable[[int], nn.Module | None] | None = None,
     ) -> None:
         super().__init__()
         check(input_size >= 1, "input_size", input_size, "an integer of at least 1")
@@ -137,16 +141,20 @@ class SequenceNetwork(nn.Module):
         if self.stem is not None:
             recurrent_input_size = self.stem.output_size
             summary_size = self.stem.summary_size
+        self.encoder: nn.Module | None = None
+        if make_encoder is not None:
+            self.encoder = make_encoder(recurrent_input_size)
         self.recurrent = RecurrentStack(
             options.cell,
             recurrent_input_size,
             options.hidden_size,
-            num_layers=options.num_layers,
+            num_layers=options.num_layers if self.encoder is None else 0,
             bidirectional=options.bidirectional,
             dropout=options.dropout,
         )
         num_outputs = 1 if num_classes == 2 else num_classes
-        self.head = nn.Linear(self.recurrent.output_size, num_outputs)
+        self.pooled_size = _output_size(self.encoder or self.recurrent)
+        self.head = nn.Linear(self.pooled_size, num_outputs)
         self.summary_head: nn.Linear | None = None
         if summary_size > 0:
             self.summary_head = nn.Linear(summary_size, num_outputs)
@@ -223,7 +231,7 @@ class SequenceNetwork(nn.Module):
         There is a head for the recurrent layers, and one for the summary of a stem that has one.
         Each of them is trained with a loss of its own.
         """
-        width = self.recurrent.output_size
+        width = self.pooled_size
         logits = [self.head(self._drop(embeddings[:, :width]))]
         if self.summary_head is not None:
             logits.append(self.summary_head(self._drop(embeddings[:, width:])))
@@ -237,7 +245,7 @@ class SequenceNetwork(nn.Module):
 
     def _pool_sorted(self, x: Tensor, padding: Padding) -> Tensor:
         """Return what `pool` returns, from rows sorted by length, so that `cut` can be used."""
-        if padding.is_full or not padding.is_readable:
+        if padding.is_full or not padding.is_readable or self.encoder is not None:
             return self.pool(x, padding)
         order = padding.lengths.argsort(descending=True, stable=True)
         pooled = self.pool(x.index_select(0, order), Padding(padding.lengths[order]))
@@ -245,6 +253,9 @@ class SequenceNetwork(nn.Module):
 
     def pool(self, x: Tensor, padding: Padding) -> Tensor:
         """Run the recurrent layers on (B, T, F) and pool their outputs over time to (B, D H)."""
+        if self.encoder is not None:
+            features: Tensor = self.encoder(x, padding.lengths)
+            return features
         pooled = [self._pool_outputs(outputs, padding) for outputs in self.recurrent(x, padding)]
         return torch.cat(pooled, dim=1)
 
@@ -256,3 +267,11 @@ class SequenceNetwork(nn.Module):
         if self.options.pooling == "max":
             return outputs.masked_fill(~mask, -torch.inf).amax(1)
         return outputs.masked_fill(~mask, 0.0).sum(1) / padding.lengths[:, None]
+
+
+def _output_size(encoder: nn.Module) -> int:
+    size = getattr(encoder, "output_size", None)
+    is_size = isinstance(size, int) and size >= 1
+    expected = "a module whose attribute output_size is the number of its outputs"
+    check(is_size, "make_encoder", encoder, expected)
+    return int(size or 0)

@@ -125,7 +125,7 @@ class RecurrentStack(nn.Module):
         self.output_size = 2 * hidden_size if bidirectional else hidden_size  # D H
         self.forward_layers = nn.ModuleList()
         self.backward_layers = nn.ModuleList()
-        input_sizes = [input_size] + [self.output_size] * (num_layers - 1)
+        input_sizes = [input_size, *[self.output_size] * num_layers][:num_layers]
         for size in input_sizes:
             self.forward_layers.append(RecurrentLayer(cell, size, hidden_size))
         if bidirectional:

@@ -10,7 +10,6 @@ from lightning_rnn.evaluation.calibration import Objective, calibrate, shortage
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO
-from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
 
 
@@ -57,7 +56,7 @@ class Calibrate(Callback):
             _report(trainer, "temperature 1, threshold 0.5: no validation split to fit them on")
             return
         with torch.random.fork_rng(devices=[]):
-            best = SequenceClassifier.load_from_checkpoint(path, "cpu", weights_only=True)
+            best = type(pl_module).load_from_checkpoint(path, "cpu", weights_only=True)
         best.to(pl_module.network.head.bias).eval()
         batches = []
         with torch.inference_mode(), trainer.precision_plugin.forward_context():

@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_rnn.data import DATA_MODULES
+from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.checkpoint_archive import check_archive
 from lightning_rnn.training.checkpoint_schema import check_entries, check_loops, check_resumable
 from lightning_rnn.training.classifier import SequenceClassifier
-from lightning_rnn.training.warm_start import take_weights
+from lightning_rnn.training.warm_start import architecture, take_weights
 
 SIZES_AND_NAMES = (
     "input_size",
@@ -33,7 +34,13 @@ WORDS = {  # for what has to be the same in the data, from the first to be compa
     "input_size": "number of features",
 }
 MAX_TEXT = 1000  # characters of a list of names in a message
-REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
+REQUIRED_ENTRIES = {
+    "hyper_parameters": dict,
+    "state_dict": dict,
+    "global_step": int,
+    "model_class": str,
+}
+ModelClass = type[SequenceClassifier]
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,10 @@ class CheckpointFile:
     data_class: str | None  # a name in `DATA_MODULES`; None for a class of the user's own
 
     @classmethod
-    def read(cls, path: Path) -> "CheckpointFile":
+    def read(cls, path: Path, model_class: ModelClass = SequenceClassifier) -> "CheckpointFile":
         """Read a checkpoint; see `load_checkpoint`."""
         path = path.expanduser()
-        content = load_checkpoint(path)
+        content = load_checkpoint(path, model_class)
         data_class = next((name for name in DATA_MODULES if name in content), None)
         return cls(path.absolute(), content, data_class)
 
@@ -126,6 +133,7 @@ class CheckpointFile:
     def check_model(self, settings: dict[str, Any]) -> None:
         """Raise an OptionError if arguments for `SequenceClassifier` describe another network."""
         names = {*SIZES_AND_NAMES, *(field.name for field in fields(NetworkOptions))}
+        names |= architecture(self.hyper_parameters)
         chosen = {name: value for name, value in settings.items() if value is not None}
         self._compare(names, chosen, self.hyper_parameters)
 
@@ -157,14 +165,15 @@ class CheckpointFile:
                 raise OptionError(message + hint, name=name)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint without executing or importing anything that it contains.
+def load_checkpoint(path: Path, model_class: ModelClass = SequenceClassifier) -> dict[str, Any]:
+    """Load a checkpoint of a class without executing or importing anything that it contains.
 
     Hyper-parameters and data settings are arguments of classes of this package, with values that
     JSON can hold.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or no checkpoint of this package.
+        OptionError: If the model is of another class.
     """
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
@@ -181,8 +190,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: expected a checkpoint of this package, got no {name}")
     check_entries(path, content)
-    _check_arguments(path, "hyper_parameters", content["hyper_parameters"], SequenceClassifier)
-    _check_weights(path, content["hyper_parameters"], content["state_dict"])
+    stored = content["model_class"][:60]
+    if stored != model_class.__name__:
+        message = f"expected the class {stored!r}, with which {path} was trained"
+        raise OptionError(f"{message}, got {model_class.__name__}", name="model")
+    _check_arguments(path, "hyper_parameters", content["hyper_parameters"], model_class)
+    _check_weights(path, content["hyper_parameters"], content["state_dict"], model_class)
     for name, data_class in DATA_MODULES.items():
         if name in content:
             entry = content[name]
@@ -197,7 +210,10 @@ def _check_arguments(path: Path, entry: str, settings: Any, owner: type) -> None
     if not isinstance(settings, dict):
         got = type(settings).__name__
         raise CheckpointError(f"{where}: expected settings by name, got {got}")
-    accepted = inspect.signature(owner).parameters
+    accepted: set[str] = set()
+    for base in inspect.getmro(owner):  # arguments of a subclass may be passed on as **options
+        if issubclass(base, SequenceClassifier | SequenceDataModule):
+            accepted |= inspect.signature(base).parameters.keys()
     for name, value in settings.items():
         if name not in accepted:
             message = f"{where}: expected arguments of {owner.__name__}, got {name!r}"
@@ -213,14 +229,16 @@ def _check_arguments(path: Path, entry: str, settings: Any, owner: type) -> None
                 raise CheckpointError(f"{where}.{name}: expected a plain value, got {got}")
 
 
-def _check_weights(path: Path, settings: dict[str, Any], state_dict: dict[str, Any]) -> None:
+def _check_weights(
+    path: Path, settings: dict[str, Any], state_dict: dict[str, Any], model_class: ModelClass
+) -> None:
     """Compare the weights with those of the model, without allocating memory for the model."""
     layers = settings.get("num_layers", 1)
     if isinstance(layers, int) and layers > len(state_dict):  # building them could take forever
         raise CheckpointError(f"{path}: expected weights of {layers} layers, got fewer")
     try:
         with torch.device("meta"):
-            model = SequenceClassifier(**settings)
+            model = model_class(**settings)
         expected = {name: value.shape for name, value in model.state_dict().items()}
         got = {name: value.shape for name, value in state_dict.items()}
     except Exception as error:  # depends on what is in the file

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_rnn.data.schema import Schema
@@ -11,18 +11,16 @@ from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import check, check_types
 from lightning_rnn.evaluation.metrics import evaluate, evaluate_test
 from lightning_rnn.evaluation.results import Evaluation, Predictions
-from lightning_rnn.models.initialization import UNKNOWN_SPAN, Initialization
+from lightning_rnn.models.initialization import Initialization
 from lightning_rnn.models.losses import class_weight, cross_entropies, training_loss
 from lightning_rnn.models.network import NetworkOptions, Pooling, SequenceNetwork, Stem
 from lightning_rnn.models.recurrent import CellName
 from lightning_rnn.padding import Padding
 from lightning_rnn.training.conditions import Conditions
 from lightning_rnn.training.data_statistics import (
-    balanced_class_weights,
     check_batch,
-    check_sizes,
     labels_of,
-    longest_train_sequence,
+    prepare_for_data,
     schema_of,
     sequence_data,
 )
@@ -32,9 +30,9 @@ from lightning_rnn.training.optimizers import (
     FUSED_DEVICES,
     OptimizerName,
     OptimizerOptions,
-    check_learning_rate,
+    check_training,
 )
-from lightning_rnn.training.schedules import SCHEDULES, LearningRateSchedule, Schedule
+from lightning_rnn.training.schedules import LearningRateSchedule, Schedule
 from lightning_rnn.training.threads import ThreadChoice
 from lightning_rnn.training.train_metrics import StepMonitor, TrainMetrics
 
@@ -141,10 +139,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         check_types(SequenceClassifier, self.hparams)
         if num_layers is None:
             self.hparams["num_layers"] = 2 if cell == "mingru" else 1
-        check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
-        check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
         self.optimizer_options = OptimizerOptions(optimizer, weight_decay)
-        check_learning_rate(lr)
+        check_training(lr, schedule, label_smoothing)
         self.lr = lr
         self.schedule = schedule
         self.options = NetworkOptions.select(self.hparams)
@@ -166,12 +162,30 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             self.hparams[name] = getattr(schema, name)
         self.schema = schema
         of_categories = schema.category_sizes
-        self.network = SequenceNetwork(**sizes, options=self.options, category_sizes=of_categories)
+        self.network = SequenceNetwork(
+            **sizes,
+            options=self.options,
+            category_sizes=of_categories,
+            make_encoder=self.make_encoder,
+        )
         self.network.preprocess.missing_values = self.hparams["missing_values"] or []
         weights = (self.hparams["pos_weight"], self.hparams["class_weights"])
         self.register_buffer("class_weight", class_weight(schema.class_names, *weights))
         if isinstance(weights[1], dict):  # checkpoints hold plain values
             self.hparams["class_weights"] = self.class_weight.tolist()
+
+    def make_encoder(self, input_size: int) -> nn.Module | None:
+        """Return the module that replaces the recurrent layers; None for those of the options.
+
+        A subclass may override this method. `SequenceClassifier.__init__` may call it: settings
+        are in `self.hparams`. Options of the layers, such as `cell`, have no effect of their own.
+
+        Args:
+            input_size: Number of inputs C per step, after preprocessing and stem.
+
+        Returns:
+            A module from x (B, T, C), zero in padding, and lengths (B,) to (B, `output_size`).
+        """
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks that training needs with any Trainer."""
@@ -197,23 +211,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             return
         if trainer.state.fn != "fit":
             return
-        check_sizes(self.schema, trainer)
-        data = sequence_data(trainer)
-        if self.hparams["memory_span"] is None:
-            span = longest_train_sequence(data) or UNKNOWN_SPAN
-            self.hparams["memory_span"] = span
-            self.network.set_memory_span(span)
-        if self.hparams["freeze"]:
-            is_trained = self.network.preprocess.is_fitted or trainer.ckpt_path is not None
-            check(is_trained, "freeze", True, "False for a model without trained weights")
-            self.network.freeze()
-        elif data is not None:
-            self.network.preprocess.set_moments(*data.train_moments)
-        if data is not None:
-            self.network.preprocess.missing_values = data.missing_values
-            self.hparams["missing_values"] = data.missing_values
-        if self.hparams["class_weights"] == "balanced":
-            self.class_weight.copy_(balanced_class_weights(data))
+        prepare_for_data(self, trainer)
         trainer.precision_plugin.convert_module(self)  # before weights of a checkpoint are copied
 
     def configure_optimizers(self) -> Optimizer:
@@ -281,7 +279,9 @@ class SequenceClassifier(InferenceMixin, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest metrics."""
-        checkpoint["hyper_parameters"].pop("_instantiator", None)  # names code
+        for name in ("_instantiator", "_class_path"):  # they name code
+            checkpoint["hyper_parameters"].pop(name, None)
+        checkpoint["model_class"] = type(self).__name__
         metrics = self.trainer.callback_metrics
         checkpoint["metrics"] = {name: float(value) for name, value in metrics.items()}
 

@@ -6,11 +6,17 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import DataError, OptionError, check
+from lightning_rnn.models.initialization import UNKNOWN_SPAN
+from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.padding import Padding
+
+MAX_DIFFERENCE = 1e-3  # of logits, from rounding
 
 
 def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
@@ -53,6 +59,34 @@ def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
     return Schema(num_features, class_names, feature_names, step_names, categories or {})
 
 
+def prepare_for_data(model: Any, trainer: Trainer) -> None:
+    """Give a model that is to be trained what it takes from the training data.
+
+    Raises:
+        OptionError: If the data module lacks sizes or class frequencies that are needed, or has
+            other sizes, or the model has no weights to be frozen.
+    """
+    check_sizes(model.schema, trainer)
+    data = sequence_data(trainer)
+    network: SequenceNetwork = model.network
+    if model.hparams["memory_span"] is None:
+        span = longest_train_sequence(data) or UNKNOWN_SPAN
+        model.hparams["memory_span"] = span
+        network.set_memory_span(span)
+    if model.hparams["freeze"]:
+        is_trained = network.preprocess.is_fitted or trainer.ckpt_path is not None
+        check(is_trained, "freeze", True, "False for a model without trained weights")
+        network.freeze()
+    elif data is not None:
+        network.preprocess.set_moments(*data.train_moments)
+    if data is not None:
+        check_encoder(network, data)
+        network.preprocess.missing_values = data.missing_values
+        model.hparams["missing_values"] = data.missing_values
+    if model.hparams["class_weights"] == "balanced":
+        model.class_weight.copy_(balanced_class_weights(data))
+
+
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
     """Check that a model has the sizes and categories of its data, as far as they are known."""
     data = getattr(trainer, "datamodule", None)
@@ -84,6 +118,22 @@ def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
     counts: Tensor = data.train_class_counts.float()
     weights: Tensor = counts.sum() / (len(counts) * counts.clamp(min=1))
     return weights.to(torch.float32)
+
+
+@torch.no_grad()
+def check_encoder(network: SequenceNetwork, data: SequenceDataModule) -> None:
+    """Refuse an encoder whose output depends on the width of a padded batch."""
+    sequences = data.split("train")
+    if network.encoder is None or sequences is None:
+        return
+    batch = sequences.batch(torch.arange(min(4, len(sequences)))).to(network.head.weight.device)
+    network.eval()
+    logits = network(batch.x, batch.padding)
+    wider = network(pad(batch.x, (0, 0, 0, 3)), Padding(batch.lengths))
+    network.train()
+    difference = float((wider - logits).abs().max())
+    expected = "a module whose output does not change when zeros are appended to x"
+    check(difference < MAX_DIFFERENCE, "make_encoder", f"a change by {difference:.2g}", expected)
 
 
 def check_batch(batch: object) -> None:

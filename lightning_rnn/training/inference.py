@@ -1,6 +1,6 @@
 """Applying a trained model to arrays, without a Trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,16 @@ class InferenceMixin:
     """Predictions of a model from arrays."""
 
     network: SequenceNetwork
-    schema: Schema  # sizes and names
+    schema: Schema
+    hparams: MutableMapping[str, Any]
+
+    def __repr__(self) -> str:
+        """Return the arguments that describe the network, whose layers `model.network` lists."""
+        names = ["input_size", "class_names"]
+        if getattr(getattr(self, "network", None), "encoder", None) is None:
+            names += ["cell", "hidden_size"]
+        shown = [f"{name}={self.hparams[name]!r}" for name in names]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
     def class_names(self) -> list[str]:

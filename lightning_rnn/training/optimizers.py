@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_rnn.errors import check
+from lightning_rnn.training.schedules import SCHEDULES, Schedule
 
 OptimizerName = Literal["adam", "adamw"]
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -34,7 +35,9 @@ class OptimizerOptions:
         return optimizer
 
 
-def check_learning_rate(lr: float) -> None:
-    """Raise an OptionError if a learning rate is out of range."""
+def check_training(lr: float, schedule: Schedule, label_smoothing: float) -> None:
+    """Raise an OptionError if an option of training is out of range."""
+    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
+    check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
     expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
     check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)

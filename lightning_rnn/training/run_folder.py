@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning_rnn.distributed import print_once, process_rank
 from lightning_rnn.errors import CheckpointError
-from lightning_rnn.training.checkpoint_file import CheckpointFile
+from lightning_rnn.training.checkpoint_file import CheckpointFile, ModelClass
 
 MAX_NAMES = 5  # of runs that a message lists
 
@@ -20,7 +20,9 @@ class NoRunError(CheckpointError):
     """Raised when there is no run with a checkpoint."""
 
 
-def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
+def newest_checkpoint(
+    root: Path, names: tuple[str, ...], model_class: ModelClass
+) -> CheckpointFile:
     """Read a checkpoint of the newest run, that with the highest version, below `root`.
 
     Of several `names` of files, the first is preferred. What is passed over is reported on stderr:
@@ -43,10 +45,10 @@ def newest_checkpoint(root: Path, names: tuple[str, ...]) -> CheckpointFile:
         print_once(text, file=sys.stderr)
     for path, following in pairwise(paths):
         try:
-            return CheckpointFile.read(path)
+            return CheckpointFile.read(path, model_class)
         except CheckpointError as error:
             print_once(f"damaged: {error}; taking {following.name}", file=sys.stderr)
-    return CheckpointFile.read(paths[-1])
+    return CheckpointFile.read(paths[-1], model_class)
 
 
 def _numbered_folders(logs: Path) -> list[tuple[int, Path]]:

@@ -17,15 +17,18 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO, LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import CheckpointError
 
-TRUSTED_PACKAGES = ("lightning", "lightning_rnn")
+TRUSTED_PACKAGES = ("lightning.", "lightning_rnn.", "torch.optim.")
 TRUSTED_KINDS = (
     *(Callback, Logger, Profiler, Strategy, Accelerator),
     *(CheckpointIO, ClusterEnvironment, LayerSync, Precision),
     SequenceDataModule,
+    *(Optimizer, LRScheduler),
 )
 # types of arguments for which a text is never taken for the name of a class or function
 PLAIN_TYPES = {str, int, float, bool, dict, list, NoneType, timedelta, Path, PathLike}
@@ -34,10 +37,10 @@ PLAIN_TYPES = {str, int, float, bool, dict, list, NoneType, timedelta, Path, Pat
 def own_config(run_folder: Path, trusted: list[Path], typed: Set[str]) -> Path | None:
     """Find the `config.yaml` of a run, which continues the run without its options being repeated.
 
-    It is used only if all classes that it names are Lightning's or this package's callbacks,
-    loggers, profilers, strategies, plugins and data modules, or among those that the user has
-    `typed` again; for others a CheckpointError is raised. Returns None if there is no such file, or
-    if it is one of the `trusted` files of the user.
+    It is used only if all classes that it names are callbacks, loggers, profilers, strategies,
+    plugins, optimizers and data modules of Lightning, torch or this package, or among those that
+    the user has `typed` again; for others a CheckpointError is raised. Returns None if there is no
+    such file, or if it is one of the `trusted` files of the user.
     """
     path = run_folder / "config.yaml"
     if not path.is_file() or any(path.samefile(other) for other in trusted):
@@ -49,6 +52,11 @@ def own_config(run_folder: Path, trusted: list[Path], typed: Set[str]) -> Path |
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected settings as written by fit, got something else")
     names = [*_code_of_arguments(Trainer, content.get("trainer")), *_code(content.get("data"))]
+    model = content.get("model")
+    if not isinstance(model, dict) or "class_path" in model:  # a class of the user's own
+        names += _code(model)
+    for group in ("optimizer", "lr_scheduler"):
+        names += _code(content.get(group))
     for name in names:
         if name not in typed:
             hint = f"give this option again, or config={path}, which trusts it"
@@ -106,7 +114,7 @@ def _code(value: Any) -> Iterator[str]:
 def _trusted_class(name: str) -> type | None:
     """Return the class of this name if it is harmless to create; only trusted code is imported."""
     module_name, _, class_name = name.rpartition(".")
-    if module_name.partition(".")[0] not in TRUSTED_PACKAGES:
+    if not f"{module_name}.".startswith(TRUSTED_PACKAGES):
         return None
     try:
         found = getattr(import_module(module_name), class_name, None)
@@ -114,4 +122,4 @@ def _trusted_class(name: str) -> type | None:
         return None
     if not isinstance(found, type) or not issubclass(found, TRUSTED_KINDS):
         return None
-    return found if found.__module__.partition(".")[0] in TRUSTED_PACKAGES else None
+    return found if f"{found.__module__}.".startswith(TRUSTED_PACKAGES) else None

@@ -96,7 +96,7 @@ class LearningRateSchedule(Callback):
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 _change_rate(group, self._stored["lr"], pl_module.lr)
-                if group["weight_decay"] == self._stored["weight_decay"]:
+                if group.get("weight_decay") == self._stored["weight_decay"]:
                     group["weight_decay"] = pl_module.hparams["weight_decay"]
 
     def on_train_batch_start(

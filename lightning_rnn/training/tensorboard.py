@@ -27,6 +27,8 @@ from lightning_rnn.training.watching import (
     Watcher,
     can_draw,
     is_due,
+    show_image,
+    shows_images,
     tensorboard_writer,
 )
 
@@ -102,14 +104,13 @@ class Figures(Watcher):
             if writer is not None:
                 _add_curves(writer, classifier, split, step)
             sequences = data.split(split)
-            has_place = writer is not None or self.folder is not None
+            has_place = shows_images(trainer) or self.folder is not None
             if not with_figures or not has_place or sequences is None or not can_draw():
                 return
             with self._drawing_time.measure():
                 for name, figure in evaluation_figures(evaluation, decision, sequences, names):
                     image = pixels(figure)
-                    if writer is not None:
-                        writer.add_image(f"{split}/{name}", image, step, dataformats="HWC")
+                    show_image(trainer, f"{split}/{name}", image, step)
                     if self.folder is not None:
                         save_png(image, self.folder / f"{split}_{name}.png")
             if self.folder is not None:
@@ -158,17 +159,16 @@ class GradientFlowProbe(Watcher):
         epoch = trainer.current_epoch + 1
         if not self.is_enabled or not trainer.is_global_zero or data is None:
             return
+        if pl_module.network.encoder is not None:  # there is no state to follow
+            return
         if not is_due(epoch, self.every_n_epochs, is_last=is_last_step(trainer)):
             return
         with self.contain_failure():
-            writer = tensorboard_writer(trainer)
             sequences = data.split("val") or data.split("train")
-            if writer is not None and sequences is not None:
-                self._measure(trainer, writer, pl_module.network, sequences)
+            if trainer.loggers and sequences is not None:
+                self._measure(trainer, pl_module.network, sequences)
 
-    def _measure(
-        self, trainer: Trainer, writer: Any, network: SequenceNetwork, sequences: Sequences
-    ) -> None:
+    def _measure(self, trainer: Trainer, network: SequenceNetwork, sequences: Sequences) -> None:
         rows = torch.arange(min(NUM_MEASURED, len(sequences)))
         device = network.head.weight.device
         batch = sequences.batch(rows).to(device)
@@ -185,12 +185,13 @@ class GradientFlowProbe(Watcher):
             scalars[f"gradient_flow/saturation/{name}"] = share
         write_to_loggers(trainer, scalars)
         suffices = self._drawing_time.suffices(is_last=is_last_step(trainer))
-        if (self.every_n_epochs is None and not suffices) or not can_draw():
+        has_time = self.every_n_epochs is not None or suffices
+        if not has_time or not shows_images(trainer) or not can_draw():
             return
         with self._drawing_time.measure():
             for name, figure in self._draw(network, sequences, flow).items():
-                tag = f"gradient_flow/{name}"
-                writer.add_image(tag, pixels(figure), last_step(trainer), dataformats="HWC")
+                step = last_step(trainer)
+                show_image(trainer, f"gradient_flow/{name}", pixels(figure), step)
 
     def _draw(
         self, network: SequenceNetwork, sequences: Sequences, flow: GradientFlow

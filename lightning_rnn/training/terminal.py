@@ -15,6 +15,7 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.checkpoints import Checkpoints
+from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import shown_path
 from lightning_rnn.training.progress_bar import RunProgressBar
@@ -159,6 +160,9 @@ class NextCommands(Callback):
                 metrics = f" ({callback.rule}){metrics}"
         print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}{metrics}")
         suffix = f"--ckpt_path {shlex.quote(str(best))}"
+        own = type(pl_module)
+        if own is not SequenceClassifier:
+            suffix += f" --model {own.__module__}.{own.__name__}"
         names = _available_commands(trainer)
         commands = [f"python -m lightning_rnn {name} {suffix}" for name in names]
         if isinstance(trainer.logger, TensorBoardLogger):
@@ -167,7 +171,7 @@ class NextCommands(Callback):
 
 
 class HyperParameters(Callback):
-    """Logs settings and the metrics they led to for TensorBoard's HParams tab."""
+    """Logs settings and the metrics they led to, for TensorBoard's HParams tab and its like."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the metrics of `best.ckpt`."""
@@ -185,8 +189,6 @@ class HyperParameters(Callback):
         self._log(trainer, pl_module, trainer.callback_metrics, pl_module.checkpoint_step)
 
     def _log(self, trainer: Trainer, pl_module: Any, metrics: Mapping[str, Any], step: int) -> None:
-        if not isinstance(trainer.logger, TensorBoardLogger):
-            return
         settings = {k: value for k, value in pl_module.hparams.items() if not k.startswith("_")}
         data = sequence_data(trainer)
         if data is not None:
@@ -194,7 +196,12 @@ class HyperParameters(Callback):
         for name in ("categories", "data/categories"):  # which may be thousands
             settings.pop(name, None)
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
-        trainer.logger.log_hyperparams(settings, scalars, step=step)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(settings, scalars, step=step)
+            else:
+                logger.log_hyperparams(settings)
+                logger.log_metrics(scalars, step)
 
 
 def _print_data(data: SequenceDataModule) -> None:

@@ -1,7 +1,8 @@
 """Starting to train from the weights of another model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import fields
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -9,10 +10,17 @@ from torch import Tensor
 from lightning_rnn.data.readers.contents import join_names
 from lightning_rnn.errors import OptionError, check
 from lightning_rnn.models.network import HEADS, NetworkOptions
+from lightning_rnn.training.classifier import SequenceClassifier
 
 # arguments that decide which weights there are, and what they do
 ARCHITECTURE = {field.name for field in fields(NetworkOptions)}
 ARCHITECTURE -= {"dropout", "initialization", "memory_span"}
+
+
+def architecture(settings: Mapping[str, Any]) -> Set[str]:
+    """Return the settings that belong to the weights; all those of a subclass's own do."""
+    own = settings.keys() - signature(SequenceClassifier).parameters.keys()
+    return own | (ARCHITECTURE & settings.keys())
 
 
 def take_weights(
@@ -39,7 +47,7 @@ def take_weights(
     Returns:
         The classes of the other model if they are not those of the model; else an empty list.
     """
-    for name in sorted(ARCHITECTURE & settings.keys()):
+    for name in sorted(architecture(settings)):
         is_same = model.hparams[name] == settings[name]
         check(is_same, name, model.hparams[name], f"{settings[name]!r} as in {source}")
     num_features = model.schema.num_features

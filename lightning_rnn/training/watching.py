@@ -8,11 +8,13 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
 DRAWING_SHARE = 0.05  # of the time of a run, for the figures of each of two callbacks
 FIRST_DRAWING = 1.5  # seconds that the first figures are expected to take
+IMAGE_LOGGERS = (TensorBoardLogger, WandbLogger, MLFlowLogger)
 
 
 class Watcher(Callback):
@@ -84,6 +86,23 @@ def can_draw() -> bool:
 
 def tensorboard_writer(trainer: Trainer) -> Any | None:
     """Return the TensorBoard writer of a run, if it has one."""
-    if isinstance(trainer.logger, TensorBoardLogger):
-        return trainer.logger.experiment
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            return logger.experiment
     return None
+
+
+def shows_images(trainer: Trainer) -> bool:
+    """Return whether a run has a logger that shows images."""
+    return any(isinstance(logger, IMAGE_LOGGERS) for logger in trainer.loggers)
+
+
+def show_image(trainer: Trainer, tag: str, image: np.ndarray, step: int) -> None:
+    """Add an image (height, width, 3) to each logger that shows images."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, image, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(tag, [image], step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, image, key=tag, step=step)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 PATHS = (ROOT / "benchmarks").glob("*.py")
@@ -280,3 +281,19 @@ def test_documented_benchmark_options_exist(benchmark):
     cases = set(re.findall(r"--case ([a-z]+)", text))
     assert cases
     assert cases <= {*benchmark("training").CASES, "wide"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU would be measured")
+def test_the_list_for_a_gpu_ends_with_one_message_without_one(benchmark, tmp_path):
+    gpu = benchmark("gpu")
+    with pytest.raises(SystemExit, match="needs a CUDA device"):
+        gpu.main()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available, disabling CUDA profiling")
+def test_wide_training_on_a_cpu(benchmark, tmp_path):
+    assert "ms per step" in benchmark("gpu").wide(quick=True, device="cpu")
+    [row] = read_results(tmp_path, "gpu_wide")
+    assert float(row["ms_per_step"]) > 0
+    assert row["cudnn_share"] == "nan"

@@ -439,6 +439,12 @@ FOREIGN_CONFIGS = [
     "trainer: {profiler: foreign.Profiler}",
     "data: {class_path: foreign.Data}",
     "data: foreign.Data",
+    "model: {class_path: foreign.Model, init_args: {hidden_size: 8}}",
+    "model: foreign.Model",
+    "optimizer: {class_path: foreign.Optimizer}",
+    "optimizer: torch.utils.data.DataLoader",
+    "{optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}, lr_scheduler: {class_path: "
+    "torch.optim.lr_scheduler.LambdaLR, init_args: {lr_lambda: foreign.run}}}",
 ]
 
 
