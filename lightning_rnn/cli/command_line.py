@@ -254,7 +254,7 @@ class CommandLine(LightningCLI):
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
             return callbacks_of_fit(self.interrupts, self.continued)
-        return callbacks_of_evaluation(self.command, self.run.run_folder, self.options)
+        return callbacks_of_evaluation(self.request, self.run, self.options)
 
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""

@@ -15,7 +15,7 @@ from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.comparison import comparison_figure, comparison_table, summarize
-from lightning_rnn.evaluation.plots import pixels, save_png
+from lightning_rnn.evaluation.figures import pixels, save_png
 from lightning_rnn.models.recurrent import CELLS
 from lightning_rnn.training.interrupts import Interrupts
 

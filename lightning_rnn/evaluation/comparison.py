@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_rnn.evaluation.figures import new_axes
 from lightning_rnn.evaluation.intervals import Interval
-from lightning_rnn.evaluation.plots import new_axes
 
 # 97.5 % quantiles of Student's t distribution for 1 to 9 degrees of freedom; the last one for more
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

@@ -19,6 +19,7 @@ from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import shown_path
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.run_end import ending_of
+from lightning_rnn.training.settings import settings_of
 from lightning_rnn.training.validation_interval import (
     ends_epoch,
     epochs_per_validation,
@@ -167,7 +168,7 @@ class NextCommands(Callback):
 
 
 class HyperParameters(Callback):
-    """Logs settings and the metrics they led to for TensorBoard's HParams tab."""
+    """Logs settings, changed ones first, and their metrics for TensorBoard's HParams tab."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the metrics of `best.ckpt`."""
@@ -187,12 +188,7 @@ class HyperParameters(Callback):
     def _log(self, trainer: Trainer, pl_module: Any, metrics: Mapping[str, Any], step: int) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
-        settings = {k: value for k, value in pl_module.hparams.items() if not k.startswith("_")}
-        data = sequence_data(trainer)
-        if data is not None:
-            settings |= {f"data/{name}": value for name, value in data.settings.items()}
-        for name in ("categories", "data/categories"):  # which may be thousands
-            settings.pop(name, None)
+        settings = settings_of(pl_module, sequence_data(trainer))
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
         trainer.logger.log_hyperparams(settings, scalars, step=step)
 
