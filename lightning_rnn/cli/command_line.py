@@ -236,9 +236,8 @@ class CommandLine(LightningCLI):
             return False
         purge_step = None
         if self.run is None or (self.command == "fit" and not self.run.is_in_run_folder):
-            folder = root / "lightning_logs" / "version_0"  # not that of rank 0, which counts
-            if process_rank() == 0:
-                folder = self.run_folder.enter_context(new_run_folder(root, self._has_trained))
+            new = new_run_folder(root, self._has_trained, self.options["run_name"])
+            folder = self.run_folder.enter_context(new)
         else:
             folder = self.run.run_folder
             if self.continued is not None:

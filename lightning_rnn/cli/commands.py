@@ -15,6 +15,7 @@ from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.model_card import metrics_of, write_model_card
 from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.run_folder import newest_checkpoint
 
@@ -49,7 +50,7 @@ def export(
     streaming: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint to an ONNX file that is verified against PyTorch.
+    """Write a checkpoint to an ONNX file that is verified against PyTorch, and its model card.
 
     Args:
         ckpt_path: Checkpoint file; if not given, the best checkpoint of the newest run.
@@ -71,6 +72,7 @@ def export(
         raise OptionError(message, name="output")
     model = SequenceClassifier(**run.hyper_parameters)
     run.restore(model)
+    metrics = metrics_of(run)
     print(f"exporting {run.path}")
     difference = export_onnx(
         model.network,
@@ -82,6 +84,7 @@ def export(
     )
     print(f"largest difference from PyTorch: {difference:.1e} (allowed: {TOLERANCE:g})")
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"model card: {write_model_card(run, model, path, metrics)}")
 
 
 EXTRA_COMMANDS: dict[str, Callable[..., None]] = {

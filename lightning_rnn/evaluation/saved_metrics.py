@@ -62,6 +62,8 @@ class SavedMetrics:
             }
         except (ValueError, TypeError, KeyError, AttributeError):
             raise DataError(f"{path}: expected metrics as written by test") from None
+        if not {"accuracy", "log_loss"} <= values.keys():
+            raise DataError(f"{path}: expected an accuracy and a log loss")
         metrics = {}
         for name, value in sorted(values.items()):
             suffix = name.rpartition("_")[2]
