@@ -49,8 +49,8 @@ def callbacks_of_evaluation(
     if request.command == "validate":
         return [figures]
     figures.folder = folder / "figures"
-    metrics = MetricsFile(folder, run.path)
-    callbacks: list[Callback] = [metrics, figures, Report(run, metrics, figures, request.args)]
+    report = Report(run, figures, request.args)
+    callbacks: list[Callback] = [MetricsFile(folder, run.path), figures, report]
     if options["earliness"]:
         callbacks.append(Earliness(folder))
     return [*callbacks, HyperParameters()]

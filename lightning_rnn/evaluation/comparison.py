@@ -74,14 +74,10 @@ def mean_interval(
 
 
 def paired_p_value(differences: Sequence[int]) -> float:
-    """Return the two-sided p-value of paired differences, of which chance decides the signs.
+    """Return the two-sided p-value of differences (N,) if chance decides their signs.
 
-    The test is exact up to a sum of 1,000, above which the distribution is taken for normal. For
-    differences of 1 and -1, it is McNemar's exact test.
-
-    Args:
-        differences: By how many more sequences one of two models is correct, for each sequence or
-            group of sequences.
+    The differences say by how many more sequences one of two models is correct, for each sequence
+    (McNemar's exact test) or group. Beyond a sum of 1,000, the distribution is taken for normal.
 
     Example:
         >>> paired_p_value([1, 1, 1, 0, 1, 1])  # 2 / 2 ** 5
@@ -90,14 +86,11 @@ def paired_p_value(differences: Sequence[int]) -> float:
     sizes = [abs(difference) for difference in differences if difference != 0]
     total = abs(sum(differences))
     if sum(sizes) > MAX_EXACT:
-        squares = sum(size**2 for size in sizes)
-        return math.erfc(total / math.sqrt(2 * squares))
+        return math.erfc(total / math.sqrt(2 * sum(size**2 for size in sizes)))
     probabilities = np.ones(1)  # of the sums from -S to S
     for size in sizes:
-        padding = np.zeros(2 * size)
-        lower = np.concatenate([probabilities, padding])
-        upper = np.concatenate([padding, probabilities])
-        probabilities = (lower + upper) / 2
+        lower = np.pad(probabilities, (0, 2 * size))
+        probabilities = (lower + np.roll(lower, 2 * size)) / 2
     sums = np.arange(len(probabilities)) - sum(sizes)
     return min(1.0, float(probabilities[abs(sums) >= total].sum()))
 

@@ -1,7 +1,7 @@
 """Figures of an evaluation."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -173,28 +173,21 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
         color = f"C{i}"
         label = f"{name}: mean gap {gap:.3f}"
         axes.plot(mean, frequency, style, markersize=4, label=label, color=color)
-        if i == len(curves) - 1:
-            counts = count[is_used].tolist()
-            intervals = map(wilson_interval, frequency.tolist(), counts)
-            axes.vlines(mean, *zip(*intervals, strict=True), color=color, alpha=0.5)
-            draw_counts(below, is_used.nonzero()[:, 0].tolist(), counts, color)
+    counts = count[is_used].tolist()
+    intervals = map(wilson_interval, frequency.tolist(), counts)
+    axes.vlines(mean, *zip(*intervals, strict=True), color=color, alpha=0.5)
+    bars = below.bar(mean, counts, width=0.6 / CALIBRATION_BINS, color=color, alpha=0.5)
+    below.bar_label(bars, fontsize="x-small", rotation=90, padding=2)
+    below.set_yscale("symlog", linthresh=10)
+    below.set_ylim(0, 30 * max(counts))  # room for the numbers
+    below.tick_params(axis="y", which="both", left=False, labelleft=False)
+    below.spines[["top", "right"]].set_visible(False)
+    below.set_ylabel("sequences")
     axes.set_ylim(-0.03, 1.03)
     remove_frame(axes)
     below.set_xlabel(axis_labels[0])
     add_legend(axes, "upper left")
     return figure
-
-
-def draw_counts(axes: Any, bins: Sequence[int], counts: Sequence[int], color: str) -> None:
-    """Draw the number of sequences in each of the bins of a reliability."""
-    centres = [(k + 0.5) / CALIBRATION_BINS for k in bins]
-    bars = axes.bar(centres, counts, width=0.9 / CALIBRATION_BINS, color=color, alpha=0.5)
-    axes.bar_label(bars, fontsize="x-small", rotation=90, padding=2)
-    axes.set_yscale("symlog", linthresh=10)
-    axes.set_ylim(0, 30 * max(counts))  # room for the numbers
-    axes.set_ylabel("sequences")
-    axes.tick_params(axis="y", which="both", left=False, labelleft=False)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> Any:

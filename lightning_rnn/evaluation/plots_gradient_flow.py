@@ -9,7 +9,7 @@ from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.evaluation.figures import WIDTH, new_axes, new_figure
 from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, horizon
-from lightning_rnn.evaluation.plots_sequences import SequencePanels, num_drawn
+from lightning_rnn.evaluation.plots_sequences import num_drawn, sequence_panels
 
 MIN_SHARE = 1e-8  # smaller ones are lost in single precision
 
@@ -47,13 +47,13 @@ def attribution(
 ) -> Any:
     """Draw R rows of a data set, and below them the contributions (R, T) from `attribute`."""
     rows = rows[: num_drawn(sequences, len(rows), num_more=1)]
-    panels = SequencePanels(sequences, schema, len(rows), num_more=1)
-    for place, row in enumerate(rows):
+    titles = [f"sequence {row}" for row in rows]
+    figure, panels = sequence_panels(sequences, schema, rows, titles, num_more=1)
+    for place, (row, (below,)) in enumerate(zip(rows, panels, strict=True)):
         length = int(sequences.lengths[row])
         values = contributions[place, :length].numpy()
         colors = np.where(values >= 0, "tab:blue", "tab:red")
-        below = panels.add(row, f"sequence {row}")[-1]
         below.bar(range(length), values, width=1.0, color=colors)
         below.set_title("contribution", fontsize="small", loc="left", pad=2)
         below.set_xlim(-0.5, length - 0.5)
-    return panels.figure
+    return figure

@@ -11,18 +11,8 @@ from lightning_rnn.evaluation.figures import WIDTH, new_figure, short_names
 from lightning_rnn.evaluation.metrics import WeightedMetrics
 
 MAX_FEATURES = 6  # panels of a sequence
-MAX_PANELS = 12  # of a figure, or those of two sequences
+MAX_PANELS = 12  # of a figure, if two sequences have no more
 NUM_EXAMPLES = 6
-
-
-def confident_mistakes_first(metrics: WeightedMetrics, count: int) -> list[tuple[int, float]]:
-    """Return some of N sequences, each with the probability of the class that is predicted.
-
-    The mistakes come first, the most probable one ahead, then the others, the least probable ahead.
-    """
-    confidence = metrics.probabilities.gather(1, metrics.predicted[:, None])[:, 0]
-    order = torch.where(metrics.is_correct, 1 + confidence, -confidence).argsort(stable=True)
-    return [(i, float(confidence[i])) for i in order[:count].tolist()]
 
 
 def mistakes(metrics: WeightedMetrics, index: Tensor, sequences: Sequences, schema: Schema) -> Any:
@@ -30,20 +20,23 @@ def mistakes(metrics: WeightedMetrics, index: Tensor, sequences: Sequences, sche
 
     The metrics are those of the rows `index` (N,) of the data set `sequences`.
     """
+    confidence = metrics.probabilities.gather(1, metrics.predicted[:, None])[:, 0]
+    mistakes_first = torch.where(metrics.is_correct, 1 + confidence, -confidence)
+    order = mistakes_first.argsort(stable=True)[: num_drawn(sequences, NUM_EXAMPLES)]
     class_names = short_names(schema.class_names)
-    num_examples = min(len(index), num_drawn(sequences, NUM_EXAMPLES))
-    panels = SequencePanels(sequences, schema, num_examples)
-    for i, confidence in confident_mistakes_first(metrics, num_examples):
+    titles = []
+    for i in order.tolist():
         row = int(index[i])
         name = row if sequences.ids is None else sequences.ids[row]
         title = f"{short_names([str(name)])[0]}: {class_names[metrics.predicted[i]]}"
-        title = f"{title} {confidence:.3f}"
-        color = "black"
+        title = f"{title} {float(confidence[i]):.3f}"
         if not metrics.is_correct[i]:
             title = f"{title}\ntrue: {class_names[metrics.labels[i]]}"
-            color = "tab:red"
-        panels.add(row, title, color)
-    return panels.figure
+        titles.append(title)
+    figure, _ = sequence_panels(sequences, schema, index[order].tolist(), titles)
+    for part, i in zip(figure.subfigs, order, strict=True):
+        part.texts[0].set_color("black" if metrics.is_correct[i] else "tab:red")
+    return figure
 
 
 def num_drawn(sequences: Sequences, wanted: int, num_more: int = 0) -> int:
@@ -52,48 +45,36 @@ def num_drawn(sequences: Sequences, wanted: int, num_more: int = 0) -> int:
     return max(2, min(wanted, MAX_PANELS // num_panels))
 
 
-class SequencePanels:
-    """A figure of sequences in two columns, with a panel for each of the first features.
+def sequence_panels(
+    sequences: Sequences, schema: Schema, rows: list[int], titles: list[str], num_more: int = 0
+) -> tuple[Any, list[list[Any]]]:
+    """Draw sequences in two columns, with a panel for each of the first six features.
 
-    Args:
-        sequences: The data set.
-        schema: Names of its features.
-        num_sequences: Number of sequences that will be added.
-        num_more: Number of further panels of each sequence.
+    Returns:
+        The figure, and for each sequence the axes of `num_more` panels below its features.
     """
-
-    def __init__(
-        self, sequences: Sequences, schema: Schema, num_sequences: int, num_more: int = 0
-    ) -> None:
+    names = schema.feature_names
+    if names is None:
         names = [f"feature {k}" for k in range(sequences.num_features)]
-        if len(names) == 1:
-            names = [""]
-        self.names = short_names(schema.feature_names or names)[:MAX_FEATURES]
-        self.sequences = sequences
-        self.num_panels = len(self.names) + num_more
-        num_rows = (num_sequences + 1) // 2
-        height = 0.8 if self.num_panels > 1 else 1.1
-        self.figure = new_figure(WIDTH, num_rows * (0.5 + height * self.num_panels) + 0.2)
-        parts = self.figure.subfigures(num_rows, min(2, num_sequences), squeeze=False)
-        self._parts = iter(parts.flat)
-        note = "step"
-        if sequences.num_features > MAX_FEATURES:
-            note = f"step (the first {MAX_FEATURES} of {sequences.num_features} features)"
-        self.figure.supxlabel(note, fontsize="small")
-
-    def add(self, row: int, title: str, color: str = "black") -> list[Any]:
-        """Draw a sequence; return the axes of its features and of the further panels."""
-        x = self.sequences.batch(torch.tensor([row])).x[0].numpy()  # (T, F)
-        part = next(self._parts)
-        part.suptitle(title, fontsize="small", color=color, x=0.02, ha="left")
-        panels: list[Any] = list(part.subplots(self.num_panels, 1, sharex=True, squeeze=False).flat)
+    names = short_names(names)[:MAX_FEATURES]
+    num_panels = len(names) + num_more
+    num_rows = (len(rows) + 1) // 2
+    figure = new_figure(WIDTH, num_rows * (0.6 + 0.8 * num_panels) + 0.2)
+    parts = figure.subfigures(num_rows, min(2, len(rows)), squeeze=False).flat
+    others = []
+    for row, title, part in zip(rows, titles, parts, strict=False):
+        x = sequences.batch(torch.tensor([row])).x[0].numpy()  # (T, F)
+        part.suptitle(title, fontsize="small", x=0.02, ha="left")
+        panels = part.subplots(num_panels, 1, sharex=True, squeeze=False)[:, 0].tolist()
         for axes in panels:
             axes.tick_params(labelsize="x-small")
             axes.locator_params(axis="x", integer=True)
             axes.locator_params(axis="y", nbins=3)
             axes.ticklabel_format(useOffset=False)
             axes.spines[["top", "right"]].set_visible(False)
-        for k, name in enumerate(self.names):
+        for k, name in enumerate(names):
             panels[k].plot(x[:, k], linewidth=1, marker="." if len(x) < 30 else "", color=f"C{k}")
             panels[k].set_title(name, fontsize="small", loc="left", pad=2)
-        return panels
+        others.append(panels[len(names) :])
+    figure.supxlabel(f"step ({len(names)} of {sequences.num_features} features)", fontsize="small")
+    return figure, others

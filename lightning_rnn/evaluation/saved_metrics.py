@@ -1,74 +1,48 @@
-"""Reading `test_metrics.json`."""
+"""Reading what `test` has written into a run folder."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_rnn.errors import DataError
 
-PREFIX = "test/"
+NO_METRICS = ("_low", "_high", "_resamples", "/num_sequences")
 
 
-@dataclass(frozen=True)
-class SavedMetric:
-    """A metric, the bounds of its 95 % interval, and its value before calibration, if any."""
-
-    name: str
-    value: float
-    low: float | None
-    high: float | None
-    uncalibrated: float | None
-
-    def __str__(self) -> str:
-        """Return the value with its interval."""
-        if self.low is None or self.high is None:
-            return f"{self.value:.4f}"
-        return f"{self.value:.4f} ({self.low:.4f}-{self.high:.4f})"
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the content of `test_metrics.json`; a DataError if `test` has not written it."""
+    path = folder / "test_metrics.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("test/num_sequences", "test/accuracy", "test/log_loss"):
+            float(content[name])
+        content["classes"].items()
+        content["origin"]["checkpoint"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise DataError(f"{path}: expected metrics as written by test") from None
+    return content
 
 
-@dataclass(frozen=True)
-class SavedMetrics:
-    """The content of the file.
+def metric_texts(content: dict[str, Any]) -> dict[str, str]:
+    """Return the value of each metric, with its interval if it has one, by name."""
+    texts = {}
+    for key in sorted(content):
+        if key.startswith("test/") and not key.endswith(NO_METRICS):
+            text = f"{content[key]:.4f}"
+            if f"{key}_low" in content:
+                text += f" ({content[f'{key}_low']:.4f}-{content[f'{key}_high']:.4f})"
+            texts[key.removeprefix("test/")] = text
+    return texts
 
-    Attributes:
-        metrics: Metrics by name, in alphabetical order.
-        num_sequences: Number of test sequences.
-        classes: The fields of `ClassMetrics` by the name of the class.
-        origin: Checksum of the checkpoint, and fingerprint of the test data.
-    """
 
-    metrics: dict[str, SavedMetric]
-    num_sequences: int
-    classes: dict[str, dict[str, Any]]
-    origin: dict[str, str]
+def read_predictions(folder: Path) -> Any:
+    """Return the polars frame in `test_predictions.csv`; a DataError if it is damaged."""
+    import polars
 
-    @classmethod
-    def read(cls, path: Path) -> "SavedMetrics":
-        """Read the file.
-
-        Raises:
-            DataError: If `test` has not written it.
-        """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            classes = content["classes"]
-            origin = content["origin"]
-            num_sequences = content[f"{PREFIX}num_sequences"]
-            values = {
-                key.removeprefix(PREFIX): float(value)
-                for key, value in content.items()
-                if key.startswith(PREFIX)
-            }
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(f"{path}: expected metrics as written by test") from None
-        if not {"accuracy", "log_loss"} <= values.keys():
-            raise DataError(f"{path}: expected an accuracy and a log loss")
-        metrics = {}
-        for name, value in sorted(values.items()):
-            suffix = name.rpartition("_")[2]
-            if suffix in ("low", "high", "uncalibrated", "resamples", "sequences"):
-                continue
-            others = [values.get(f"{name}_{end}") for end in ("low", "high", "uncalibrated")]
-            metrics[name] = SavedMetric(name, value, *others)
-        return cls(metrics, num_sequences, classes, origin)
+    path = folder / "test_predictions.csv"
+    try:
+        frame = polars.read_csv(path, infer_schema=False).fill_null("")
+        frame.select("id", "label", "true_label")
+    except (OSError, polars.exceptions.PolarsError):
+        raise DataError(f"{path}: expected predictions as written by test") from None
+    return frame

@@ -93,6 +93,8 @@ class MetricsFile(Callback):
         )
         data = sequence_data(trainer)
         columns = prediction_columns(predictions, data, pl_module.class_names, "test")
+        labels = evaluation.labels.tolist()
+        columns["true_label"] = [pl_module.class_names[code] for code in labels]
         path = self.path.with_name("test_predictions.csv")
         write_and_keep(path, polars.DataFrame(columns).write_csv())
         print(f"predictions written to {path}")

@@ -19,7 +19,7 @@ from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import shown_path
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.run_end import ending_of
-from lightning_rnn.training.settings import settings_of
+from lightning_rnn.training.settings import changed_first
 from lightning_rnn.training.validation_interval import (
     ends_epoch,
     epochs_per_validation,
@@ -188,7 +188,8 @@ class HyperParameters(Callback):
     def _log(self, trainer: Trainer, pl_module: Any, metrics: Mapping[str, Any], step: int) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
-        settings = settings_of(pl_module, sequence_data(trainer))
+        data = sequence_data(trainer)
+        settings = changed_first(pl_module.hparams, getattr(data, "settings", {}), type(data))
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
         trainer.logger.log_hyperparams(settings, scalars, step=step)
 

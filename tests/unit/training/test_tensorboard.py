@@ -10,7 +10,7 @@ import pytest
 import sklearn.metrics as sk
 import torch
 from evaluations import random_evaluation
-from helpers import LAST, RUN, load
+from helpers import BEST, LAST, RUN, load
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
@@ -22,8 +22,10 @@ from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.figures import pixels, short_names
 from lightning_rnn.evaluation.gradient_flow import horizon
+from lightning_rnn.evaluation.metrics import WeightedMetrics
 from lightning_rnn.evaluation.plots import evaluation_figures
 from lightning_rnn.evaluation.plots_gradient_flow import attribution
+from lightning_rnn.evaluation.plots_sequences import mistakes
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import watching
@@ -136,7 +138,12 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
     assert (
         hparams.parse_session_start_info_plugin_data(content).hparams["cell"].string_value == "lstm"
     )
+    content = found.SummaryMetadata(hparams.EXPERIMENT_TAG).plugin_data.content
+    names = [info.name for info in hparams.parse_experiment_plugin_data(content).hparam_infos]
+    changed = {"cell", "hidden_size", "data/num_train", "data/num_val", "data/num_test"}
+    assert set(names[:6]) == changed | {"data/min_length"}
     scalars = set(found.Tags()["scalars"])
+    assert found.Scalars("hp/val_loss")[0].value == pytest.approx(load(BEST)["metrics"]["val/loss"])
     shown = compared_metrics()
     assert "hp/val_loss" in shown
     assert shown <= scalars
@@ -290,10 +297,12 @@ def test_each_feature_has_a_panel_with_its_name(num_features):
     data = sequences([12] * 30, num_features)
     names = [f"feature {i} of a very long name" for i in range(num_features)]
     schema = Schema(num_features, ["no", "yes"], names)
-    evaluation = random_evaluation(2, 30, 0)
-    drawn = dict(evaluation_figures(evaluation, Decision(), data, schema))
+    metrics = WeightedMetrics(random_evaluation(2, 30, 0), Decision())
     rows = torch.arange(4)
-    figures = [drawn["mistakes"], attribution(torch.randn(4, 12), data, rows.tolist(), schema)]
+    figures = [
+        mistakes(metrics, torch.arange(30), data, schema),
+        attribution(torch.randn(4, 12), data, rows.tolist(), schema),
+    ]
     wanted = short_names(names)[:6]
     for figure, more in zip(figures, [[], ["contribution"]], strict=True):
         assert len(figure.subfigs) >= 2
