@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_rnn.evaluation.comparison import paired_p_value
+from lightning_rnn.training import tensorboard
 
 FIT = (*TINY, *TINY_DATA, "--trainer.max_epochs", 1)
 NAMED = Path("lightning_logs/version_1_wide-gru")
@@ -38,6 +39,7 @@ def runs(tmp_path_factory, run_ok):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(tensorboard, "can_draw", lambda: False)  # takes time
         run_ok("fit", *FIT)
         run_ok("test")
         run_ok("fit", *FIT, "--model.cell", "gru", "--run_name", "wide-gru")
@@ -96,7 +98,8 @@ def test_runs_without_a_test_are_named(runs, tmp_path, monkeypatch, run_ok):
     assert "version_2" not in row(out, "run")
 
 
-def test_damaged_files_are_refused(trained, run_ok, refused):
+def test_damaged_files_are_refused(trained, run_ok, refused, monkeypatch):
+    monkeypatch.setattr(tensorboard, "can_draw", lambda: False)
     assert "--runs: expected a folder with runs" in refused("compare", "--runs", "none", code=2)
     refused_text = refused("compare", "--runs", "lightning_logs", "--model.lr", 1, code=2)
     assert "--runs: expected no options of fit beside it, got '--model.lr 1'" in refused_text
