@@ -33,11 +33,14 @@ def write_model_card(
     """Write `model_card.md` beside an exported file, and return its path.
 
     An earlier card that differs, which may have been filled in, is kept as `model_card-1.md` and so
-    on. Of paths of data, only the names of the files are told.
+    on. The card tells no paths of data.
     """
     data_class = DATA_MODULES.get(str(run.data_class), object)
-    settings = changed_first(run.hyper_parameters, file_names(run.data_settings), data_class)
-    shown = {name: value for name, value in settings.items() if name not in FROM_DATA}
+    settings = changed_first(run.hyper_parameters, run.data_settings, data_class)
+    shown = {}
+    for name, value in settings.items():
+        if name not in FROM_DATA and not name.endswith("_path"):
+            shown[name] = value
     content = {
         "run": run,
         "model": model,
@@ -51,16 +54,6 @@ def write_model_card(
     path = exported.with_name("model_card.md")
     write_and_keep(path, render(path.name, content, finalize=escape_markdown) + "\n")
     return path
-
-
-def file_names(value: Any) -> Any:
-    """Return the name of a file for its absolute path, also within settings and lists."""
-    if isinstance(value, dict):
-        return {key: file_names(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [file_names(item) for item in value]
-    is_path = isinstance(value, str) and Path(value).is_absolute()
-    return Path(value).name if is_path else value
 
 
 def escape_markdown(value: Any) -> Any:

@@ -25,6 +25,8 @@ def changed_first(
     settings |= {f"data/{name}": value for name, value in data_settings.items()}
 
     def place(name: str) -> int:
-        return 2 if name in FROM_DATA else int(settings[name] == defaults.get(name))
+        if name in FROM_DATA:
+            return 2
+        return int(repr(settings[name]) == repr(defaults.get(name)))  # arrays have no ==
 
     return {name: settings[name] for name in sorted(settings, key=place) if name not in LEFT_OUT}

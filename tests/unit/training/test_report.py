@@ -13,7 +13,7 @@ import pytest
 from helpers import BEST, RUN, TINY
 
 from lightning_rnn.training import watching
-from lightning_rnn.training.model_card import escape_markdown, file_names
+from lightning_rnn.training.model_card import escape_markdown
 
 CLASSES = ["<script>alert(1)</script>", 'a & "b" | `c`']
 
@@ -145,7 +145,7 @@ def test_a_model_card_goes_with_the_exported_file(tested, monkeypatch, run_ok):
     assert f"| accuracy | {metrics['test/accuracy']:.4f} (" in card
     assert metrics["origin"]["checkpoint"] in card
     assert r'\<script\>alert(1)\</script\>, a \& "b" \| \`c\`' in card
-    assert "    data/train_path: all.csv\n" in card
+    assert "    data/id_column: id\n" in card
     assert str(tested) not in card
     (tested / "out/model_card.md").write_text("filled in")
     out = run_ok("export", "--ckpt_path", BEST, "--output", "out/model.onnx", "--overwrite=true")
@@ -172,7 +172,5 @@ def test_damaged_metrics_end_an_export_before_it_writes(trained, refused):
     assert "expected metrics as written by test" in refused("export", code=1)
 
 
-def test_text_is_escaped_and_paths_are_short():
+def test_text_is_escaped():
     assert escape_markdown(["a|b", "c\nd"]) == r"a\|b, c d"
-    settings = {"train_path": ["/home/me/a.csv", "b/c.csv"], "seed": 1}
-    assert file_names(settings) == {"train_path": ["a.csv", "b/c.csv"], "seed": 1}
