@@ -168,7 +168,7 @@ class NextCommands(Callback):
 
 
 class HyperParameters(Callback):
-    """Logs settings, changed ones first, and their metrics for TensorBoard's HParams tab."""
+    """Logs settings, changed ones first, and their metrics; TensorBoard sorts them by name."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the metrics of `best.ckpt`."""
