@@ -36,7 +36,7 @@ def write_model_card(
     on. The card tells no paths of data.
     """
     data_class = DATA_MODULES.get(str(run.data_class), object)
-    settings = changed_first(run.hyper_parameters, run.data_settings, data_class)
+    settings, _ = changed_first(run.hyper_parameters, run.data_settings, data_class)
     shown = {}
     for name, value in settings.items():
         if name not in FROM_DATA and not name.endswith("_path"):

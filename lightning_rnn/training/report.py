@@ -75,7 +75,7 @@ class Report(Watcher):
             "data": of_data,
             "settings": changed_first(
                 classifier.hparams, getattr(data, "settings", {}), type(data)
-            ),
+            )[0],
             "config": config.read_text(encoding="utf-8") if config.is_file() else "",
             "images": images,
             "mistakes": confident_mistakes(folder, classifier.class_names),

@@ -15,8 +15,11 @@ LEFT_OUT = ("_instantiator", "categories", "data/categories")  # of which there 
 
 def changed_first(
     model_settings: Mapping[str, Any], data_settings: Mapping[str, Any], data_class: Any
-) -> dict[str, Any]:
-    """Return settings that are not the default, then the others, then what the data determine."""
+) -> tuple[dict[str, Any], int]:
+    """Return settings that are not the default, then the others, then what the data determine.
+
+    The number is that of settings which are not the default.
+    """
     cell = model_settings.get("cell", "rnn")
     defaults = dict(SequenceClassifier(cell=cell).hparams) | {"cell": "rnn"}
     for name, parameter in signature(data_class.__init__).parameters.items():
@@ -29,4 +32,5 @@ def changed_first(
             return 2
         return int(repr(settings[name]) == repr(defaults.get(name)))  # arrays have no ==
 
-    return {name: settings[name] for name in sorted(settings, key=place) if name not in LEFT_OUT}
+    names = [name for name in sorted(settings, key=place) if name not in LEFT_OUT]
+    return {name: settings[name] for name in names}, sum(place(name) == 0 for name in names)

@@ -10,6 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2 as hparams  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+    HParamsPluginData,
+)
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
@@ -168,7 +174,7 @@ class NextCommands(Callback):
 
 
 class HyperParameters(Callback):
-    """Logs settings, changed ones first, and their metrics; TensorBoard sorts them by name."""
+    """Logs settings, changed ones first, and their metrics for TensorBoard's HParams tab."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the metrics of `best.ckpt`."""
@@ -189,8 +195,26 @@ class HyperParameters(Callback):
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
         data = sequence_data(trainer)
-        settings = changed_first(pl_module.hparams, getattr(data, "settings", {}), type(data))
+        settings, num_changed = changed_first(
+            pl_module.hparams, getattr(data, "settings", {}), type(data)
+        )
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
+        infos = []
+        for i, (name, value) in enumerate(settings.items()):
+            kind = hparams.DATA_TYPE_STRING
+            if isinstance(value, int | float):
+                kind = hparams.DATA_TYPE_FLOAT64
+            # TensorBoard shows those first that differ
+            infos.append(hparams.HParamInfo(name=name, type=kind, differs=i < num_changed))
+        metric_infos = []
+        for tag in scalars:
+            metric_infos.append(hparams.MetricInfo(name=hparams.MetricName(tag=tag)))
+        experiment = hparams.Experiment(hparam_infos=infos, metric_infos=metric_infos)
+        content = HParamsPluginData(experiment=experiment)
+        description = metadata.create_summary_metadata(content)
+        value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=description)
+        # before Lightning's description, as TensorBoard reads the first one
+        trainer.logger.experiment.file_writer.add_summary(Summary(value=[value]))
         trainer.logger.log_hyperparams(settings, scalars, step=step)
 
 

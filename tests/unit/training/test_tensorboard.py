@@ -139,7 +139,9 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
         hparams.parse_session_start_info_plugin_data(content).hparams["cell"].string_value == "lstm"
     )
     content = found.SummaryMetadata(hparams.EXPERIMENT_TAG).plugin_data.content
-    names = [info.name for info in hparams.parse_experiment_plugin_data(content).hparam_infos]
+    infos = hparams.parse_experiment_plugin_data(content).hparam_infos
+    infos = sorted(infos, key=lambda info: (not info.differs, info.name))  # as TensorBoard does
+    names = [info.name for info in infos]
     changed = {"cell", "hidden_size", "data/num_train", "data/num_val", "data/num_test"}
     assert set(names[:6]) == changed | {"data/min_length"}
     scalars = set(found.Tags()["scalars"])
