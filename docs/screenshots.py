@@ -60,7 +60,7 @@ def send(url: str, body: dict[str, Any] | None = None, *, method: str | None = N
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(60):
+    for _ in range(240):
         try:
             with opener.open(request, timeout=120) as response:
                 return json.load(response).get("value")
@@ -94,6 +94,7 @@ def take_screenshots(folder: str, board: str, driver: str) -> None:
     arguments = [*CHROMIUM, f"--user-data-dir={folder}/chromium", "--no-proxy-server"]
     options = {"goog:chromeOptions": {"args": arguments}}
     sessions = f"http://127.0.0.1:{driver}/session"
+    send(f"http://127.0.0.1:{board}/data/environment")  # TensorBoard is up
     created = send(sessions, {"capabilities": {"alwaysMatch": options}})
     session = f"{sessions}/{created['sessionId']}"
     for name, (page, width, height) in PAGES.items():

@@ -1,5 +1,6 @@
 """Writing files atomically: a file is either replaced as a whole or left unchanged."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,24 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_and_keep(path: Path, text: str) -> None:
+    """Write a file; an earlier one with other content is renamed to `name-1` and so on."""
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        number = 1
+        while path.with_stem(f"{path.stem}-{number}").exists():
+            number += 1
+        kept = path.rename(path.with_stem(f"{path.stem}-{number}"))
+        print(f"the earlier {path.name}, which differs, is kept as {kept.name}")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def remove_drafts(folder: Path, pattern: str) -> None:

@@ -237,9 +237,8 @@ class CommandLine(LightningCLI):
             return False
         purge_step = None
         if self.run is None or (self.command == "fit" and not self.run.is_in_run_folder):
-            folder = root / "lightning_logs" / "version_0"  # not that of rank 0, which counts
-            if process_rank() == 0:
-                folder = self.run_folder.enter_context(new_run_folder(root, self._has_trained))
+            new = new_run_folder(root, self._has_trained, self.options["run_name"])
+            folder = self.run_folder.enter_context(new)
         else:
             folder = self.run.run_folder
             if self.continued is not None:
@@ -255,7 +254,7 @@ class CommandLine(LightningCLI):
     def _own_callbacks(self) -> list[Callback]:
         if self.run is None or self.command == "fit":
             return callbacks_of_fit(self.interrupts, self.continued)
-        return callbacks_of_evaluation(self.command, self.run.run_folder, self.options)
+        return callbacks_of_evaluation(self.request, self.run, self.options)
 
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""

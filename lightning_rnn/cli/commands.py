@@ -14,6 +14,7 @@ from lightning_rnn.data.report import describe
 from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
+from lightning_rnn.training.model_card import metrics_of, write_model_card
 from lightning_rnn.training.presets import Preset
 from lightning_rnn.training.run_folder import newest_checkpoint
 
@@ -49,7 +50,7 @@ def export(
     streaming: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint to an ONNX file that is verified against PyTorch.
+    """Write a checkpoint to an ONNX file that is verified against PyTorch, and its model card.
 
     Args:
         ckpt_path: Checkpoint file; if not given, the best checkpoint of the newest run.
@@ -73,6 +74,7 @@ def export(
         raise OptionError(message, name="output")
     classifier = model_class(**run.hyper_parameters)
     run.restore(classifier)
+    metrics = metrics_of(run)
     print(f"exporting {run.path}")
     difference = export_onnx(
         classifier.network,
@@ -84,6 +86,7 @@ def export(
     )
     print(f"largest difference from PyTorch: {difference:.1e} (allowed: {TOLERANCE:g})")
     print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"model card: {write_model_card(run, classifier, path, metrics)}")
 
 
 EXTRA_COMMANDS: dict[str, Callable[..., None]] = {

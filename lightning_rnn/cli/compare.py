@@ -13,13 +13,14 @@ from lightning_rnn.cli.parallel_runs import Run, fit_and_test, run_parallel
 from lightning_rnn.cli.parser import Parser, own_errors_with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request
+from lightning_rnn.cli.run_table import show_runs
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.comparison import comparison_figure, comparison_table, summarize
-from lightning_rnn.evaluation.plots import pixels, save_png
+from lightning_rnn.evaluation.figures import pixels, save_png
 from lightning_rnn.models.recurrent import CELLS
 from lightning_rnn.training.interrupts import Interrupts
 
-OWN_OPTIONS = ("--cells", "--seeds", "--jobs", "--folder")
+OWN_OPTIONS = ("--cells", "--seeds", "--jobs", "--folder", "--runs")
 SET_BY_COMPARE = {  # options of fit, and what to give in their place
     "--model.cell": "--cells",
     "--model": "--cells, as a class of your own has none",
@@ -73,11 +74,13 @@ def compare(
     seeds: int = 3,
     jobs: int | None = None,
     folder: str = "comparison",
+    runs: str | None = None,
 ) -> None:
-    """Train and test several cells on the same data, each with several seeds.
+    """Train and test several cells on the same data, or show runs that are tested (--runs).
 
-    Prints a table and writes runs.csv and accuracy.png. Runs that have finished are kept: the same
-    command continues a comparison that was interrupted, and more cells or seeds extend it.
+    Each cell has several seeds. Prints a table and writes runs.csv and accuracy.png. Runs that have
+    finished are kept: the same command continues a comparison that was interrupted, and more cells
+    or seeds extend it.
 
     Args:
         fit_args: Options of `fit`.
@@ -86,10 +89,16 @@ def compare(
             latter is given on the command line.
         jobs: Number of processes, each with one CPU thread; by default the number of CPU cores.
         folder: Folder to write to, with a run folder for each cell and seed.
+        runs: Folder such as lightning_logs, whose tested runs are shown side by side; nothing is
+            trained.
 
     Raises:
         LightningRNNError: If the options or the data cannot be used, or a run fails.
     """
+    if runs is not None:
+        check(not fit_args, "runs", " ".join(fit_args), "no options of fit beside it")
+        show_runs(Path(runs).expanduser())
+        return
     names = cells.split(",")
     expected = f"different ones of {', '.join(CELLS)}, separated by commas"
     check(set(names) <= set(CELLS) and len(set(names)) == len(names), "cells", cells, expected)
@@ -105,19 +114,19 @@ def compare(
     check_folder(path, rehearsal)
     settings = rehearsal.config["data"].get("init_args", {})
     seeds_data = "seed" in settings and "--data.seed" not in given
-    runs = []
+    planned = []
     for seed in range(seeds):
         for cell in names:
             args = [*fit_args, f"--model.cell={cell}", f"--seed_everything={seed}"]
             if seeds_data:
                 args.append(f"--data.seed={seed}")
-            runs.append(Run(path / cell / f"seed_{seed}", tuple(args)))
-    unfinished = [run for run in runs if run.result() is None]
-    print(f"{len(unfinished)} of {len(runs)} runs to do, {jobs} at a time", flush=True)
+            planned.append(Run(path / cell / f"seed_{seed}", tuple(args)))
+    unfinished = [run for run in planned if run.result() is None]
+    print(f"{len(unfinished)} of {len(planned)} runs to do, {jobs} at a time", flush=True)
     for number, (run, result) in enumerate(run_parallel(fit_and_test, unfinished, jobs), start=1):
         text = f"accuracy {result['test/accuracy']:.3f}, {result['seconds']:.1f} s"
         print(f"{number}/{len(unfinished)}  {run.folder}: {text}", flush=True)
-    _report(path, runs)
+    _report(path, planned)
 
 
 def check_folder(folder: Path, rehearsal: CommandLine) -> None:

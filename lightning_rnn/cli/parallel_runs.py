@@ -55,7 +55,8 @@ def fit_and_test(run: Run) -> dict[str, Any]:
         raise LightningRNNError(f"{run.folder}: expected a checkpoint from fit, got none")
     _call_program(["test", f"--ckpt_path={best}"], run.folder)
     metrics = json.loads((best.parents[1] / "test_metrics.json").read_text(encoding="utf-8"))
-    del metrics["classes"]  # a table of runs has numbers only
+    for name in ("classes", "origin"):  # a table of runs has numbers only
+        del metrics[name]
     model = SequenceClassifier.load_from_checkpoint(best.with_name("last.ckpt"), map_location="cpu")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = {

@@ -127,6 +127,8 @@ def add_own_options(parser: LightningArgumentParser, command: str) -> None:
     if command == "fit":
         add("--init_from", type=str | None, help=INIT_FROM_HELP)
         add("--preset", type=PresetName, help=PRESET_HELP)
+        text = "Name of a new run, which its folder has behind the number: version_3_NAME."
+        add("--run_name", type=str | None, help=text)
     else:
         text = "Whether to accept data settings other than those of the training."
         add("--allow_data_change", type=bool, default=False, help=text)

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from lightning_rnn.evaluation.figures import new_axes
 from lightning_rnn.evaluation.intervals import Interval
-from lightning_rnn.evaluation.plots import new_axes
 
 # 97.5 % quantiles of Student's t distribution for 1 to 9 degrees of freedom; the last one for more
+MAX_EXACT = 1000  # sum of differences that a test is exact for
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -68,6 +71,28 @@ def mean_interval(
     below = math.hypot(over_seeds, mean - statistics.mean(lows))
     above = math.hypot(over_seeds, statistics.mean(highs) - mean)
     return Interval(max(0.0, round(mean - below, 12)), min(1.0, round(mean + above, 12)))
+
+
+def paired_p_value(differences: Sequence[int]) -> float:
+    """Return the two-sided p-value of differences (N,) if chance decides their signs.
+
+    The differences say by how many more sequences one of two models is correct, for each sequence
+    (McNemar's exact test) or group. Beyond a sum of 1,000, the distribution is taken for normal.
+
+    Example:
+        >>> paired_p_value([1, 1, 1, 0, 1, 1])  # 2 / 2 ** 5
+        0.0625
+    """
+    sizes = [abs(difference) for difference in differences if difference != 0]
+    total = abs(sum(differences))
+    if sum(sizes) > MAX_EXACT:
+        return math.erfc(total / math.sqrt(2 * sum(size**2 for size in sizes)))
+    probabilities = np.ones(1)  # of the sums from -S to S
+    for size in sizes:
+        lower = np.pad(probabilities, (0, 2 * size))
+        probabilities = (lower + np.roll(lower, 2 * size)) / 2
+    sums = np.arange(len(probabilities)) - sum(sizes)
+    return min(1.0, float(probabilities[abs(sums) >= total].sum()))
 
 
 def comparison_table(summaries: Sequence[Summary]) -> list[str]:

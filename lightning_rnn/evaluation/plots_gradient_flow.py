@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.evaluation.figures import WIDTH, new_axes, new_figure
 from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, horizon
-from lightning_rnn.evaluation.plots import new_axes, new_figure, plot_sequence
+from lightning_rnn.evaluation.plots_sequences import num_drawn, sequence_panels
 
 MIN_SHARE = 1e-8  # smaller ones are lost in single precision
 
@@ -28,7 +30,7 @@ def gradient_curves(flow: GradientFlow) -> Any:
 
 def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
     """Draw gradient norms (E, T) of each layer and direction over E epochs."""
-    figure = new_figure(6.4, 1.2 + 2.4 * len(curves))
+    figure = new_figure(WIDTH, 1.0 + 1.8 * len(curves))
     for place, (name, norms) in enumerate(curves.items()):
         axes = figure.add_subplot(len(curves), 1, place + 1, ylabel="epoch", title=name)
         shares = norms / norms.amax(1, keepdim=True)
@@ -40,22 +42,18 @@ def gradient_heat_map(epochs: list[int], curves: dict[str, Tensor]) -> Any:
     return figure
 
 
-def attribution(contributions: Tensor, sequences: Sequences, rows: list[int]) -> Any:
+def attribution(
+    contributions: Tensor, sequences: Sequences, rows: list[int], schema: Schema
+) -> Any:
     """Draw R rows of a data set, and below them the contributions (R, T) from `attribute`."""
-    figure = new_figure(9.6, 4.8)
-    for place, row in enumerate(rows):
+    rows = rows[: num_drawn(sequences, len(rows), num_more=1)]
+    titles = [f"sequence {row}" for row in rows]
+    figure, panels = sequence_panels(sequences, schema, rows, titles, num_more=1)
+    for place, (row, (below,)) in enumerate(zip(rows, panels, strict=True)):
         length = int(sequences.lengths[row])
         values = contributions[place, :length].numpy()
         colors = np.where(values >= 0, "tab:blue", "tab:red")
-        above = figure.add_subplot(2, len(rows), place + 1)
-        plot_sequence(above, sequences, row)
-        above.set_title(f"sequence {row}", fontsize="small", loc="left")
-        above.set_xlim(-0.5, length - 0.5)
-        below = figure.add_subplot(2, len(rows), len(rows) + place + 1)
         below.bar(range(length), values, width=1.0, color=colors)
-        below.tick_params(labelsize="x-small")
+        below.set_title("contribution", fontsize="small", loc="left", pad=2)
         below.set_xlim(-0.5, length - 0.5)
-    title = "sequences and contributions of their steps to the decision"
-    figure.suptitle(title, fontsize="medium")
-    figure.supxlabel("step", fontsize="small")
     return figure

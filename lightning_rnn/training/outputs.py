@@ -1,5 +1,6 @@
 """Files that `test` and `predict` write into the run folder."""
 
+import copy
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lightning_rnn.atomic_files import atomic_write
-from lightning_rnn.data.base_module import SequenceDataModule
+from lightning_rnn.atomic_files import atomic_write, sha256, write_and_keep
 from lightning_rnn.errors import OptionError, check, import_extra
+from lightning_rnn.evaluation.figures import new_axes, pixels, save_png
 from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
-from lightning_rnn.evaluation.plots import new_axes, pixels, save_png
 from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.data_statistics import sequence_data
+from lightning_rnn.training.prediction_columns import prediction_columns
 from lightning_rnn.training.watching import Watcher
 
 MAX_MATRIX = 10  # classes whose confusion counts are printed as a matrix
@@ -24,18 +25,24 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
 
 
 class MetricsFile(Callback):
-    """Prints the metrics of a test and writes them to `test_metrics.json`.
+    """Prints the metrics of a test, and writes `test_metrics.json` and `test_predictions.csv`.
 
     The file has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of its 95 %
     interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the number
     of resamples that were left out because they leave the metric undefined,
-    `test/loss_undefined_resamples`. Only `classes` is nested: the fields of `ClassMetrics` by the
-    name of the class. An earlier file with other metrics is kept as `test_metrics-1.json` and so
-    on.
+    `test/loss_undefined_resamples`. Two entries are nested: `classes` has the fields of
+    `ClassMetrics` by the name of the class, and `origin` the SHA-256 of the `checkpoint` and the
+    fingerprint of the `data`. An earlier file with other metrics is kept as `test_metrics-1.json`
+    and so on. `test_predictions.csv` has the columns of `PredictionsFile`.
+
+    Args:
+        folder: Folder of the files.
+        checkpoint: The checkpoint that is evaluated.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
         self.path = folder / "test_metrics.json"
+        self.checkpoint = checkpoint
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the table and write the file."""
@@ -66,20 +73,31 @@ class MetricsFile(Callback):
             metrics[f"test/{name}_high"] = interval.high
             if interval.num_undefined is not None:
                 metrics[f"test/{name}_undefined_resamples"] = interval.num_undefined
-        _write_and_keep(self.path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+        metrics["origin"] = {"checkpoint": sha256(self.checkpoint)}
+        if sequences is not None:
+            metrics["origin"]["data"] = sequences.fingerprint()
+        write_and_keep(self.path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
         print(f"metrics written to {self.path}")
+        self._write_predictions(trainer, pl_module)
 
+    def _write_predictions(self, trainer: Trainer, pl_module: Any) -> None:
+        import polars
 
-def _write_and_keep(path: Path, text: str) -> None:
-    """Write a file; an earlier one with other content is renamed to `name-1` and so on."""
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        number = 1
-        while path.with_stem(f"{path.stem}-{number}").exists():
-            number += 1
-        kept = path.rename(path.with_stem(f"{path.stem}-{number}"))
-        print(f"the earlier {path.name}, which differs, is kept as {kept.name}")
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        evaluation = pl_module.evaluation.cpu()
+        decision = copy.deepcopy(pl_module.network.decision).cpu()
+        predictions = Predictions(
+            index=evaluation.index,
+            probabilities=decision.probabilities(evaluation.logits),
+            labels=decision.predict(evaluation.logits),
+            embeddings=evaluation.logits.new_empty(len(evaluation.labels), 0),
+        )
+        data = sequence_data(trainer)
+        columns = prediction_columns(predictions, data, pl_module.class_names, "test")
+        labels = evaluation.labels.tolist()
+        columns["true_label"] = [pl_module.class_names[code] for code in labels]
+        path = self.path.with_name("test_predictions.csv")
+        write_and_keep(path, polars.DataFrame(columns).write_csv())
+        print(f"predictions written to {path}")
 
 
 def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> list[str]:
@@ -195,7 +213,7 @@ class Earliness(Watcher):
         for share, value in zip(SHARES, accuracy, strict=True):
             lines.append(f"{share},{value:.6g}")
         path = self.folder / "earliness.csv"
-        _write_and_keep(path, "\n".join(lines) + "\n")
+        write_and_keep(path, "\n".join(lines) + "\n")
         print(f"earliness written to {path}")
         with self.contain_failure():
             figure, axes = new_axes("earliness", "share of each sequence seen (%)", "accuracy")
@@ -258,7 +276,8 @@ class PredictionsFile(Callback):
         self._batches = []
         if not trainer.is_global_zero:
             return
-        columns = _columns(predictions.cpu(), sequence_data(trainer), pl_module.class_names)
+        data = sequence_data(trainer)
+        columns = prediction_columns(predictions.cpu(), data, pl_module.class_names, "predict")
         frame = polars.DataFrame(columns)
         with atomic_write(self.path) as temporary:
             if self.path.suffix == ".csv":
@@ -266,28 +285,3 @@ class PredictionsFile(Callback):
             else:
                 frame.write_parquet(temporary)
         print(f"{len(frame)} predictions written to {self.path}")
-
-
-def _columns(
-    predictions: Predictions, data: SequenceDataModule | None, class_names: list[str]
-) -> dict[str, Any]:
-    """Return the columns of the file, each with a row for each sequence."""
-    index = predictions.index.numpy()
-    columns: dict[str, Any] = {"id": index}
-    sequences = None if data is None else data.split("predict")
-    if sequences is not None and sequences.ids is not None:
-        columns["id"] = sequences.ids[index].tolist()
-    if sequences is not None and sequences.groups is not None:
-        columns["group"] = sequences.groups[index].tolist()
-    probabilities = predictions.probabilities
-    if probabilities.ndim == 1:
-        probabilities = torch.stack([1 - probabilities, probabilities], dim=1)
-    for k, name in enumerate(class_names):
-        columns[f"probability_{name}"] = probabilities[:, k].numpy()
-    columns["label"] = [class_names[code] for code in predictions.labels.tolist()]
-    true_labels = None if data is None else data.true_labels("predict")
-    if true_labels is not None:
-        columns["true_label"] = [true_labels[row] for row in index]
-    for i, states in enumerate(predictions.embeddings.T):
-        columns[f"embedding_{i}"] = states.numpy()
-    return columns

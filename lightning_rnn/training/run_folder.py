@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lightning_rnn.distributed import print_once, process_rank
-from lightning_rnn.errors import CheckpointError
+from lightning_rnn.errors import CheckpointError, check
 from lightning_rnn.training.checkpoint_file import CheckpointFile, ModelClass
 
 MAX_NAMES = 5  # of runs that a message lists
@@ -52,27 +52,40 @@ def newest_checkpoint(
 
 
 def _numbered_folders(logs: Path) -> list[tuple[int, Path]]:
-    """Return the numbers and paths of the run folders in a folder."""
+    """Return the numbers and paths of the run folders in a folder, with and without a name."""
     folders = []
     for path in logs.glob("version_*"):
-        match = re.fullmatch("version_([0-9]+)", path.name)
+        match = re.fullmatch("version_([0-9]+)(_.+)?", path.name)
         if match:
             folders.append((int(match[1]), path))
     return folders
 
 
 @contextmanager
-def new_run_folder(root: Path, has_trained: Callable[[], bool]) -> Iterator[Path]:
+def new_run_folder(
+    root: Path, has_trained: Callable[[], bool], name: str | None = None
+) -> Iterator[Path]:
     """Create a run folder below `root` and lock it; remove it if the block has trained nothing.
 
-    Its number is higher than that of all others. Processes that start at the same time get
-    different folders.
+    Its number is higher than that of all others, and a `name` follows the number. Processes that
+    start at the same time get different folders. Ranks other than 0 create none.
+
+    Raises:
+        OptionError: If the name has other characters than letters, digits, `.`, `_` and `-`.
     """
     logs = root / "lightning_logs"
+    if process_rank() > 0:
+        yield logs / "version_0"  # not that of rank 0, which counts
+        return
+    suffix = ""
+    if name is not None:
+        is_valid = re.fullmatch(r"[\w.-]+", name) is not None
+        check(is_valid, "run_name", name, "letters, digits, '.', '_' and '-'")
+        suffix = f"_{name}"
     created = [path for path in (logs, *logs.parents) if not path.exists()]
     number = max((number for number, _ in _numbered_folders(logs)), default=-1) + 1
     while True:
-        folder = logs / f"version_{number}"
+        folder = logs / f"version_{number}{suffix}"
         try:
             folder.mkdir(parents=True)
             break

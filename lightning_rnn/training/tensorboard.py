@@ -11,14 +11,14 @@ from torch import Tensor
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import check
 from lightning_rnn.evaluation import plots_gradient_flow as plots
+from lightning_rnn.evaluation.figures import pixels, save_png
 from lightning_rnn.evaluation.gradient_flow import (
     GradientFlow,
     attribute,
     horizon,
     measure_gradient_flow,
 )
-from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures, pixels, save_png
-from lightning_rnn.models.network import SequenceNetwork
+from lightning_rnn.evaluation.plots import curve_classes, evaluation_figures
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import last_step, write_to_loggers
 from lightning_rnn.training.validation_interval import is_last_step
@@ -55,6 +55,7 @@ class Figures(Watcher):
         check(is_valid, "Figures.every_n_epochs", every_n_epochs, "an integer of at least 1")
         self.every_n_epochs = every_n_epochs
         self.folder: Path | None = None  # for PNG files of the figures
+        self.saved: list[Path] = []  # of the last evaluation
         self._drawing_time = DrawingTime()
         self._last_shown = -1  # step of the last validation that was shown
         self._last_validated = -1
@@ -96,23 +97,25 @@ class Figures(Watcher):
         data = sequence_data(trainer)
         if not self.is_enabled or not trainer.is_global_zero or data is None:
             return
+        self.saved = []
         with self.contain_failure():
             writer = tensorboard_writer(trainer)
             evaluation = classifier.evaluation
             decision = classifier.network.decision
-            names = classifier.class_names
             if writer is not None:
                 _add_curves(writer, classifier, split, step)
+            schema = classifier.schema
             sequences = data.split(split)
             has_place = shows_images(trainer) or self.folder is not None
             if not with_figures or not has_place or sequences is None or not can_draw():
                 return
             with self._drawing_time.measure():
-                for name, figure in evaluation_figures(evaluation, decision, sequences, names):
+                for name, figure in evaluation_figures(evaluation, decision, sequences, schema):
                     image = pixels(figure)
                     show_image(trainer, f"{split}/{name}", image, step)
                     if self.folder is not None:
-                        save_png(image, self.folder / f"{split}_{name}.png")
+                        self.saved.append(self.folder / f"{split}_{name}.png")
+                        save_png(image, self.saved[-1])
             if self.folder is not None:
                 print(f"figures written to {self.folder}")
 
@@ -166,9 +169,10 @@ class GradientFlowProbe(Watcher):
         with self.contain_failure():
             sequences = data.split("val") or data.split("train")
             if trainer.loggers and sequences is not None:
-                self._measure(trainer, pl_module.network, sequences)
+                self._measure(trainer, pl_module, sequences)
 
-    def _measure(self, trainer: Trainer, network: SequenceNetwork, sequences: Sequences) -> None:
+    def _measure(self, trainer: Trainer, classifier: Any, sequences: Sequences) -> None:
+        network = classifier.network
         rows = torch.arange(min(NUM_MEASURED, len(sequences)))
         device = network.head.weight.device
         batch = sequences.batch(rows).to(device)
@@ -189,14 +193,13 @@ class GradientFlowProbe(Watcher):
         if not has_time or not shows_images(trainer) or not can_draw():
             return
         with self._drawing_time.measure():
-            for name, figure in self._draw(network, sequences, flow).items():
+            for name, figure in self._draw(classifier, sequences, flow).items():
                 step = last_step(trainer)
                 show_image(trainer, f"gradient_flow/{name}", pixels(figure), step)
 
-    def _draw(
-        self, network: SequenceNetwork, sequences: Sequences, flow: GradientFlow
-    ) -> dict[str, Any]:
+    def _draw(self, classifier: Any, sequences: Sequences, flow: GradientFlow) -> dict[str, Any]:
         """Return the figures of a measurement by name."""
+        network = classifier.network
         rows = torch.arange(min(NUM_ATTRIBUTED, len(sequences)))
         device = network.head.weight.device
         contributions = attribute(network, sequences.batch(rows).to(device))
@@ -204,7 +207,9 @@ class GradientFlowProbe(Watcher):
         return {
             "gradient": plots.gradient_curves(flow),
             "gradient_by_epoch": plots.gradient_heat_map(self.epochs, history),
-            "attribution": plots.attribution(contributions, sequences, rows.tolist()),
+            "attribution": plots.attribution(
+                contributions, sequences, rows.tolist(), classifier.schema
+            ),
         }
 
     def state_dict(self) -> dict[str, Any]:

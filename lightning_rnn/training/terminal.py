@@ -10,6 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2 as hparams  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+    HParamsPluginData,
+)
 
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
@@ -20,6 +26,7 @@ from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import shown_path
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.run_end import ending_of
+from lightning_rnn.training.settings import changed_first
 from lightning_rnn.training.validation_interval import (
     ends_epoch,
     epochs_per_validation,
@@ -171,7 +178,7 @@ class NextCommands(Callback):
 
 
 class HyperParameters(Callback):
-    """Logs settings and the metrics they led to, for TensorBoard's HParams tab and its like."""
+    """Logs settings, changed ones first, and their metrics, as for TensorBoard's HParams tab."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the settings with the metrics of `best.ckpt`."""
@@ -189,19 +196,37 @@ class HyperParameters(Callback):
         self._log(trainer, pl_module, trainer.callback_metrics, pl_module.checkpoint_step)
 
     def _log(self, trainer: Trainer, pl_module: Any, metrics: Mapping[str, Any], step: int) -> None:
-        settings = {k: value for k, value in pl_module.hparams.items() if not k.startswith("_")}
         data = sequence_data(trainer)
-        if data is not None:
-            settings |= {f"data/{name}": value for name, value in data.settings.items()}
-        for name in ("categories", "data/categories"):  # which may be thousands
-            settings.pop(name, None)
+        settings, num_changed = changed_first(
+            pl_module.hparams, getattr(data, "settings", {}), type(data)
+        )
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
+                # before Lightning's description, as TensorBoard reads the first one
+                summary = _summary_of_settings(settings, num_changed, scalars)
+                logger.experiment.file_writer.add_summary(summary)
                 logger.log_hyperparams(settings, scalars, step=step)
             else:
                 logger.log_hyperparams(settings)
                 logger.log_metrics(scalars, step)
+
+
+def _summary_of_settings(
+    settings: Mapping[str, Any], num_changed: int, metrics: Mapping[str, float]
+) -> Summary:
+    """Describe the columns of TensorBoard's HParams tab; it shows those first that differ."""
+    infos = []
+    for i, (name, value) in enumerate(settings.items()):
+        kind = hparams.DATA_TYPE_STRING
+        if isinstance(value, int | float):
+            kind = hparams.DATA_TYPE_FLOAT64
+        infos.append(hparams.HParamInfo(name=name, type=kind, differs=i < num_changed))
+    metric_infos = [hparams.MetricInfo(name=hparams.MetricName(tag=tag)) for tag in metrics]
+    experiment = hparams.Experiment(hparam_infos=infos, metric_infos=metric_infos)
+    content = HParamsPluginData(experiment=experiment)
+    description = metadata.create_summary_metadata(content)
+    return Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=description)])
 
 
 def _print_data(data: SequenceDataModule) -> None:

@@ -1,5 +1,6 @@
 """What each command writes and prints, and where its settings come from."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -264,6 +265,8 @@ def test_test_takes_the_newest_run_and_writes_metrics(trained, run_ok):
     found = json.loads((RUN / "test_metrics.json").read_text())
     assert found.pop("test/num_sequences") == 64
     assert list(found.pop("classes")) == ["negative", "positive"]
+    digest = hashlib.sha256(BEST.read_bytes()).hexdigest()
+    assert found.pop("origin")["checkpoint"] == digest
     run_ok("predict")
     table = pl.read_csv(RUN / "predictions.csv")
     y, p = test_part().labels.numpy(), table["probability_positive"].to_numpy()

@@ -100,7 +100,10 @@ def test_command_runs(page, command, clone, monkeypatch, run, tmp_path):
     no_run = {"--help", "--print_config", "--data.help", "last"}
     if args[0] == "fit" and not no_run & set(args):
         args += SHORT
-    if args[0] == "compare":
+    if "--runs" in args:
+        assert run("fit", *SHORT).code == 0
+        assert run("test").code == 0
+    elif args[0] == "compare":
         args += [*SHORT, "--cells=rnn", "--seeds=1", f"--folder={tmp_path / 'comparison'}"]
     has_run = bool(list(clone.glob("lightning_logs/version_*/checkpoints/last.ckpt")))
     if "--data.predict_path" in args:

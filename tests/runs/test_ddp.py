@@ -31,7 +31,8 @@ def test_test_agrees_with_one_process(trained, run_ok, run_apart, size):
     assert_success(run_apart(*args, *TWO_RANKS, cwd=trained))
     together = json.loads(path.read_text())
     assert ("test/auroc" in alone) == (size > 1)
-    assert together.pop("classes") == alone.pop("classes")
+    for name in ("classes", "origin"):
+        assert together.pop(name) == alone.pop(name)
     assert together == pytest.approx(alone, abs=1e-6)
 
 

@@ -1,9 +1,9 @@
 """The digests by which a folder that `pack` has written is recognised."""
 
-import hashlib
 import json
 from pathlib import Path
 
+from lightning_rnn.atomic_files import sha256
 from lightning_rnn.data.readers.contents import unexpected
 
 CHECKED = "checked"  # file in a folder of .npy files, see `is_checked`
@@ -40,6 +40,5 @@ def is_checked(folder: Path) -> bool:
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in (*folder.glob("*.npy"), *folder.glob(CATEGORIES)):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path.name] = sha256(path)
     return digests

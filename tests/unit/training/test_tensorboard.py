@@ -10,17 +10,22 @@ import pytest
 import sklearn.metrics as sk
 import torch
 from evaluations import random_evaluation
-from helpers import LAST, RUN, load
+from helpers import BEST, LAST, RUN, load
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 
+from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
+from lightning_rnn.evaluation.figures import pixels, short_names
 from lightning_rnn.evaluation.gradient_flow import horizon
-from lightning_rnn.evaluation.plots import evaluation_figures, pixels
+from lightning_rnn.evaluation.metrics import WeightedMetrics
+from lightning_rnn.evaluation.plots import evaluation_figures
+from lightning_rnn.evaluation.plots_gradient_flow import attribution
+from lightning_rnn.evaluation.plots_sequences import mistakes
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.training import watching
@@ -133,7 +138,14 @@ def test_runs_can_be_compared_by_their_hyper_parameters(empty, run_ok, tiny):
     assert (
         hparams.parse_session_start_info_plugin_data(content).hparams["cell"].string_value == "lstm"
     )
+    content = found.SummaryMetadata(hparams.EXPERIMENT_TAG).plugin_data.content
+    infos = hparams.parse_experiment_plugin_data(content).hparam_infos
+    infos = sorted(infos, key=lambda info: (not info.differs, info.name))  # as TensorBoard does
+    names = [info.name for info in infos]
+    changed = {"cell", "hidden_size", "data/num_train", "data/num_val", "data/num_test"}
+    assert set(names[:6]) == changed | {"data/min_length"}
     scalars = set(found.Tags()["scalars"])
+    assert found.Scalars("hp/val_loss")[0].value == pytest.approx(load(BEST)["metrics"]["val/loss"])
     shown = compared_metrics()
     assert "hp/val_loss" in shown
     assert shown <= scalars
@@ -236,7 +248,8 @@ def test_any_evaluation_can_be_drawn(case, decision):
         case "confident":
             o = replace(o, logits=o.logits * 1000)
     names = [f"class {i} of long name" for i in range(k)]
-    drawn = dict(evaluation_figures(o, decision, sequences([1 + i % 9 for i in range(n)]), names))
+    data = sequences([1 + i % 9 for i in range(n)])
+    drawn = dict(evaluation_figures(o, decision, data, Schema(2, names)))
     assert tuple(drawn) == EVALUATION
     for name, figure in drawn.items():
         image = pixels(figure)
@@ -248,20 +261,18 @@ def test_figures_say_the_truth(monkeypatch):
     """Texts in the axes against scikit-learn."""
     monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26, which is allowed, has none
     o: Evaluation = random_evaluation(2, 70, 4)
-    drawn = dict(evaluation_figures(o, Decision(), sequences([5] * 70), ["no", "yes"]))
+    drawn = dict(evaluation_figures(o, Decision(), sequences([5] * 70), Schema(2, ["no", "yes"])))
     y, p = o.labels.numpy(), o.logits.double().sigmoid().numpy()
     labels = {
         name: drawn[name].axes[0].get_legend().texts[0].get_text()
         for name in ("roc", "precision_recall")
     }
-    assert labels["roc"] == f"yes  area {sk.roc_auc_score(y, p):.3f}"
-    assert (
-        labels["precision_recall"]
-        == f"yes  average precision {sk.average_precision_score(y, p):.3f}"
-    )
+    assert labels["roc"] == f"area {sk.roc_auc_score(y, p):.3f}  yes"
+    assert labels["precision_recall"] == f"average {sk.average_precision_score(y, p):.3f}  yes"
     matrix = sk.confusion_matrix(y, p > 0.5)
-    assert [int(text.get_text()) for text in drawn["confusion"].axes[0].texts] == [
-        c for c in matrix.flat if c
+    shares = matrix / matrix.sum(1, keepdims=True)
+    assert [text.get_text() for text in drawn["confusion"].axes[0].texts] == [
+        f"{c}\n{share:.0%}" for c, share in zip(matrix.flat, shares.flat, strict=True) if c
     ]
     accuracy = drawn["accuracy_by_length"].axes[0].patches[0].get_height()
     assert accuracy == pytest.approx(sk.accuracy_score(y, p > 0.5))
@@ -270,12 +281,54 @@ def test_figures_say_the_truth(monkeypatch):
     np.testing.assert_allclose(
         np.stack([curve.get_xdata(), curve.get_ydata()]), [mean, share], atol=1e-6
     )
-    worst = drawn["mistakes"].axes[0].get_title(loc="left")
+    in_bins = np.bincount(np.minimum(p * 15 // 1, 14).astype(int), minlength=15)
+    bars = drawn["reliability"].axes[1].patches
+    assert [bar.get_height() for bar in bars] == [n for n in in_bins if n]
+    for interval in drawn["reliability"].axes[0].collections[0].get_segments():
+        assert 0 <= interval[0, 1] < interval[1, 1] <= 1
+    worst = drawn["mistakes"].subfigs[0].get_suptitle()
     wrong = np.flatnonzero((p > 0.5) != y)
     i = wrong[np.argmax(np.maximum(p, 1 - p)[wrong])]
     names = ["no", "yes"]
     confidence = max(p[i], 1 - p[i])
     assert worst == f"{i}: {names[int(p[i] > 0.5)]} {confidence:.3f}\ntrue: {names[y[i]]}"
+
+
+@pytest.mark.parametrize("num_features", [1, 2, 6, 9])
+def test_each_feature_has_a_panel_with_its_name(num_features):
+    data = sequences([12] * 30, num_features)
+    names = [f"feature {i} of a very long name" for i in range(num_features)]
+    schema = Schema(num_features, ["no", "yes"], names)
+    metrics = WeightedMetrics(random_evaluation(2, 30, 0), Decision())
+    rows = torch.arange(4)
+    figures = [
+        mistakes(metrics, torch.arange(30), data, schema),
+        attribution(torch.randn(4, 12), data, rows.tolist(), schema),
+    ]
+    wanted = short_names(names)[:6]
+    for figure, more in zip(figures, [[], ["contribution"]], strict=True):
+        assert len(figure.subfigs) >= 2
+        for part in figure.subfigs:
+            assert [axes.get_title(loc="left") for axes in part.axes] == [*wanted, *more]
+    lines = [axes.lines[0] for axes in figures[1].subfigs[0].axes[:-1]]
+    values = data.batch(rows[:1]).x[0, :, :6]
+    np.testing.assert_array_equal(np.stack([line.get_ydata() for line in lines], axis=1), values)
+
+
+def test_short_names_stay_different():
+    names = ["ill before treatment A", "ill before treatment A again", "ill   but treatment A"]
+    assert len(set(short_names(names))) == 3
+    alike = ["very long name 1 of all", "very long name 2 of all"]
+    assert short_names(alike) == ["0 very lo…of all", "1 very lo…of all"]
+
+
+def test_names_are_no_formulas():
+    evaluation = random_evaluation(3, 30, 0)
+    schema = Schema(2, ["$\\frac$", "_hidden", "a\nb"], ["$x_{$", "<b>"])
+    for name, figure in evaluation_figures(evaluation, Decision(), sequences([5] * 30), schema):
+        assert is_drawn(Image.fromarray(pixels(figure))), name
+        if name == "roc":
+            assert len(figure.axes[0].get_legend().texts) == 3
 
 
 @pytest.mark.slow

@@ -1,0 +1,133 @@
+"""`compare --runs`: the tested runs of a folder side by side."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars
+import yaml
+
+from lightning_rnn.errors import DataError, check
+from lightning_rnn.evaluation.comparison import paired_p_value
+from lightning_rnn.evaluation.saved_metrics import metric_texts, read_metrics, read_predictions
+
+RUNS_PER_TABLE = 4
+NO_SETTINGS = ("ckpt_path", "run_name", "trainer.default_root_dir")  # where a run is
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """What `fit` and `test` have left in a run folder; `settings` are those of `config.yaml`."""
+
+    name: str
+    settings: dict[str, str]
+    metrics: dict[str, Any]
+    predictions: polars.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> "EvaluatedRun":
+        """Read the files; a DataError if they are damaged or of different tests."""
+        metrics = read_metrics(folder)
+        predictions = read_predictions(folder)
+        is_correct = predictions["label"] == predictions["true_label"]
+        if abs(float(is_correct.sum()) / len(is_correct) - metrics["test/accuracy"]) > 1e-5:
+            raise DataError(f"{folder}: expected files of the same test, got others; test again")
+        config = folder / "config.yaml"
+        try:
+            content = yaml.safe_load(config.read_text("utf-8")) if config.is_file() else {}
+        except (ValueError, yaml.YAMLError):
+            raise DataError(f"{config}: expected settings as written by fit") from None
+        return cls(name, dict(_flatten(content)), metrics, predictions)
+
+    @property
+    def data(self) -> str:
+        """What runs on the same test sequences have in common."""
+        return str(self.metrics["origin"].get("data", self.name))
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Accuracy, and for equal ones the log loss; the best run has the largest."""
+        return self.metrics["test/accuracy"], -self.metrics["test/log_loss"]
+
+    def difference(self, best: "EvaluatedRun") -> str:
+        """Describe how the accuracy differs from that of the best run on the same sequences."""
+        group = polars.int_range(len(self.predictions)).alias("group")
+        if "group" in self.predictions.columns:
+            group = polars.col("group")
+        correct = polars.col("label") == polars.col("true_label")
+        both = self.predictions.select(group, own=correct.cast(int)).with_columns(
+            best=best.predictions.select(correct.cast(int)).to_series()
+        )
+        by_group = both.group_by("group").agg((polars.col("own") - polars.col("best")).sum())
+        p_value = paired_p_value(by_group["own"].to_list())
+        return f"{self.rank[0] - best.rank[0]:+.4f} (p = {p_value:.2g})"
+
+
+def show_runs(folder: Path) -> None:
+    """Print the runs of a folder that are tested.
+
+    Raises:
+        OptionError: If there is none.
+        DataError: If a file is damaged.
+    """
+    names = [str(path.parent.relative_to(folder)) for path in folder.rglob("test_metrics.json")]
+    check(bool(names), "runs", str(folder), "a folder with runs that test has evaluated")
+    runs = [EvaluatedRun.read(folder / name, name) for name in sorted(names, key=_natural)]
+    rows = table(runs)
+    options: dict[str, Any] = {
+        "tbl_hide_dataframe_shape": True,
+        "tbl_hide_column_data_types": True,
+        "tbl_formatting": "NOTHING",
+        "tbl_width_chars": 1000,
+        "tbl_rows": -1,
+        "tbl_cols": -1,
+        "fmt_str_lengths": 40,
+    }
+    with polars.Config(**options):
+        for start in range(0, len(rows), RUNS_PER_TABLE):
+            part = polars.DataFrame(rows[start : start + RUNS_PER_TABLE])
+            print(part.transpose(include_header=True, header_name="run", column_names="run"))
+    print("*: the highest accuracy of the runs with the same test data; its choice is optimistic")
+    print("p: paired test (random signs) of the same accuracy, for a single pair of runs")
+    for path in sorted(folder.rglob("checkpoints/best.ckpt")):
+        if not (path.parents[1] / "test_metrics.json").exists():
+            print(f"not tested: {path.parents[1]}")
+
+
+def table(runs: Sequence[EvaluatedRun]) -> list[dict[str, str]]:
+    """Return for each run what differs in the settings, and the metrics."""
+    best: dict[str, EvaluatedRun] = {}  # by test data
+    for run in sorted(runs, key=lambda run: run.rank):
+        best[run.data] = run
+    settings = dict.fromkeys(name for run in runs for name in run.settings)
+    metrics = dict.fromkeys(name for run in runs for name in metric_texts(run.metrics))
+    rows = []
+    for run in runs:
+        is_best = run is best[run.data]
+        row = {"run": f"* {run.name}" if is_best else run.name}
+        row["test data"] = f"{run.data[:8]}, {run.metrics['test/num_sequences']} sequences"
+        row["difference from *"] = "" if is_best else run.difference(best[run.data])
+        for name in settings:
+            if len({other.settings.get(name) for other in runs}) > 1:
+                row[name] = run.settings.get(name, "")
+        texts = metric_texts(run.metrics)
+        rows.append(row | {name: texts.get(name, "") for name in metrics})
+    return rows
+
+
+def _flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if not isinstance(settings, dict):
+        yield prefix.removesuffix("."), str(settings)
+        return
+    for name, value in settings.items():
+        key = prefix if name == "init_args" else f"{prefix}{name}."
+        if key.removesuffix(".") not in NO_SETTINGS:
+            yield from _flatten(value, key)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts version_2 before version_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
