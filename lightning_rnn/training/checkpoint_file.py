@@ -33,7 +33,12 @@ WORDS = {  # for what has to be the same in the data, from the first to be compa
     "input_size": "number of features",
 }
 MAX_TEXT = 1000  # characters of a list of names in a message
-REQUIRED_ENTRIES = {"hyper_parameters": dict, "state_dict": dict, "global_step": int}
+REQUIRED_ENTRIES = {
+    "pytorch-lightning_version": str,
+    "hyper_parameters": dict,
+    "state_dict": dict,
+    "global_step": int,
+}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ ENTRIES: dict[str, Any] = {
     "global_step": 0,
     "num_threads": 1,
     "metrics": {},
-    "pytorch-lightning_version": "",
     "loops": {},
     "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
@@ -52,7 +51,7 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
     for name, value in content.get("metrics", {}).items():
         if not isinstance(value, int | float):
             raise _unexpected(path, f"metrics.{name}", "a number", value)
-    version = content.get("pytorch-lightning_version", "2")
+    version = content["pytorch-lightning_version"]
     if re.match(r"[0-9]+(\.[0-9]+)*", version) is None:
         raise _unexpected(path, "pytorch-lightning_version", "a version", version)
     if content.get("num_threads", 1) not in range(1, MAX_THREADS + 1):
