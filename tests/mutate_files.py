@@ -5,7 +5,7 @@
 
 Each case changes a good file: entries of a checkpoint, arrays of a packed folder, metadata or nodes
 of an ONNX file, with valid checksums and digests, or bytes of any of them. Each file is read by
-this package, in this process; what is accepted is then used by a command, too. A case is
+this package, in this process; what is accepted is then used, too, often by a command. A case is
 refused (one message, exit code 1 or 2, no new and no changed file), equal (what was read is the
 same), or used (the change is one that the file may have: what a command did with it has no
 traceback, and its predictions are probabilities). Everything else is a fault: another error, a file
@@ -40,12 +40,12 @@ import torch
 from helpers import BEST, ERROR, LAST, LONG, TINY, TINY_DATA, long_table, run_here
 from mutations import mutated, mutated_bytes, other_array
 
-from lightning_rnn import OnnxClassifier, StreamingClassifier, read_file
+from lightning_rnn import OnnxClassifier, SequenceClassifier, StreamingClassifier, read_file
 from lightning_rnn.data.readers import ReadOptions
 from lightning_rnn.data.readers.checked_folders import mark_as_checked
 from lightning_rnn.errors import LightningRNNError
 from lightning_rnn.export.onnx_metadata import METADATA_KEY, with_digest
-from lightning_rnn.training.checkpoint_file import load_checkpoint
+from lightning_rnn.training.checkpoint_file import CheckpointFile, load_checkpoint
 
 MAX_BYTES = 10**9  # of memory, that of the interpreter and all libraries included
 SECONDS = 120  # that a case may take
@@ -66,6 +66,7 @@ COMMANDS = {
     "test": ("test", "--ckpt_path", LAST),
 }
 WEIGHTS = (20, 12, 4, 4, 2, 1, 1)  # of the commands: the last ones take seconds
+PART_RUN = 0.35  # part of the changed checkpoints with which a command is run
 OFTEN = 0.15  # part of the cases in which bytes are changed
 
 
@@ -121,6 +122,7 @@ def checkpoint_case(folder: Path, rng: random.Random) -> tuple[str, Callable[[],
         changed, text = mutated(torch.load(path, weights_only=True), rng)
         torch.save(changed, path)
     command = rng.choices(list(COMMANDS), WEIGHTS)[0]
+    is_run = rng.random() < PART_RUN
 
     def read() -> str:
         try:
@@ -134,9 +136,25 @@ def checkpoint_case(folder: Path, rng: random.Random) -> tuple[str, Callable[[],
             return "equal"
         if is_bytes and got:
             raise Fault("changed bytes were read")
-        return _use(folder, *COMMANDS[command])
+        if is_run:
+            return _use(folder, *COMMANDS[command])
+        return _predict(path)
 
-    return f"{command}: {text}", read
+    return f"{command if is_run else 'read'}: {text}", read
+
+
+def _predict(path: Path) -> str:
+    """Build the network of a checkpoint, load its weights and predict, as commands do."""
+    try:
+        checkpoint = CheckpointFile.read(path)
+        model = SequenceClassifier(**checkpoint.hyper_parameters)
+        checkpoint.restore(model)
+        x = torch.linspace(-1, 1, 6 * model.hparams["input_size"]).reshape(2, 3, -1)
+        model.predict_proba(x.numpy())
+    except LightningRNNError as error:
+        _check_message(str(error))
+        return "refused"
+    return "used"
 
 
 def _change_archive(path: Path, rng: random.Random) -> str:
@@ -235,7 +253,9 @@ def onnx_case(folder: Path, rng: random.Random) -> tuple[str, Callable[[], str]]
     original = path.read_bytes()
     expected = _predictions(path)
     model = onnx.load_from_string(original)
-    kind = rng.choice(("metadata", "metadata", "metadata", "text", "graph", "signed bytes", "bytes"))
+    kind = rng.choice(
+        ("metadata", "metadata", "metadata", "text", "graph", "signed bytes", "bytes")
+    )
     stored = next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
     text = kind
     if kind == "metadata":

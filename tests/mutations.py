@@ -88,7 +88,7 @@ def _change(content: Any, rng: random.Random) -> str:
         del entry[key]
         return f"no {where}"
     if kind < 0.2 and isinstance(entry, dict):
-        entry[other_value(key, rng) if rng.random() < 0.3 else f"{key}x"] = entry.pop(key)
+        entry[rng.choice((f"{key}x", f"{key}x", "", 0, -1, 10**30))] = entry.pop(key)
         return f"{where} has another name"
     if kind < 0.28:
         other = rng.choice(keys)
@@ -98,7 +98,7 @@ def _change(content: Any, rng: random.Random) -> str:
     return f"{where} = {str(entry[key])[:60]!r}"
 
 
-def other_value(value: Any, rng: random.Random) -> Any:
+def other_value(value: Any, rng: random.Random) -> Any:  # noqa: PLR0911
     """Return a value in place of another one, often one of its type."""
     if rng.random() < 0.25 or value is None:
         return rng.choice((*NUMBERS, *TEXTS, *OTHERS))
@@ -123,6 +123,8 @@ def other_value(value: Any, rng: random.Random) -> Any:
 
 def other_array(array: np.ndarray, rng: random.Random) -> np.ndarray:
     """Return an array in place of another one."""
+    if array.ndim == 0:
+        return array[None]
     choices: list[Callable[[], np.ndarray]] = [
         lambda: array[1:],
         lambda: array[:0],

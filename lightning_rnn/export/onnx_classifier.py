@@ -33,7 +33,8 @@ def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
     options.intra_op_num_threads = 1  # a second one slows small recurrent networks down
     options.log_severity_level = 4  # errors are raised, they need not be printed
     try:
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]  # without a second try with the same one
+        session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=False)
         outputs = {output.name: output.shape for output in session.get_outputs()}
         metadata = Metadata.from_json(
             session.get_modelmeta().custom_metadata_map[METADATA_KEY],
