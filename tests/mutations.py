@@ -41,7 +41,7 @@ TENSORS: tuple[Callable[[Tensor], Any], ...] = (
     lambda t: t.to(torch.complex64),
     lambda t: t.reshape(-1),
     lambda t: t[None],
-    lambda t: t.T.contiguous() if t.ndim == 2 else t[:0],
+    lambda t: t.T.contiguous() if t.ndim == 2 else t.reshape(-1)[:0],
     lambda t: t[1:] if t.ndim else t.reshape(1),
     lambda t: torch.cat([t, t]) if t.ndim else t + 1,
     lambda t: torch.full_like(t, float("nan")) if t.is_floating_point() else t - 1,
