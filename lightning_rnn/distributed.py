@@ -1,5 +1,6 @@
 """Communication between the processes of a distributed run."""
 
+import gc
 import os
 from typing import Any, TextIO
 
@@ -33,3 +34,13 @@ def gather_objects(value: Any) -> list[Any]:
     gathered = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(gathered, value)
     return gathered
+
+
+def leave_process_group() -> None:
+    """Destroy the process group, if there is one, which ends its threads.
+
+    A thread of gloo that still frees a tensor while the interpreter shuts down aborts the process.
+    """
+    if is_distributed():
+        gc.collect()  # the Trainer, which refers to the group
+        torch.distributed.destroy_process_group()

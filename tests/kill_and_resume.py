@@ -31,7 +31,7 @@ from helpers import CPU, free_port
 from killed_process import Kill, start
 from resume_settings import TABLE, Draw, arguments, next_draw, pairs, write_files
 
-SECONDS = 180  # that a run may take
+SECONDS = 600  # that a run may take on a busy machine
 GRACE = 5.0  # seconds until the other ranks of a killed one are killed, too
 USERS_CLASS = "a class of the user"
 

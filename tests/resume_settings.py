@@ -32,6 +32,8 @@ TABLE: dict[str, dict[str, str]] = {
         "lstm.yaml": f"--config {CONFIGS}/lstm.yaml",
         "stopping.yaml": f"--config {CONFIGS}/stopping.yaml",
         "debug.yaml": f"--config {CONFIGS}/debug.yaml",
+        # with 2 ranks, the launcher says how many processes there are
+        "ddp.yaml": f"--config {CONFIGS}/ddp.yaml --trainer.devices 1",
         "gpu.yaml, on a CPU": f"--config {CONFIGS}/gpu.yaml --trainer.accelerator cpu",
         "files.yaml": f"--config {CONFIGS}/files.yaml {SHORT}",
     },

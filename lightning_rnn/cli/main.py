@@ -19,7 +19,7 @@ from lightning_rnn.cli.output import hide_errors_of_writers
 from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
-from lightning_rnn.distributed import process_rank
+from lightning_rnn.distributed import leave_process_group, process_rank
 from lightning_rnn.errors import LostRankError
 from lightning_rnn.training.interrupts import Interrupts
 
@@ -82,6 +82,8 @@ def run(args: list[str]) -> int:
             raise
         _print_error(error)
         return 1
+    finally:
+        leave_process_group()
     return 0
 
 

@@ -11,6 +11,7 @@ from lightning_rnn.data.synthetic_tasks import TASKS, TaskName
 from lightning_rnn.errors import check
 
 MAX_VALUES = 1 << 28  # of a split
+MAX_EVALUATED = 300_000  # sequences; metrics need about 1.5 kB for each
 
 
 class SyntheticDataModule(SequenceDataModule):
@@ -24,8 +25,8 @@ class SyntheticDataModule(SequenceDataModule):
         min_length: Lengths are drawn uniformly from `min_length` to `length`; None for `length`.
         num_features: Number of features F per step; None for the least that the task allows.
         num_train: Number of training sequences, at least 1.
-        num_val: Number of validation sequences; 0 for none.
-        num_test: Number of test sequences, at least 1.
+        num_val: Number of validation sequences, at most 300,000; 0 for none.
+        num_test: Number of test sequences, from 1 to 300,000.
         batch_size: Number of sequences per training batch of one process.
         buckets: Whether training batches contain sequences of similar length, to reduce padding.
         on_device: Whether the sequences are stored on the accelerator; None to store them there if
@@ -94,6 +95,8 @@ class SyntheticDataModule(SequenceDataModule):
             num_values = number * length * (num_features or 1)
             expected = f"at most {MAX_VALUES:,} values (1 GB) in all sequences"
             check(num_values <= MAX_VALUES, name, number, expected)
+            if name != "num_train":
+                check(number <= MAX_EVALUATED, name, number, f"at most {MAX_EVALUATED:,}")
         self._fresh: tuple[int, Sequences] | None = None  # epoch and its sequences
 
     def read_schema(self) -> Schema:

@@ -11,6 +11,7 @@ from lightning_rnn.errors import DataError, as_array, import_extra
 from lightning_rnn.export.onnx_metadata import METADATA_KEY, Metadata, has_valid_digest
 
 MAX_BATCH_STEPS = 1 << 16  # limit of B * T, padding included
+EXPECTED = "expected a file as written by export_onnx"
 
 
 def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
@@ -25,15 +26,15 @@ def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
     if not Path(path).is_file():
         raise DataError(f"{path}: expected a file written by export_onnx, got no such file")
     content = Path(path).read_bytes()
-    expected = "a file as written by export_onnx"
     if not has_valid_digest(content):
         got = "one that is damaged, changed, or of another program"
-        raise DataError(f"{path}: expected {expected}, got {got}")
+        raise DataError(f"{path}: {EXPECTED}, got {got}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # a second one slows small recurrent networks down
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised, they need not be printed
     try:
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]  # without a second try with the same one
+        session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=False)
         outputs = {output.name: output.shape for output in session.get_outputs()}
         metadata = Metadata.from_json(
             session.get_modelmeta().custom_metadata_map[METADATA_KEY],
@@ -41,13 +42,26 @@ def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
             num_classes=[*outputs["logits"], 2][1],  # (B,) or (B, K)
         )
     except Exception as error:  # onnxruntime has no public exception classes
-        reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{path}: expected {expected}, got {reason!r}") from None
+        raise _unexpected(path, error) from None
     if metadata.streaming != streaming:
         kinds = {True: "a file for single steps", False: "a file for whole sequences"}
         message = f"expected {kinds[streaming]}, got {kinds[not streaming]}"
         raise DataError(f"{path}: {message}")
     return session, metadata
+
+
+def run_graph(session: Any, path: Path, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+    """Return outputs of the graph of a file; a DataError if it cannot be computed."""
+    try:
+        values: list[Any] = session.run(outputs, inputs)
+    except Exception as error:  # as above
+        raise _unexpected(path, error) from None
+    return values
+
+
+def _unexpected(path: str | Path, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0][:200]
+    return DataError(f"{path}: {EXPECTED}, got {reason!r}")
 
 
 def category_codes(metadata: Metadata, accept_unknown: bool) -> CategoryCodes:
@@ -143,7 +157,8 @@ class OnnxClassifier:
             padded = np.zeros((len(rows), lengths[rows].max(), self.num_features), np.float32)
             for i, row in enumerate(rows):
                 padded[i, : lengths[row]] = sequences[row]
-            (values,) = self._session.run([output], {"x": padded, "lengths": lengths[rows]})
+            inputs = {"x": padded, "lengths": lengths[rows]}
+            (values,) = run_graph(self._session, self.path, [output], inputs)
             order.extend(rows)
             results.append(values)
         result: np.ndarray = np.concatenate(results)[np.argsort(order)]

@@ -9,7 +9,12 @@ import numpy as np
 
 from lightning_rnn.categories import CategoryCodes
 from lightning_rnn.errors import DataError, as_array
-from lightning_rnn.export.onnx_classifier import category_codes, check_sequence, open_session
+from lightning_rnn.export.onnx_classifier import (
+    category_codes,
+    check_sequence,
+    open_session,
+    run_graph,
+)
 
 if TYPE_CHECKING:
     from lightning_rnn.models.network import SequenceNetwork
@@ -152,6 +157,7 @@ class _OnnxSteps:
 
     def __init__(self, path: str | Path, unknown_categories: bool) -> None:
         self._session, metadata = open_session(path, streaming=True)
+        self._path = Path(path)
         self.encode = category_codes(metadata, unknown_categories)
         self.num_features = metadata.num_features
         self.class_names = metadata.class_names
@@ -163,7 +169,7 @@ class _OnnxSteps:
     def step(self, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Return probabilities (B,) or (B, K) and the new state, from raw values (B, F)."""
         inputs = dict(zip(self._inputs, [x, *state], strict=True))
-        probability, *next_state = self._session.run(self._outputs, inputs)
+        probability, *next_state = run_graph(self._session, self._path, self._outputs, inputs)
         return probability, next_state
 
 

@@ -35,6 +35,7 @@ WORDS = {  # for what has to be the same in the data, from the first to be compa
 }
 MAX_TEXT = 1000  # characters of a list of names in a message
 REQUIRED_ENTRIES = {
+    "pytorch-lightning_version": str,
     "hyper_parameters": dict,
     "state_dict": dict,
     "global_step": int,

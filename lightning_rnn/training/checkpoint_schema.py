@@ -15,6 +15,7 @@ from lightning_rnn.training.random_states import random_state
 from lightning_rnn.training.train_metrics import SUMS
 
 MAX_THREADS = 4096
+MAX_SIZE = 1 << 62  # bytes; stands for that of a tensor without values, or a sparse one
 # Examples of entries. A dict must have the keys of its example, each item of a list must be as the
 # only one of its example, a tuple stands for a list of such items, and a number is at least 0.
 ENTRIES: dict[str, Any] = {
@@ -22,7 +23,6 @@ ENTRIES: dict[str, Any] = {
     "global_step": 0,
     "num_threads": 1,
     "metrics": {},
-    "pytorch-lightning_version": "",
     "loops": {},
     "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
@@ -52,7 +52,7 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
     for name, value in content.get("metrics", {}).items():
         if not isinstance(value, int | float):
             raise _unexpected(path, f"metrics.{name}", "a number", value)
-    version = content.get("pytorch-lightning_version", "2")
+    version = content["pytorch-lightning_version"]
     if re.match(r"[0-9]+(\.[0-9]+)*", version) is None:
         raise _unexpected(path, "pytorch-lightning_version", "a version", version)
     if content.get("num_threads", 1) not in range(1, MAX_THREADS + 1):
@@ -60,7 +60,8 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
     tensors: dict[tuple[int, torch.Size], int] = {}
     _add_sizes(content, tensors, set())
     if sum(tensors.values()) > path.stat().st_size:
-        raise CheckpointError(f"{path}: expected tensors of the size of the file, got larger ones")
+        message = "expected dense tensors, no larger than the file, got others"
+        raise CheckpointError(f"{path}: {message}")
 
 
 def check_loops(path: Path, content: dict[str, Any], trainer: Trainer) -> None:
@@ -155,7 +156,10 @@ def _add_sizes(value: Any, tensors: dict[tuple[int, torch.Size], int], seen: set
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
-        tensors[value.data_ptr(), value.shape] = value.nbytes
+        if value.is_meta or value.layout != torch.strided:
+            tensors[0, value.shape] = MAX_SIZE
+        else:
+            tensors[value.data_ptr(), value.shape] = value.nbytes
     elif isinstance(value, dict):
         for inner in value.values():
             _add_sizes(inner, tensors, seen)

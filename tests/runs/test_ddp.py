@@ -3,11 +3,12 @@
 import json
 import multiprocessing
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
-from helpers import BEST, CPU, LAST, RUN, TWO_RANKS, load
+from helpers import BEST, CPU, LAST, RUN, TINY_DATA, TWO_RANKS, load
 
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import DataError
@@ -79,6 +80,38 @@ def test_unused_parameters_can_be_searched_for(tmp_path, run_apart):
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+
+
+SHOW_THREADS_OF_GLOO = """
+import os
+import sys
+from pathlib import Path
+
+from lightning_rnn.__main__ import main
+
+code = main()
+names = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+threads = sorted(name for name in names if "gloo" in name)
+Path(f"threads.{os.environ.get('LOCAL_RANK', 0)}").write_text(f"{threads}")
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs the threads in /proc")
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "diverging fit"])
+def test_no_thread_of_gloo_is_left_at_exit(trained, run_apart, command):
+    """Such a thread aborts the process now and then, with exit code -6."""
+    (trained / "program.py").write_text(SHOW_THREADS_OF_GLOO)
+    args = [command, "--ckpt_path", BEST]
+    if "fit" in command:
+        args = ["fit", "--trainer.max_epochs", 3, *TINY_DATA]
+    if command == "diverging fit":
+        args += ["--model.lr", 1e30]
+    result = run_apart("program.py", *args, *TWO_RANKS, cwd=trained, module=None)
+    assert result.code == int(command == "diverging fit"), result
+    for rank in range(2):
+        assert (trained / f"threads.{rank}").read_text() == "[]"
 
 
 @pytest.mark.slow

@@ -215,6 +215,17 @@ def test_crafted_metadata_is_refused(tmp_path, crafted, metadata):
     assert OnnxClassifier(crafted(GOOD_METADATA)).threshold == 0.45
 
 
+def test_a_crafted_graph_that_cannot_be_computed(tmp_path):
+    import onnx
+
+    _, path = exported(tmp_path)
+    model = onnx.load(path)
+    next(node for node in model.graph.node if node.op_type == "Div").op_type = "Gather"
+    path.write_bytes(with_digest(model.SerializeToString()))
+    with pytest.raises(DataError, match="expected a file as written by export_onnx, got"):
+        OnnxClassifier(path).predict_proba(ragged(3))
+
+
 @pytest.fixture
 def crafted(tmp_path):
     """Write a file with any metadata and a valid digest."""

@@ -178,6 +178,12 @@ CASES = {
         {key: value for key, value in good().items() if key != "state_dict"}
     ),
     "list as state_dict": lambda: with_key("state_dict", [torch.zeros(2)]),
+    "no version": lambda: save(
+        {key: value for key, value in good().items() if not key.endswith("version")}
+    ),
+    "sums without values": lambda: with_key("train_sums", torch.zeros(1, 3, device="meta")),
+    "sparse sums": lambda: with_key("train_sums", torch.zeros(1, 3).to_sparse()),
+    "test sequences for which metrics have no memory": lambda: with_data(num_test=10**6),
     "text as global_step": lambda: with_key("global_step", "evilpkg.Evil"),
     "step below 0": lambda: with_key("global_step", -1),
     "step beyond integers": lambda: with_key("global_step", 10**40),
