@@ -67,7 +67,7 @@ def measure_coverage(
     """Return one row a metric: the share of test sets whose interval contains the true value."""
     generator = np.random.default_rng([CLASSIFIERS.index(classifier), n, int(1000 * share)])
     large = draw(classifier, LARGE, share, generator)
-    truth = evaluate(large, Decision(), full=True)
+    truth = evaluate(large, Decision(), TEST_METRICS)
     widths = {name: [] for name in METRICS}
     hits = dict.fromkeys(METRICS, 0)
     below = dict.fromkeys(METRICS, 0)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.results import Evaluation
@@ -15,6 +14,9 @@ from lightning_rnn.models.decision import Decision
 MIN_SEQUENCES = 100
 MIN_SEQUENCES_PER_CLASS = 20
 LOG_TEMPERATURE_BOUND = 5.0
+MAX_STEPS = 60
+MAX_LAST_STEP = 1e-7  # relative
+BLOCK_CELLS = 1 << 16  # logits in float64 at once, which fit into the cache
 COUNTERPARTS = {"precision": "recall", "recall": "precision"}
 
 
@@ -122,27 +124,44 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     machines", section 2.2): a class of n sequences has the target (n + 1) / (n + 2) on its own
     sequences, and the other classes share the rest. The optimum is therefore finite even if every
     sequence is classified correctly. The cross entropy of the logits, (N,) or (N, K), is convex in
-    1 / temperature, so bisection finds it.
+    1 / temperature, so Newton's method finds it, with bisection where a step leaves the bracket.
     """
-    z = logits.double()
-    if z.ndim == 1:
-        z = torch.stack([torch.zeros_like(z), z], dim=1)  # (N, 2)
-    num_classes = z.shape[1]
-    count = labels.bincount(minlength=num_classes)[labels].double()[:, None]  # (N, 1)
-    is_label = one_hot(labels, num_classes).double()  # (N, K)
-    others = (1 - is_label) / (count + 2) / (num_classes - 1)
-    target = is_label * (count + 1) / (count + 2) + others
-    low = -LOG_TEMPERATURE_BOUND
-    high = LOG_TEMPERATURE_BOUND
-    for _ in range(50):
-        middle = (low + high) / 2
-        probabilities = (z * math.exp(-middle)).softmax(1)
-        slope = ((probabilities - target) * z).sum()  # with respect to 1 / temperature
+    if logits.ndim == 1:
+        logits = torch.stack([torch.zeros_like(logits), logits], dim=1)  # (N, 2)
+    low = math.exp(-LOG_TEMPERATURE_BOUND)
+    high = math.exp(LOG_TEMPERATURE_BOUND)
+    inverse = 1.0  # of the temperature
+    for _ in range(MAX_STEPS):
+        slope, curvature = _derivatives(logits, labels, inverse)
         if slope > 0:
-            low = middle
+            high = inverse
         else:
-            high = middle
-    return math.exp((low + high) / 2)
+            low = inverse
+        before = inverse
+        inverse = before - slope / max(curvature, 1e-300)
+        if not low < inverse < high:
+            inverse = math.sqrt(low * high)
+        if abs(inverse - before) < MAX_LAST_STEP * before:
+            break  # the error is about the square of the last step
+    return 1 / inverse
+
+
+def _derivatives(logits: Tensor, labels: Tensor, inverse: float) -> tuple[float, float]:
+    """Return slope and curvature of the total cross entropy with respect to 1 / temperature."""
+    slope = 0.0
+    curvature = 0.0
+    num_classes = logits.shape[1]
+    targets_of_others = 1 / (labels.bincount(minlength=num_classes).double() + 2)
+    block_rows = max(1, BLOCK_CELLS // num_classes)
+    for z, y in zip(logits.split(block_rows), labels.split(block_rows), strict=True):
+        z = z.double()
+        z = z - z.gather(1, y[:, None])  # which leaves the target only terms of other classes
+        target = targets_of_others[y] * z.sum(1) / (num_classes - 1)
+        weighted = (z * inverse).softmax(1).mul_(z)
+        mean = weighted.sum(1)
+        slope += float((mean - target).sum())
+        curvature += float((weighted.mul_(z).sum(1) - mean.square()).sum())
+    return slope, curvature
 
 
 def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Threshold:

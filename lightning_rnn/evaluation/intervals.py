@@ -1,7 +1,8 @@
 """95 % confidence intervals of test metrics.
 
 Proportions have closed intervals that also hold for few sequences and for proportions of 0 and 1;
-the other metrics are bootstrapped, in resamples of all sequences or of whole groups.
+means of losses are bootstrapped, in resamples of all sequences or of whole groups; the standard
+errors of other metrics come from the influence of each sequence.
 `benchmarks/coverage.py` measures how often the intervals contain the true value.
 """
 
@@ -13,15 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rnn.evaluation.metrics import TEST_METRICS, WeightedMetrics
+from lightning_rnn.evaluation.metrics import MEANS, RANK_METRICS, TEST_METRICS, Metrics
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
 Z = 1.959964  # 97.5 % quantile of the standard normal distribution
 MIN_RESAMPLES = 200
 MAX_RESAMPLES = 1000
-MAX_WORK = 20_000_000  # resamples times sequences times rankings, about 2 s
+MAX_WORK = 20_000_000  # resamples times sequences
 CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
+MAX_RANKED = 1 << 23  # logits that are sorted, in about 1.5 s
 MANY_MISTAKES = 10  # from here on, resamples show how mistakes vary
 
 
@@ -51,8 +53,10 @@ def confidence_intervals(
     - AUROC of two classes: Newcombe 2006, method 5.
     - loss, log loss and Brier score: bootstrap-t (Efron and Tibshirani 1993, section 12.5); with
       fewer than 10 mistakes at most, and without mistakes exactly, up to `_limit_of_mistakes`.
-    - average precision, and F1 and AUROC of more classes: normal interval of the logit with the
-      bootstrap standard error; Wilson interval of the rarest class at 0 and 1 (Boyd et al. 2013).
+    - average precision, and F1 and AUROC of more classes: normal interval of the logit (Boyd et al.
+      2013), whose standard error is that of the mean influence of the sequences (infinitesimal
+      jackknife, Efron 1982); Wilson interval of the rarest class at 0 and 1. Average precision
+      and AUROC are left out for more than 2^23 logits.
 
     The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
 
@@ -63,21 +67,24 @@ def confidence_intervals(
         Intervals by metric, without those that the labels, or more than half of the resamples,
         leave undefined.
     """
-    metrics = WeightedMetrics(evaluation.cpu(), copy.deepcopy(decision).cpu())
+    metrics = Metrics(evaluation.cpu(), copy.deepcopy(decision).cpu())
     units = torch.arange(len(metrics.labels))
     if groups is not None:
         units = torch.from_numpy(np.unique(groups.astype(str), return_inverse=True)[1]).long()
     if num_resamples is None:
-        work = len(units) * len(metrics.rankings)
-        num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, MAX_WORK // work))
+        num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, MAX_WORK // len(units)))
+    names = [name for name in TEST_METRICS if metrics.is_defined(name)]
+    if evaluation.logits.numel() > MAX_RANKED:
+        names = [name for name in names if name not in RANK_METRICS]
     intervals: dict[str, Interval | None] = {}
-    for name in TEST_METRICS:
-        if metrics.is_defined(name):
-            intervals[name] = _closed_interval(metrics, name, units)
-    bootstrapped = [name for name, interval in intervals.items() if interval is None]
-    resamples = _resample(metrics, bootstrapped, units, num_resamples, seed)
-    for name in bootstrapped:
-        intervals[name] = _bootstrap_interval(metrics, name, units, resamples[name])
+    for name in names:
+        intervals[name] = _closed_interval(metrics, name, units)
+    losses = [name for name in names if intervals[name] is None and name in MEANS]
+    for name, statistics in _resample(metrics, losses, units, num_resamples, seed).items():
+        intervals[name] = _bootstrap_interval(metrics, name, units, statistics)
+    others = [name for name in names if intervals[name] is None and name not in MEANS]
+    for name, influence in metrics.influences(others).items():
+        intervals[name] = _influence_interval(metrics, name, units, influence)
     return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
@@ -131,24 +138,23 @@ def design_effect(influence: Tensor, units: Tensor) -> float:
     return max(1.0, grouped / independent)
 
 
-def _closed_interval(metrics: WeightedMetrics, name: str, units: Tensor) -> Interval | None:
+def _closed_interval(metrics: Metrics, name: str, units: Tensor) -> Interval | None:
     """Return the interval of a metric with a closed formula, None for the others."""
-    is_correct = metrics.means["accuracy"]
+    is_correct = metrics.values("accuracy")
     if name == "accuracy":
         return _proportion_interval(is_correct, units)
     if name == "balanced_accuracy":
         return _balanced_accuracy_interval(metrics, is_correct, units)
     if name == "f1" and metrics.is_binary:
-        is_counted = (metrics.is_label + metrics.is_predicted)[:, 1] > 0
+        is_counted = (metrics.labels == 1) | (metrics.predicted == 1)
         jaccard = _proportion_interval(is_correct[is_counted], units[is_counted])
         low = 2 * jaccard.low / (1 + jaccard.low)
         high = 2 * jaccard.high / (1 + jaccard.high)
         return Interval(low, high)
     if name == "auroc" and metrics.is_binary:
-        auroc = metrics.compute("auroc", metrics.ones).item()
-        effect = design_effect(_auroc_influence(metrics, auroc), units)
-        num_negatives, num_positives = (metrics.is_label.sum(0) / effect).tolist()
-        return newcombe_interval(auroc, num_positives, num_negatives)
+        effect = design_effect(metrics.influences(["auroc"])["auroc"], units)
+        num_negatives, num_positives = (metrics.support / effect).tolist()
+        return newcombe_interval(float(metrics.value("auroc")), num_positives, num_negatives)
     return None
 
 
@@ -160,10 +166,10 @@ def _proportion_interval(is_success: Tensor, units: Tensor) -> Interval:
 
 
 def _balanced_accuracy_interval(
-    metrics: WeightedMetrics, is_correct: Tensor, units: Tensor
+    metrics: Metrics, is_correct: Tensor, units: Tensor
 ) -> Interval:
     """Combine Wilson intervals of the recalls (Zou and Donner 2008, Statistics in Medicine 27)."""
-    classes = metrics.has_sequences.nonzero().view(-1).tolist()
+    classes = metrics.support.nonzero().view(-1).tolist()
     mean = 0.0
     squares_below = 0.0
     squares_above = 0.0
@@ -179,31 +185,10 @@ def _balanced_accuracy_interval(
     return Interval(max(0.0, low), min(1.0, high))
 
 
-def _auroc_influence(metrics: WeightedMetrics, auroc: float) -> Tensor:
-    """Return (N,) influences of the sequences on the AUROC (DeLong et al. 1988, Biometrics 44)."""
-    is_positive = metrics.labels == 1
-    positives = metrics.logits[is_positive]
-    negatives = metrics.logits[~is_positive]
-    influence = torch.empty(len(is_positive), dtype=torch.float64)
-    share_below = _share_below(positives, negatives)
-    influence[is_positive] = (share_below - auroc) / len(positives)
-    share_above = 1 - _share_below(negatives, positives)
-    influence[~is_positive] = (share_above - auroc) / len(negatives)
-    return influence
-
-
-def _share_below(scores: Tensor, others: Tensor) -> Tensor:
-    """Return for each score the share of other scores below it; ties count half."""
-    ordered = others.sort().values
-    num_below = torch.searchsorted(ordered, scores)
-    num_not_above = torch.searchsorted(ordered, scores, right=True)
-    return (num_below + num_not_above).double() / (2 * len(others))
-
-
 def _resample(
-    metrics: WeightedMetrics, names: list[str], units: Tensor, num_resamples: int, seed: int
+    metrics: Metrics, names: list[str], units: Tensor, num_resamples: int, seed: int
 ) -> dict[str, Tensor]:
-    """Return (R,) t statistics of means, and values of other metrics, in bootstrap resamples."""
+    """Return (R,) t statistics of means in bootstrap resamples."""
     generator = np.random.default_rng(seed)
     num_units = int(units.max()) + 1
     chunks: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -215,10 +200,7 @@ def _resample(
         counts = torch.zeros(size, num_units, dtype=torch.float64)
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         for name in names:
-            if name in metrics.means:
-                chunks[name].append(_t_statistics(metrics.means[name], units, counts))
-            else:
-                chunks[name].append(metrics.compute(name, counts[:, units]))
+            chunks[name].append(_t_statistics(metrics.values(name), units, counts))
     return {name: torch.cat(parts) for name, parts in chunks.items()}
 
 
@@ -240,46 +222,56 @@ def _t_statistics(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
 
 
 def _bootstrap_interval(
-    metrics: WeightedMetrics, name: str, units: Tensor, resamples: Tensor
+    metrics: Metrics, name: str, units: Tensor, statistics: Tensor
 ) -> Interval | None:
-    """Return the interval of a metric from its resamples (R,); see `confidence_intervals`."""
-    defined = resamples[resamples.isfinite()]
-    num_undefined = len(resamples) - len(defined)
-    if num_undefined > len(resamples) / 2:
+    """Return the interval of a mean from its t statistics (R,); see `confidence_intervals`."""
+    defined = statistics[statistics.isfinite()]
+    num_undefined = len(statistics) - len(defined)
+    if num_undefined > len(statistics) / 2:
         return None
-    if name in metrics.means:
-        values = metrics.means[name]
-        mean = float(values.mean())
-        error = float(_unit_sums(values - mean, units).square().sum().sqrt()) / len(values)
-        bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
-        t_low, t_high = defined.quantile(bounds).tolist()
-        low, high = max(0.0, mean - t_high * error), mean - t_low * error
-        if (~metrics.is_correct).sum() < MANY_MISTAKES:
-            limit = _limit_of_mistakes(metrics, name, units)
-            high = limit if metrics.is_correct.all() else min(high, limit)
-        return Interval(low, high, num_undefined)
-    estimate = float(metrics.compute(name, metrics.ones))
-    error = float(defined.std())
+    values = metrics.values(name)
+    mean = float(values.mean())
+    error = _standard_error((values - mean) / len(values), units)
+    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    t_low, t_high = defined.quantile(bounds).tolist()
+    low, high = max(0.0, mean - t_high * error), mean - t_low * error
+    if (~metrics.is_correct).sum() < MANY_MISTAKES:
+        limit = _limit_of_mistakes(metrics, name, units)
+        high = limit if metrics.is_correct.all() else min(high, limit)
+    return Interval(low, high, num_undefined)
+
+
+def _influence_interval(
+    metrics: Metrics, name: str, units: Tensor, influence: Tensor
+) -> Interval:
+    """Return the interval of another metric from the influences (N,) of the sequences."""
+    estimate = float(metrics.value(name))
+    classes = metrics.support.nonzero().view(-1)
+    rarest = min(_count_units(units[metrics.labels == k]) for k in classes)
+    # as in a sample variance: the influences of a few sequences vary less than those of many
+    error = _standard_error(influence, units) * math.sqrt(1 + 1 / max(1, rarest - 1))
     if 0 < estimate < 1 and error > 0:
         logit = math.log(estimate / (1 - estimate))
         margin = Z * error / (estimate * (1 - estimate))
         low, high = torch.tensor([logit - margin, logit + margin]).sigmoid().tolist()
-    else:
-        classes = metrics.has_sequences.nonzero().view(-1)
-        rarest = min(_count_units(units[metrics.labels == k]) for k in classes)
-        low, high = wilson_interval(estimate, rarest)
-    return Interval(low, high, num_undefined)
+        return Interval(low, high)
+    return Interval(*wilson_interval(estimate, rarest))
 
 
-def _limit_of_mistakes(metrics: WeightedMetrics, name: str, units: Tensor) -> float:
+def _standard_error(influence: Tensor, units: Tensor) -> float:
+    """Return the standard error of a metric with influences (N,) of sequences in groups."""
+    return float(_unit_sums(influence, units).square().sum().sqrt())
+
+
+def _limit_of_mistakes(metrics: Metrics, name: str, units: Tensor) -> float:
     """Return the mean of a loss if mistakes were as frequent as Wilson's interval allows.
 
     Resamples cannot contain rare mistakes that the test set lacks, and their t statistics are huge
     where none of a few mistakes is drawn. The loss of a mistake is the observed mean, but at least
     the mean if every sequence was one.
     """
-    values = metrics.means[name]
-    is_correct = metrics.means["accuracy"]
+    values = metrics.values(name)
+    is_correct = metrics.values("accuracy")
     is_wrong = 1 - is_correct
     share = _proportion_interval(is_wrong, units).high
     if_correct = float(values @ is_correct / is_correct.sum().clamp(min=1))

@@ -1,17 +1,14 @@
-"""Metrics of an evaluation as functions of the weights of its sequences.
+"""Metrics of an evaluation, and the influence of each sequence on them."""
 
-Weights of one give the value of a metric, the counts of a bootstrap resample its value on that
-resample, and derivatives with respect to the weights the influence of each sequence.
-"""
-
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import torchmetrics.functional.classification as functional
 from torch import Tensor
-from torch.nn.functional import one_hot
 
+from lightning_rnn.evaluation.ranking import Ranking
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
@@ -19,11 +16,16 @@ from lightning_rnn.models.losses import cross_entropies
 EPOCH_METRICS = ("loss", "accuracy", "auroc", "f1")
 TEST_METRICS = (*EPOCH_METRICS, "average_precision", "balanced_accuracy", "brier", "log_loss")
 CALIBRATION_BINS = 15
+MEANS = ("loss", "accuracy", "brier", "log_loss")  # of a value of each sequence
+RANK_METRICS = ("auroc", "average_precision")
+BLOCK_CELLS = 1 << 20  # logits in float64 at once
 CALIBRATED_METRICS = ("accuracy", "f1", "balanced_accuracy", "brier", "log_loss", "ece")
 
 
-def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[str, Tensor]:
-    """Compute the metrics of an evaluation.
+def evaluate(
+    evaluation: Evaluation, decision: Decision, names: Sequence[str] = EPOCH_METRICS
+) -> dict[str, Tensor]:
+    """Compute some metrics of an evaluation.
 
     For two classes, AUROC, F1 and average precision are those of the second class; for more, they
     are means over the classes, each against the rest. The Brier score of two classes is that of the
@@ -33,12 +35,12 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
     Args:
         evaluation: N sequences.
         decision: Converts logits to probabilities and classes.
-        full: Whether to add the metrics of a final test.
+        names: Some of loss, accuracy, auroc, f1, average_precision, balanced_accuracy, brier,
+            log_loss and ece (expected calibration error of the most probable class, 15 bins; Guo et
+            al. 2017, arXiv:1706.04599, section 2).
 
     Returns:
-        Float32 scalars by name: loss, accuracy, auroc and f1; if `full` also average_precision,
-        balanced_accuracy, brier, log_loss and ece (expected calibration error of the most probable
-        class, 15 bins; Guo et al. 2017, arXiv:1706.04599, section 2).
+        Float32 scalars by name.
 
     Example:
         >>> evaluation = Evaluation(
@@ -47,24 +49,12 @@ def evaluate(evaluation: Evaluation, decision: Decision, *, full: bool) -> dict[
         ...     labels=torch.tensor([1, 0, 0]),
         ...     losses=torch.tensor([0.1, 0.3, 1.0]),
         ... )
-        >>> metrics = evaluate(evaluation, Decision(), full=False)
+        >>> metrics = evaluate(evaluation, Decision())
         >>> {name: round(float(value), 3) for name, value in metrics.items()}
         {'loss': 0.467, 'accuracy': 0.667, 'auroc': 1.0, 'f1': 0.667}
     """
-    metrics = WeightedMetrics(evaluation, decision)
-    values = {}
-    for name in TEST_METRICS if full else EPOCH_METRICS:
-        if metrics.is_defined(name):
-            values[name] = metrics.compute(name, metrics.ones)[0].float()
-    if full:
-        values["ece"] = functional.multiclass_calibration_error(
-            metrics.probabilities,
-            metrics.labels,
-            num_classes=metrics.num_classes,
-            n_bins=CALIBRATION_BINS,
-            validate_args=False,
-        )
-    return values
+    metrics = Metrics(evaluation, decision)
+    return {name: metrics.value(name).float() for name in names if metrics.is_defined(name)}
 
 
 def evaluate_test(evaluation: Evaluation, decision: Decision) -> dict[str, Tensor]:
@@ -72,12 +62,11 @@ def evaluate_test(evaluation: Evaluation, decision: Decision) -> dict[str, Tenso
 
     The names of the latter end with `_uncalibrated`; see `evaluate`.
     """
-    metrics = evaluate(evaluation, decision, full=True)
+    metrics = evaluate(evaluation, decision, (*TEST_METRICS, "ece"))
     if decision.is_fitted:
-        uncalibrated = evaluate(evaluation, Decision(), full=True)
-        for name in CALIBRATED_METRICS:
-            if name in uncalibrated:
-                metrics[f"{name}_uncalibrated"] = uncalibrated[name]
+        uncalibrated = evaluate(evaluation, Decision(), CALIBRATED_METRICS)
+        for name, value in uncalibrated.items():
+            metrics[f"{name}_uncalibrated"] = value
     return metrics
 
 
@@ -127,34 +116,92 @@ def _ratio(numerator: int, denominator: int) -> float | None:
     return numerator / denominator if denominator else None
 
 
-class WeightedMetrics:
-    """The metrics of an evaluation of N sequences for any number of weight vectors at once.
-
-    Attributes:
-        ones: (1, N) float64 weights of the evaluation itself.
-        means: (N,) float64 values of the sequences for each metric that is a mean of such values.
-    """
+class Metrics:
+    """The metrics of an evaluation of N sequences, each computed when it is asked for."""
 
     def __init__(self, evaluation: Evaluation, decision: Decision) -> None:
         self.logits = evaluation.logits
         self.labels = evaluation.labels
         self.is_binary = evaluation.logits.ndim == 1
-        self.probabilities = decision.class_probabilities(self.logits)  # (N, K)
-        self.num_classes = self.probabilities.shape[1]
+        self.num_classes = 2 if self.is_binary else self.logits.shape[1]
         self.predicted = decision.predict(self.logits)
         self.is_correct = self.predicted == self.labels
-        self.is_label = one_hot(self.labels, self.num_classes).double()  # (N, K)
-        self.is_predicted = one_hot(self.predicted, self.num_classes).double()  # (N, K)
-        self.has_sequences = self.is_label.any(0)  # (K,)
-        self.ones = torch.ones_like(self.labels, dtype=torch.float64)[None]
-        squares = (self.probabilities - self.is_label).square()  # (N, K)
-        self.means = {
-            "loss": evaluation.losses.double(),
-            "accuracy": self.is_correct.double(),
-            "log_loss": cross_entropies(self.logits / decision.temperature, self.labels).double(),
-            "brier": squares[:, 1] if self.is_binary else squares.sum(1),
-        }
-        self._temperature = decision.temperature
+        self.support = self._count(self.labels)  # (K,) float64
+        self._losses = evaluation.losses
+        self._decision = decision
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """(N, K) probabilities of the classes."""
+        return self._decision.class_probabilities(self.logits)
+
+    def is_defined(self, name: str) -> bool:
+        """Return whether the labels of the evaluation define a metric."""
+        if name in RANK_METRICS:
+            return bool(self.support.all())
+        if name == "f1" and self.is_binary:
+            return bool(self.support[1])
+        return True
+
+    def value(self, name: str) -> Tensor:
+        """Compute one of `TEST_METRICS` or ece, a scalar."""
+        if name in MEANS:
+            return self.values(name).mean()
+        if name == "f1":
+            return self.class_f1.nanmean()
+        if name == "balanced_accuracy":
+            recall = self._count(self.labels[self.is_correct]) / self.support
+            return recall[self.support > 0].mean()
+        if name in RANK_METRICS:
+            return self._areas[name]
+        return functional.multiclass_calibration_error(
+            self.probabilities,
+            self.labels,
+            num_classes=self.num_classes,
+            n_bins=CALIBRATION_BINS,
+            validate_args=False,
+        )
+
+    @cached_property
+    def _areas(self) -> dict[str, Tensor]:
+        """Means over the classes, from one sort of each."""
+        areas = [ranking.areas for ranking in self._rankings()]
+        return {name: torch.stack([area[name] for area in areas]).mean() for name in RANK_METRICS}
+
+    def influences(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the (N,) derivatives of F1 and `RANK_METRICS` by the weight of each sequence."""
+        found: dict[str, Tensor] = {}
+        if "f1" in names:
+            found["f1"] = self._f1_influence()
+        of_ranks = [name for name in names if name in RANK_METRICS]
+        for ranking in self._rankings() if of_ranks else ():
+            for name in of_ranks:
+                share = ranking.influence(name) / (1 if self.is_binary else self.num_classes)
+                found[name] = found[name] + share if name in found else share
+        return found
+
+    def values(self, name: str) -> Tensor:
+        """Return the (N,) float64 values of the sequences whose mean is one of `MEANS`."""
+        if name == "loss":
+            return self._losses.double()
+        if name == "accuracy":
+            return self.is_correct.double()
+        return self._scores[name]
+
+    @cached_property
+    def _scores(self) -> dict[str, Tensor]:
+        """Log losses and Brier scores of the sequences."""
+        log_losses: list[Tensor] = []
+        brier_scores: list[Tensor] = []
+        block_rows = max(1, BLOCK_CELLS // self.num_classes)
+        blocks = zip(self.logits.split(block_rows), self.labels.split(block_rows), strict=True)
+        for logits, labels in blocks:
+            log_losses.append(cross_entropies(logits / self._decision.temperature, labels))
+            errors = self._decision.class_probabilities(logits).double()  # (rows, K)
+            errors.scatter_add_(1, labels[:, None], errors.new_full((len(labels), 1), -1.0))
+            squares = errors.square()
+            brier_scores.append(squares[:, 1] if self.is_binary else squares.sum(1))
+        return {"log_loss": torch.cat(log_losses).double(), "brier": torch.cat(brier_scores)}
 
     @cached_property
     def losses_if_wrong(self) -> dict[str, float]:
@@ -163,11 +210,11 @@ class WeightedMetrics:
         That of the Brier score is the largest possible one.
         """
         raw = cross_entropies(self.logits, self.labels).double()
-        weight = float(self.means["loss"].sum() / raw.sum().clamp(min=1e-300))
-        calibrated = self.logits / self._temperature
+        weight = float(self.values("loss").sum() / raw.sum().clamp(min=1e-300))
+        calibrated = self.logits / self._decision.temperature
         return {
             "loss": weight * self._cross_entropy_if_wrong(self.logits, raw),
-            "log_loss": self._cross_entropy_if_wrong(calibrated, self.means["log_loss"]),
+            "log_loss": self._cross_entropy_if_wrong(calibrated, self.values("log_loss")),
             "brier": 1.0 if self.is_binary else 2.0,
         }
 
@@ -176,89 +223,45 @@ class WeightedMetrics:
         of_all = cross_entropies(logits, self.labels, label_smoothing=1.0).double()  # means over K
         return float((self.num_classes * of_all - losses).mean()) / (self.num_classes - 1)
 
-    def is_defined(self, name: str) -> bool:
-        """Return whether the labels of the evaluation define a metric."""
-        if name in ("auroc", "average_precision"):
-            return bool(self.has_sequences.all())
-        if name == "f1" and self.is_binary:
-            return bool(self.has_sequences[1])
-        return True
-
-    def compute(self, name: str, weights: Tensor) -> Tensor:
-        """Compute one metric.
-
-        Args:
-            name: One of `TEST_METRICS`.
-            weights: (R, N) float64, not negative.
-
-        Returns:
-            (R,) float64; NaN where the weights leave the metric undefined.
-        """
-        if name in self.means:
-            return weights @ self.means[name] / weights.sum(1)
-        if name in ("f1", "balanced_accuracy"):
-            return self._from_counts(name, weights)
-        columns = [getattr(ranking, name)(weights) for ranking in self.rankings.values()]
-        return torch.stack(columns, dim=1).mean(1)
-
-    def _from_counts(self, name: str, weights: Tensor) -> Tensor:
-        labelled = weights @ self.is_label  # (R, K)
-        predicted = weights @ self.is_predicted
-        correct = weights @ (self.is_label * self.is_predicted)
-        if name == "balanced_accuracy":
-            recall = correct / labelled
-            return recall[:, self.has_sequences].mean(1)
-        f1 = 2 * correct / (labelled + predicted)  # 0 / 0 if a class does not occur
+    @cached_property
+    def class_f1(self) -> Tensor:
+        """(K,) F1 of the classes, NaN of those that do not occur; only of the second of two."""
+        correct = self._count(self.labels[self.is_correct])
+        f1 = 2 * correct / self._labelled_or_predicted  # 0 / 0 if a class does not occur
         if self.is_binary:
-            return torch.where(labelled[:, 1] > 0, f1[:, 1], torch.nan)
-        return f1.nanmean(1)
+            f1[0] = torch.nan
+        return f1
 
     @cached_property
-    def rankings(self) -> dict[int, "Ranking"]:
-        """Rankings by class code: of the second of two classes, of each of more."""
-        if self.is_binary:
-            return {1: Ranking(self.logits.double(), self.is_label[:, 1])}
-        scores = self.logits.double().softmax(1)
-        return {k: Ranking(scores[:, k], self.is_label[:, k]) for k in range(self.num_classes)}
+    def _labelled_or_predicted(self) -> Tensor:
+        """(K,) sequences labelled and sequences predicted as each class, together."""
+        return self.support + self._count(self.predicted)
 
+    def _f1_influence(self) -> Tensor:
+        # of class k: (2 - f1 - f1) / total for a correct one, -f1 / total for others of label k or
+        # prediction k
+        per_sequence = 1 / self._labelled_or_predicted  # (K,)
+        loss = (self.class_f1 * per_sequence).nan_to_num(0.0)
+        gain = (2 * per_sequence).masked_fill(self.class_f1.isnan(), 0.0)
+        influence = self.is_correct * gain[self.labels] - loss[self.labels] - loss[self.predicted]
+        return influence / (~self.class_f1.isnan()).sum()
 
-class Ranking:
-    """Sequences in descending order of their scores (N,), for one class against the rest.
+    def _count(self, codes: Tensor) -> Tensor:
+        return codes.bincount(minlength=self.num_classes).double()
 
-    `is_positive` (N,) is 1 for sequences of the class and 0 for the others, float64.
-    """
+    @cached_property
+    def _class_scores(self) -> Tensor:
+        """(N, K) probabilities in float64, as float32 does not tell confident ones apart."""
+        return self.logits.double().softmax(1)
 
-    def __init__(self, scores: Tensor, is_positive: Tensor) -> None:
-        self._order = scores.argsort(descending=True, stable=True)
-        self._is_positive = is_positive[self._order]
-        ordered = scores[self._order]
-        is_last = torch.ones_like(ordered, dtype=torch.bool)  # of the sequences with its score
-        is_last[:-1] = ordered[1:] != ordered[:-1]
-        self._last = is_last.nonzero().view(-1)  # (V,)
+    def ranking(self, k: int) -> Ranking:
+        """Return the ranking of the sequences by class k; of two classes, only the second has one.
 
-    def auroc(self, weights: Tensor) -> Tensor:
-        """Return (R,) probabilities that a positive scores above a negative; ties count half."""
-        true, false = self._cumulated(weights)
-        positives = _differences(true)
-        negatives_below = false[:, -1:] - false + _differences(false) / 2
-        pairs = true[:, -1] * false[:, -1]
-        return (positives * negatives_below).sum(1) / pairs
+        For two classes, the logits are the scores, as their probabilities may be equal.
+        """
+        scores = self.logits if self.is_binary else self._class_scores[:, k]
+        return Ranking(scores, self.labels == k)
 
-    def average_precision(self, weights: Tensor) -> Tensor:
-        """Return (R,) precisions at each distinct score, weighted by the increase in recall."""
-        true, false = self._cumulated(weights)
-        retrieved = true + false
-        precision = true / torch.where(retrieved > 0, retrieved, 1.0)
-        return (_differences(true) * precision).sum(1) / true[:, -1]
-
-    def _cumulated(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (R, V) true and false positives at each distinct score, the highest first."""
-        ordered = weights[:, self._order]
-        true = (ordered * self._is_positive).cumsum(1)[:, self._last]
-        retrieved = ordered.cumsum(1)[:, self._last]
-        return true, retrieved - true
-
-
-def _differences(cumulated: Tensor) -> Tensor:
-    """Undo a cumulative sum along the second axis."""
-    return torch.diff(cumulated, dim=1, prepend=torch.zeros_like(cumulated[:, :1]))
+    def _rankings(self) -> Iterator[Ranking]:
+        for k in range(1 if self.is_binary else 0, self.num_classes):
+            yield self.ranking(k)

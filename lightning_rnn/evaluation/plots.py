@@ -20,7 +20,7 @@ from lightning_rnn.evaluation.figures import (
     short_names,
 )
 from lightning_rnn.evaluation.intervals import wilson_interval
-from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, WeightedMetrics
+from lightning_rnn.evaluation.metrics import CALIBRATION_BINS, Metrics
 from lightning_rnn.evaluation.plots_sequences import mistakes
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
@@ -50,7 +50,7 @@ def evaluation_figures(
     """
     evaluation = evaluation.cpu()
     decision = copy.deepcopy(decision).cpu()
-    metrics = WeightedMetrics(evaluation, decision)
+    metrics = Metrics(evaluation, decision)
     class_names = short_names(schema.class_names)
     is_correct = metrics.is_correct
     yield "roc", roc(metrics, class_names)
@@ -80,7 +80,7 @@ def evaluation_figures(
     yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
 
 
-def roc(metrics: WeightedMetrics, class_names: list[str]) -> Any:
+def roc(metrics: Metrics, class_names: list[str]) -> Any:
     """Draw receiver operating characteristics: of the second of two classes, or each of more."""
     figure, axes = new_axes("ROC curve", "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -89,7 +89,7 @@ def roc(metrics: WeightedMetrics, class_names: list[str]) -> Any:
         if is_class.all() or not is_class.any():
             continue
         fpr, tpr, _ = functional.binary_roc(metrics.probabilities[:, k], is_class.long())
-        area = metrics.rankings[k].auroc(metrics.ones).item()
+        area = float(metrics.ranking(k).areas["auroc"])
         axes.plot(fpr, tpr, label=f"area {area:.3f}  {class_names[k]}", linewidth=1.5)
         if metrics.is_binary:
             is_predicted = metrics.predicted == k
@@ -99,7 +99,7 @@ def roc(metrics: WeightedMetrics, class_names: list[str]) -> Any:
     return figure
 
 
-def precision_recall(metrics: WeightedMetrics, class_names: list[str]) -> Any:
+def precision_recall(metrics: Metrics, class_names: list[str]) -> Any:
     """Draw precision over recall; see `roc`."""
     figure, axes = new_axes("precision and recall", "recall", "precision")
     for k in curve_classes(metrics.labels, metrics.num_classes):
@@ -109,7 +109,7 @@ def precision_recall(metrics: WeightedMetrics, class_names: list[str]) -> Any:
         precision, recall, _ = functional.binary_precision_recall_curve(
             metrics.probabilities[:, k], is_class.long()
         )
-        average = metrics.rankings[k].average_precision(metrics.ones).item()
+        average = float(metrics.ranking(k).areas["average_precision"])
         label = f"average {average:.3f}  {class_names[k]}"
         axes.step(recall.flip(0), precision.flip(0), label=label, linewidth=1.5)
         is_predicted = metrics.predicted == k
@@ -121,7 +121,7 @@ def precision_recall(metrics: WeightedMetrics, class_names: list[str]) -> Any:
     return figure
 
 
-def confusion(metrics: WeightedMetrics, class_names: list[str]) -> Any:
+def confusion(metrics: Metrics, class_names: list[str]) -> Any:
     """Draw numbers of sequences, and their share of the true class."""
     k = len(class_names)
     matrix = functional.multiclass_confusion_matrix(metrics.predicted, metrics.labels, k)

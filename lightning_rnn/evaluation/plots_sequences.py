@@ -8,14 +8,14 @@ from torch import Tensor
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.evaluation.figures import WIDTH, new_figure, short_names
-from lightning_rnn.evaluation.metrics import WeightedMetrics
+from lightning_rnn.evaluation.metrics import Metrics
 
 MAX_FEATURES = 6  # panels of a sequence
 MAX_PANELS = 12  # of a figure, if two sequences have no more
 NUM_EXAMPLES = 6
 
 
-def mistakes(metrics: WeightedMetrics, index: Tensor, sequences: Sequences, schema: Schema) -> Any:
+def mistakes(metrics: Metrics, index: Tensor, sequences: Sequences, schema: Schema) -> Any:
     """Draw the most confident mistakes or, if there are few, also the least confident others.
 
     The metrics are those of the rows `index` (N,) of the data set `sequences`.

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import SequenceBatch
 from lightning_rnn.errors import check, check_types
-from lightning_rnn.evaluation.metrics import evaluate, evaluate_test
+from lightning_rnn.evaluation.metrics import evaluate_test
 from lightning_rnn.evaluation.results import Evaluation, Predictions
 from lightning_rnn.models.initialization import Initialization
 from lightning_rnn.models.losses import class_weight, cross_entropies, training_loss
@@ -25,7 +25,7 @@ from lightning_rnn.training.data_statistics import (
     sequence_data,
 )
 from lightning_rnn.training.inference import InferenceMixin
-from lightning_rnn.training.logs import log_epoch
+from lightning_rnn.training.logs import log_epoch, log_validation
 from lightning_rnn.training.optimizers import (
     FUSED_DEVICES,
     OptimizerName,
@@ -261,7 +261,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation split."""
         self.evaluation = Evaluation.gather(self._batches)
-        log_epoch(self, "val", evaluate(self.evaluation, self.network.decision, full=False))
+        log_validation(self)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test split, also without the temperature and the threshold."""

@@ -7,6 +7,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_rnn.evaluation.metrics import EPOCH_METRICS, evaluate
+from lightning_rnn.training.validation_interval import is_last_step
+
+MAX_SORTED_CLASSES = 20  # at each validation of `fit`: AUROC sorts the sequences for each class
+
 # the maximum of equal numbers is exact, their mean over three ranks is not
 EQUAL_ON_ALL_RANKS: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
 
@@ -37,6 +42,21 @@ def log_epoch(module: LightningModule, split: str, metrics: Mapping[str, Any]) -
         module.log(name, value, prog_bar=in_bar, logger=logger, **EQUAL_ON_ALL_RANKS)
     if is_fitting and not module.trainer.sanity_checking:
         write_to_loggers(module.trainer, values)
+
+
+def log_validation(module: Any) -> None:
+    """Log the metrics of a validation.
+
+    With more than 20 classes, `fit` computes AUROC only at its end, or if a callback monitors it.
+    """
+    trainer = module.trainer
+    names = EPOCH_METRICS
+    monitored = [getattr(callback, "monitor", None) for callback in trainer.callbacks]
+    is_within_fit = trainer.state.fn == "fit" and not is_last_step(trainer)
+    has_many_classes = len(module.class_names) > MAX_SORTED_CLASSES
+    if is_within_fit and has_many_classes and "val/auroc" not in monitored:
+        names = tuple(name for name in names if name != "auroc")
+    log_epoch(module, "val", evaluate(module.evaluation, module.network.decision, names))
 
 
 def write_to_loggers(trainer: Trainer, values: Mapping[str, float | Tensor]) -> None:

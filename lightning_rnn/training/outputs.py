@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_rnn.atomic_files import atomic_write, sha256, write_and_keep
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.figures import new_axes, pixels, save_png
-from lightning_rnn.evaluation.intervals import Interval, confidence_intervals
+from lightning_rnn.evaluation.intervals import MAX_RANKED, Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
 from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.data_statistics import sequence_data
@@ -64,6 +64,8 @@ class MetricsFile(Callback):
         print(f"test: {num_sequences} sequences")
         is_weighted = bool((pl_module.class_weight != 1).any())
         notes = metric_notes(pl_module.class_names, is_weighted=is_weighted)
+        if evaluation.logits.numel() > MAX_RANKED:
+            notes.append(f"no intervals of auroc and average_precision beyond {MAX_RANKED} logits")
         for line in (*metrics_table(metrics, intervals), *notes, *class_tables(classes)):
             print(line)
         metrics["test/num_sequences"] = num_sequences

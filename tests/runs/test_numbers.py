@@ -152,7 +152,7 @@ def test_a_validation_that_is_not_finite_is_never_the_best(empty, run, monitor):
             metrics |= {name: metrics[name] * float("nan") for name in ("loss", "accuracy")}
         return metrics
 
-    with patch("lightning_rnn.training.classifier.evaluate", spoiled):
+    with patch("lightning_rnn.training.logs.evaluate", spoiled):
         result = run("fit", *SMALL, "--checkpoint.monitor", monitor)
     assert result.code == 0, result
     assert load(BEST)["global_step"] == 8

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from evaluations import make_evaluation, random_evaluation
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from torch.nn.functional import one_hot
 
 from lightning_rnn.evaluation.intervals import (
     Z,
-    _auroc_influence,
     _resample,
     _t_statistics,
     confidence_intervals,
@@ -21,11 +22,9 @@ from lightning_rnn.evaluation.intervals import (
     newcombe_interval,
     wilson_interval,
 )
-from lightning_rnn.evaluation.metrics import TEST_METRICS, WeightedMetrics, evaluate
+from lightning_rnn.evaluation.metrics import RANK_METRICS, TEST_METRICS, Metrics, evaluate
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
-
-GROUPS = np.array([f"g{i % 13}" for i in range(60)], dtype=object)
 
 
 def decision_of(temperature=1.7, threshold=0.4):
@@ -34,45 +33,31 @@ def decision_of(temperature=1.7, threshold=0.4):
     return decision
 
 
-@pytest.mark.parametrize("groups", [None, GROUPS], ids=["sequences", "groups"])
-@pytest.mark.parametrize("num_classes", [2, 3, 5])
-def test_a_resample_equals_the_metrics_of_its_sequences(num_classes, groups):
-    evaluation = random_evaluation(num_classes, 60, num_classes)
+@given(seed=st.integers(0, 2**31), n=st.integers(8, 25), num_classes=st.sampled_from([2, 3, 5]))
+@settings(max_examples=20)
+def test_influences_are_derivatives(seed, n, num_classes):
+    """Of a metric of 100 copies of each sequence, by the copies of one."""
+    evaluation = random_evaluation(num_classes, n, seed)
     decision = decision_of()
-    rng = np.random.default_rng(0)
-    metrics = WeightedMetrics(evaluation, decision)
-    for _ in range(10):
-        if groups is None:
-            rows = rng.integers(60, size=60)
-        else:
-            drawn = rng.integers(13, size=13)
-            rows = np.concatenate([np.flatnonzero(groups == f"g{k}") for k in drawn])
-        rows = torch.from_numpy(rows)
-        weights = torch.bincount(rows, minlength=60).double()[None]
-        expected = evaluate(evaluation.select(rows), decision, full=True)
-        for name in TEST_METRICS:
-            if name in expected:
-                value = metrics.compute(name, weights).item()
-                assert value == pytest.approx(expected[name].item(), rel=1e-6, abs=1e-6), name
-            else:
-                assert math.isnan(metrics.compute(name, weights))
+    names = ["f1", "auroc", "average_precision"]
+    found = Metrics(evaluation, decision).influences(names)
+    row = seed % n
+    values = {}
+    for copies in (99, 101):
+        counts = torch.full((n,), 100)
+        counts[row] = copies
+        rows = torch.arange(n).repeat_interleave(counts)
+        metrics = Metrics(evaluation.select(rows), decision)
+        values[copies] = torch.stack([metrics.value(name) for name in names])
+    expected = (values[101] - values[99]) * 50
+    influence = torch.stack([found[name][row] for name in names])
+    torch.testing.assert_close(influence, expected, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["auroc", "average_precision", "f1", "balanced_accuracy"])
-def test_weights_without_a_class_leave_a_metric_undefined(name):
-    evaluation = make_evaluation([1.0, -1.0, 2.0, 0.5], [1, 0, 0, 0])
-    metrics = WeightedMetrics(evaluation, Decision())
-    weights = torch.tensor([[0, 2, 1, 1], [1, 1, 1, 1]], dtype=torch.float64)
-    assert metrics.compute(name, weights).isnan().tolist() == [True, False]
-
-
-def test_the_influence_on_auroc_is_its_derivative():
-    evaluation = random_evaluation(2, 40, 2)
-    metrics = WeightedMetrics(evaluation, Decision())
-    weights = torch.ones(1, 40, dtype=torch.float64, requires_grad=True)
-    auroc = metrics.compute("auroc", weights)
-    (derivative,) = torch.autograd.grad(auroc, weights)
-    torch.testing.assert_close(_auroc_influence(metrics, auroc.item()), derivative[0])
+def test_influences_of_means_and_areas_add_up_to_nothing():
+    metrics = Metrics(random_evaluation(4, 50, 0), Decision())
+    for name, influence in metrics.influences(["f1", *RANK_METRICS]).items():
+        assert float(influence.sum()) == pytest.approx(0, abs=1e-12), name
 
 
 def test_wilson_equals_scipys():
@@ -127,8 +112,8 @@ def test_the_design_effect_of_single_sequences_is_one():
 def test_they_contain_the_estimate_and_depend_on_the_seed(num_classes):
     evaluation = random_evaluation(num_classes, 90, 1)
     found = confidence_intervals(evaluation, Decision(), num_resamples=300)
-    values = evaluate(evaluation, Decision(), full=True)
-    assert set(found) == set(values) - {"ece"}
+    values = evaluate(evaluation, Decision(), TEST_METRICS)
+    assert set(found) == set(values)
     for name, interval in found.items():
         assert interval.low < values[name].item() < interval.high
     assert found == confidence_intervals(evaluation, Decision(), num_resamples=300)
@@ -145,7 +130,7 @@ def test_the_cost_is_bounded(monkeypatch):
     monkeypatch.setattr("lightning_rnn.evaluation.intervals._resample", resample)
     for num_classes, n in [(2, 100), (2, 40_000), (2, 400_000), (10, 10_000)]:
         confidence_intervals(random_evaluation(num_classes, n, 0), Decision())
-    assert calls == [1000, 500, 200, 200]
+    assert calls == [1000, 500, 200, 1000]
 
 
 def test_all_correct_is_not_certain():
@@ -160,7 +145,7 @@ def test_losses_if_every_sequence_was_of_another_class():
     for num_classes in (2, 4):
         evaluation = random_evaluation(num_classes, 20, 3)
         decision = decision_of()
-        metrics = WeightedMetrics(evaluation, decision)
+        metrics = Metrics(evaluation, decision)
         for name, temperature in (("loss", 1.0), ("log_loss", 1.7)):
             logits = evaluation.logits / temperature
             losses = []
@@ -189,10 +174,10 @@ def test_losses_of_few_and_nearly_perfect_sequences(num_classes, num_mistakes):
     losses = cross_entropies(logits, labels)
     evaluation = replace(make_evaluation(logits, labels), losses=losses)
     found = confidence_intervals(evaluation, Decision())
-    means = WeightedMetrics(evaluation, Decision()).means
+    metrics = Metrics(evaluation, Decision())
     share = wilson_interval(num_mistakes / 30, 30)[1]
     for name, loss_of_mistake in (("loss", 6), ("log_loss", 6), ("brier", num_classes - 1)):
-        assert found[name].low < float(means[name].mean()) < found[name].high, name
+        assert found[name].low < float(metrics.value(name)) < found[name].high, name
         most = share * loss_of_mistake
         assert most / 4 < found[name].high < most + 0.05, name
 
@@ -200,13 +185,14 @@ def test_losses_of_few_and_nearly_perfect_sequences(num_classes, num_mistakes):
 def test_undefined_metrics_and_resamples_are_left_out():
     one_class = confidence_intervals(make_evaluation([1.0, -1.0, 2.0], [0, 0, 0]), Decision())
     assert not {"auroc", "average_precision", "f1"} & set(one_class)
-    logits = torch.linspace(-3, 3, 60)
-    labels = torch.zeros(60, dtype=torch.int64)
-    labels[[50, 58]] = 1
-    found = confidence_intervals(make_evaluation(logits, labels), Decision())
-    share = found["average_precision"].num_undefined / 1000
-    assert share == pytest.approx((1 - 2 / 60) ** 60, abs=0.04)  # resamples without a positive
-    assert found["accuracy"].num_undefined is None
+    assert one_class["loss"].num_undefined is not None
+    assert one_class["accuracy"].num_undefined is None
+
+
+def test_areas_of_many_logits_have_no_intervals(monkeypatch):
+    monkeypatch.setattr("lightning_rnn.evaluation.intervals.MAX_RANKED", 3 * 40 - 1)
+    found = confidence_intervals(random_evaluation(3, 40, 0), Decision())
+    assert set(TEST_METRICS) - set(found) == set(RANK_METRICS)
 
 
 def test_coverage(monkeypatch):

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from lightning_rnn.evaluation.metrics import (
     CALIBRATION_BINS,
+    TEST_METRICS,
+    Metrics,
     evaluate,
     evaluate_classes,
 )
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
 
+ALL = (*TEST_METRICS, "ece")
 FULL = {
     "loss",
     "accuracy",
@@ -76,7 +79,7 @@ def reference(o):
 @pytest.mark.parametrize("num_classes", [2, 3, 5])
 def test_equal_scikit_learns(num_classes, n, seed):
     o = random_evaluation(num_classes, n, seed)
-    found = evaluate(o, Decision(), full=True)
+    found = evaluate(o, Decision(), ALL)
     assert set(found) == FULL
     assert all(value.dtype == torch.float32 and value.shape == () for value in found.values())
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
@@ -86,13 +89,13 @@ def test_equal_scikit_learns(num_classes, n, seed):
 
 def test_a_short_evaluation_is_part_of_the_full_one():
     o = random_evaluation(3, 40, 0)
-    short, full = evaluate(o, Decision(), full=False), evaluate(o, Decision(), full=True)
+    short, full = evaluate(o, Decision()), evaluate(o, Decision(), ALL)
     assert set(short) == {"loss", "accuracy", "auroc", "f1"}
     assert all(short[name] == full[name] for name in short)
 
 
 def test_by_hand():
-    found = evaluate(make_evaluation([2.0, -1.0, 0.5, 0.0], [1, 1, 0, 0]), Decision(), full=True)
+    found = evaluate(make_evaluation([2.0, -1.0, 0.5, 0.0], [1, 1, 0, 0]), Decision(), ALL)
     p = 1 / (1 + np.exp([-2.0, 1.0, -0.5, 0.0]))
     assert found["loss"].item() == 2.0
     assert found["accuracy"].item() == 0.5  # a logit of 0 is decided as the first class
@@ -107,7 +110,7 @@ def test_by_hand():
 def test_confident_logits_are_ranked_apart():
     """Their probabilities are all 1, in double precision as well."""
     found = evaluate(
-        make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), full=True
+        make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), ALL
     )
     assert (found["auroc"].item(), found["average_precision"].item()) == (1.0, 1.0)
 
@@ -115,7 +118,7 @@ def test_confident_logits_are_ranked_apart():
 @pytest.mark.parametrize("y", [0, 1])
 def test_one_class_of_two_leaves_out_what_is_undefined(y):
     o = make_evaluation([1.0, -1.0, 2.0], [y] * 3)
-    found = evaluate(o, Decision(), full=True)
+    found = evaluate(o, Decision(), ALL)
     assert set(found) - {"f1"} == FULL - {"auroc", "average_precision", "f1"}
     accuracy = 2 / 3 if y else 1 / 3
     assert found["accuracy"].item() == found["balanced_accuracy"].item() == pytest.approx(accuracy)
@@ -132,7 +135,7 @@ def test_one_class_of_two_leaves_out_what_is_undefined(y):
 @pytest.mark.parametrize("logits", [[-1.0, -2.0], [1.0, -2.0]])
 def test_f1_is_left_out_where_nothing_is_labelled_positive(logits):
     """It would be 0 / 0 or 0 for any prediction: a perfect classifier would look like the worst."""
-    assert set(evaluate(make_evaluation(logits, [0, 0]), Decision(), full=False)) == {
+    assert set(evaluate(make_evaluation(logits, [0, 0]), Decision())) == {
         "loss",
         "accuracy",
     }
@@ -140,7 +143,7 @@ def test_f1_is_left_out_where_nothing_is_labelled_positive(logits):
 
 def test_missing_classes_of_many():
     o = make_evaluation([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [0, 1, 1])
-    found = evaluate(o, Decision(), full=True)
+    found = evaluate(o, Decision(), ALL)
     assert set(found) == FULL - {"auroc", "average_precision"}
     decided = [0, 1, 0]
     assert found["balanced_accuracy"].item() == pytest.approx(
