@@ -239,13 +239,13 @@ def parquet(num_rows: int, folder: Path) -> Sides:
 
 
 def exported(folder: Path, *, streaming: bool) -> tuple[Path, Any]:
-    """Return an exported network of one feature and H = 8, and its onnxruntime session."""
+    """Return an exported network of one feature and H = 32, and its onnxruntime session."""
     import onnxruntime
 
     from lightning_rnn import SequenceNetwork, export_onnx
     from lightning_rnn.models.network import NetworkOptions
 
-    options = NetworkOptions(cell="gru", hidden_size=8)
+    options = NetworkOptions(cell="gru", hidden_size=32)
     network = SequenceNetwork(input_size=1, num_classes=2, options=options).eval()
     path = folder / "model.onnx"
     export_onnx(network, path, class_names=["a", "b"], streaming=streaming)

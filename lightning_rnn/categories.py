@@ -82,6 +82,7 @@ class CategoryCodes:
             codes = range(1, len(words) + 1)
             self._code_of[feature] = {"": math.nan, **dict(zip(words, codes, strict=True))}
         self._feature_names = feature_names or []
+        self.has_categories = bool(categories)
 
     def __call__(self, x: Any, name: str) -> Any:
         """Return a sequence (T, F) or (T,), called `name`, as numbers; `x` itself without any."""

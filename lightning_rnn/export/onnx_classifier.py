@@ -12,6 +12,7 @@ from lightning_rnn.export.onnx_metadata import METADATA_KEY, Metadata, has_valid
 
 MAX_BATCH_STEPS = 1 << 16  # limit of B * T, padding included
 EXPECTED = "expected a file as written by export_onnx"
+NUMERIC_KINDS = "biuf"  # of dtypes
 
 
 def open_session(path: str | Path, *, streaming: bool) -> tuple[Any, Metadata]:
@@ -149,67 +150,101 @@ class OnnxClassifier:
 
     def _run(self, output: str, x: Any) -> np.ndarray:
         """Return one output of the graph for N sequences, (N, ...)."""
-        sequences = self._check(x)
-        lengths = np.array(list(map(len, sequences)), dtype=np.int64)
-        order: list[int] = []
+        values, lengths = self._check(x)
+        starts = lengths.cumsum() - lengths
+        lengths = self._without_trailing_missing(values, lengths)
+        order = np.argsort(lengths, kind="stable")
         results = []
-        for rows in _batches(lengths):
-            padded = np.zeros((len(rows), lengths[rows].max(), self.num_features), np.float32)
-            for i, row in enumerate(rows):
-                padded[i, : lengths[row]] = sequences[row]
+        for rows in _batches(order, lengths[order]):
+            steps = np.arange(lengths[rows].max())
+            exists = steps < lengths[rows, None]  # (B, T)
+            padded = np.zeros((*exists.shape, self.num_features), np.float32)
+            padded[exists] = values[(starts[rows, None] + steps)[exists]]
             inputs = {"x": padded, "lengths": lengths[rows]}
-            (values,) = run_graph(self._session, self.path, [output], inputs)
-            order.extend(rows)
-            results.append(values)
-        result: np.ndarray = np.concatenate(results)[np.argsort(order)]
+            (outputs,) = run_graph(self._session, self.path, [output], inputs)
+            results.append(outputs)
+        sorted_results = np.concatenate(results)
+        result = np.empty_like(sorted_results)
+        result[order] = sorted_results
         return result
 
-    def _check(self, x: Any) -> list[np.ndarray]:
+    def _check(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(x, np.ndarray) and x.ndim != 3:
             expected = f"shape (N, T, {self.num_features}) or a list of arrays"
             raise DataError(f"x: expected {expected}, got shape {x.shape}")
         if len(x) == 0:
             raise DataError("x: expected at least one sequence, got none")
-        sequences = []
-        for i, values in enumerate(x):
-            values = self._encode(values, f"x[{i}]")
-            sequence = check_sequence(values, f"x[{i}]", self.num_features)
-            is_missing = np.isnan(sequence) | np.isin(sequence, self.missing_values)
-            has_value = ~is_missing.all(axis=1)
-            has_value[0] = True  # a sequence has at least one step
-            last = np.flatnonzero(has_value)[-1]
-            sequences.append(sequence[: last + 1])
-        return sequences
+        return join_sequences(x, self._encode, self.num_features)
+
+    def _without_trailing_missing(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return the lengths up to the last steps with a value, at least 1."""
+        is_missing = np.isnan(values)
+        if len(self.missing_values):
+            is_missing |= np.isin(values, self.missing_values)
+        numbers = np.arange(1, len(values) + 1)
+        numbers[is_missing.all(axis=1)] = 0
+        starts = lengths.cumsum() - lengths
+        shortened: np.ndarray = np.maximum.reduceat(numbers, starts) - starts
+        return shortened.clip(min=1)
 
 
-def check_sequence(x: Any, name: str, num_features: int) -> np.ndarray:
-    """Convert one sequence, (T, F) or for one feature (T,), to a (T, F) float32 array.
+def join_sequences(
+    x: Any, encode: CategoryCodes, num_features: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Convert N sequences to one (sum of T_i, F) float32 array and (N,) lengths.
+
+    Args:
+        x: (N, T, F) array, or list of (T_i, F) arrays, or of (T_i,) arrays for one feature.
+        encode: Codes of the categories.
+        num_features: Number of features F.
 
     Raises:
-        DataError: If it has a wrong shape or dtype, no step, or an infinite value; names `name`.
+        DataError: If a sequence has a wrong shape or dtype, no step, or an infinite value.
     """
-    array = as_array(x, name)
+    if isinstance(x, np.ndarray) and x.dtype.kind in NUMERIC_KINDS:
+        _check_sequence(x[0], 0, num_features)
+        values = x.reshape(-1, num_features)
+        lengths = np.full(len(x), x.shape[1])
+    else:
+        arrays = []
+        for i, sequence in enumerate(x):
+            if encode.has_categories:
+                sequence = encode(sequence, f"x[{i}]")
+            arrays.append(_check_sequence(sequence, i, num_features))
+        values = np.concatenate(arrays)
+        lengths = np.array(list(map(len, arrays)))
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    infinite = np.flatnonzero(np.isinf(values).any(axis=1))
+    if len(infinite):
+        i = np.searchsorted(lengths.cumsum(), infinite[0], side="right")
+        expected = "finite float32 numbers, or NaN where missing"
+        raise DataError(f"x[{i}]: expected {expected}, got an infinite value")
+    return values, lengths
+
+
+def _check_sequence(x: Any, i: int, num_features: int) -> np.ndarray:
+    """Convert sequence i to a (T, F) array of numbers."""
+    array = x if type(x) is np.ndarray else as_array(x, f"x[{i}]")
     if array.ndim == 1 and num_features == 1:
         array = array[:, None]
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.dtype.kind not in NUMERIC_KINDS:
+        raise DataError(f"x[{i}]: expected numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != num_features or len(array) == 0:
         expected = f"shape (T, {num_features}) with T of at least 1"
-        raise DataError(f"{name}: expected {expected}, got {array.shape}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    if np.isinf(array).any():
-        expected = "finite float32 numbers, or NaN where missing"
-        raise DataError(f"{name}: expected {expected}, got an infinite value")
+        raise DataError(f"x[{i}]: expected {expected}, got {array.shape}")
     return array
 
 
-def _batches(lengths: np.ndarray) -> Iterator[list[int]]:
-    """Yield rows of similar lengths; with padding, more than one have at most `MAX_BATCH_STEPS`."""
-    batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and lengths[row] * (len(batch) + 1) > MAX_BATCH_STEPS:
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch
+def _batches(order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield parts of `order`, with padding of at most `MAX_BATCH_STEPS` unless of a single row.
+
+    `lengths` are those of the rows in this order, ascending.
+    """
+    start = 0
+    while start < len(order):
+        lengths_ahead = lengths[start : start + MAX_BATCH_STEPS]
+        num_steps = lengths_ahead * np.arange(1, len(lengths_ahead) + 1)
+        count = max(1, np.searchsorted(num_steps, MAX_BATCH_STEPS, side="right"))
+        yield order[start : start + count]
+        start += count

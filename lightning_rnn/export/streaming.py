@@ -11,7 +11,7 @@ from lightning_rnn.categories import CategoryCodes
 from lightning_rnn.errors import DataError, as_array
 from lightning_rnn.export.onnx_classifier import (
     category_codes,
-    check_sequence,
+    join_sequences,
     open_session,
     run_graph,
 )
@@ -101,26 +101,23 @@ class StreamingClassifier:
         if not len(x) == len(ids) == different > 0:
             got = f"{len(ids)}, {different} of them different, for {len(x)} sequences"
             raise DataError(f"ids: expected one different id for each sequence, got {got}")
-        is_one_step = as_array(x[0], "x[0]").ndim == 1
-        sequences = []
-        for i, values in enumerate(x):
-            steps = as_array(values, f"x[{i}]")
-            if is_one_step:
-                steps = steps[None]
-            steps = self._model.encode(steps, f"x[{i}]")
-            sequences.append(check_sequence(steps, f"x[{i}]", self.num_features))
-        lengths = np.array(list(map(len, sequences)))
+        if isinstance(x, np.ndarray) and x.ndim == 2:
+            x = x[:, None]  # (n, 1, F)
+        elif as_array(x[0], "x[0]").ndim == 1:
+            x = [as_array(values, f"x[{i}]")[None] for i, values in enumerate(x)]
+        values, lengths = join_sequences(x, self._model.encode, self.num_features)
+        starts = lengths.cumsum() - lengths
         rows = self._rows_of(ids)
         num_classes = len(self.class_names)
         shape = (len(rows),) if num_classes == 2 else (len(rows), num_classes)
         probabilities = np.empty(shape, np.float32)
         for t in range(lengths.max()):
             active = np.flatnonzero(lengths > t)
-            x_t = np.stack([sequences[i][t] for i in active])
+            x_t = values[starts[active] + t]
             state = [part[rows[active]] for part in self._state]
             probabilities[active], next_state = self._model.step(x_t, state)
-            for part, values in zip(self._state, next_state, strict=True):
-                part[rows[active]] = values
+            for part, next_part in zip(self._state, next_state, strict=True):
+                part[rows[active]] = next_part
         return probabilities
 
     def forget(self, ids: Ids) -> None:
@@ -145,10 +142,10 @@ class StreamingClassifier:
                 rows = np.zeros((num_rows, *part.shape[1:]), part.dtype)
                 self._state[i] = np.concatenate([part, rows])
         for name in new:
-            row = self._free_rows.pop()
-            self._row_of[name] = row
-            for part in self._state:
-                part[row] = 0
+            self._row_of[name] = self._free_rows.pop()
+        new_rows = [self._row_of[name] for name in new]
+        for part in self._state:
+            part[new_rows] = 0
         return np.array([self._row_of[name] for name in ids])
 
 
