@@ -10,6 +10,7 @@ from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.errors import DataError, as_array
 
 CHUNK_VALUES = 1 << 22  # numbers processed at once, so that data larger than memory can be read
+CACHED_VALUES = 1 << 16  # numbers of which several copies fit into a processor's cache
 MAX_CHANGE = 0.01  # when numbers are rounded to float32, in standard deviations
 WIDE_DTYPES = (torch.float64, torch.int64, torch.int32)  # with more digits than float32
 
@@ -45,7 +46,7 @@ def as_values(exact: Tensor, missing_values: list[float] | None) -> Tensor:
 def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
     """Return the `rounding` of `Sequences` for numbers in a (rows, F) array or tensor."""
     rounding = torch.full((3, data.shape[1]), -torch.inf, dtype=torch.float64)
-    chunk_rows = max(1, CHUNK_VALUES // data.shape[1])
+    chunk_rows = max(1, CACHED_VALUES // data.shape[1])
     for start in range(0, len(data), chunk_rows):
         chunk = as_tensor(data[start : start + chunk_rows], "values")
         if chunk.dtype == torch.float32:
@@ -99,7 +100,7 @@ def as_lengths(data: Any, num_rows: int) -> Tensor:
 
 def check_finite(values: Tensor | DiskRows, offsets: Tensor, ids: np.ndarray | None) -> None:
     """Raise a DataError with the place of the first infinite value, if there is one."""
-    chunk_rows = max(1, CHUNK_VALUES // values.shape[1])
+    chunk_rows = max(1, CACHED_VALUES // values.shape[1])
     for start in range(0, len(values), chunk_rows):
         chunk = values[start : start + chunk_rows]
         infinite_rows = chunk.isinf().any(1).nonzero()
@@ -118,16 +119,21 @@ def check_finite(values: Tensor | DiskRows, offsets: Tensor, ids: np.ndarray | N
 def lengths_without_trailing_nan(
     values: Tensor | DiskRows, offsets: Tensor, lengths: Tensor
 ) -> Tensor:
-    """Return the lengths up to the last step that has a value, but at least 1.
-
-    Each round shortens all sequences whose last step is missing by one step.
-    """
+    """Return the lengths up to the last step that has a value, but at least 1."""
     lengths = lengths.clone()
-    chunk_size = max(1, CHUNK_VALUES // values.shape[1])
-    for candidates in torch.split(torch.arange(len(lengths)), chunk_size):
-        while len(candidates):
-            last_rows = offsets[candidates] + lengths[candidates] - 1
-            is_missing = values.index_select(0, last_rows).isnan().all(1)
-            candidates = candidates[is_missing & (lengths[candidates] > 1)]
-            lengths[candidates] -= 1
+    chunk_rows = max(1, CHUNK_VALUES // values.shape[1])
+    is_shorter: list[Tensor] = []
+    for last_rows in torch.split(offsets + lengths - 1, chunk_rows):
+        is_shorter.append(values.index_select(0, last_rows).isnan().all(1))
+    candidates = torch.cat(is_shorter).nonzero().view(-1)
+    chunk_of = lengths[candidates].cumsum(0) // chunk_rows
+    sizes = chunk_of.unique_consecutive(return_counts=True)[1].tolist()
+    for chunk in torch.split(candidates, sizes):
+        starts = lengths[chunk].cumsum(0) - lengths[chunk]
+        shift = offsets[chunk] - starts
+        rows = torch.arange(int(lengths[chunk].sum())) + shift.repeat_interleave(lengths[chunk])
+        has_value = ~values.index_select(0, rows).isnan().all(1)
+        ends = torch.arange(1, len(rows) + 1) * has_value  # 0 where all is missing
+        last_ends = np.maximum.reduceat(ends.numpy(), starts.numpy())
+        lengths[chunk] = (torch.from_numpy(last_ends) - starts).clamp(min=1)
     return lengths

@@ -31,18 +31,19 @@ def describe(data: SequenceDataModule) -> str:
     if data.step_names is not None:
         lines.append(f"steps: columns {join_names(data.step_names)}")
     findings = data.findings()
+    digests = {name: _digests(sequences) for name, sequences in splits.items()}
     for name, sequences in splits.items():
         steps = f"{len(sequences)} sequences; {length_range(sequences.lengths)} steps"
         classes = class_counts(sequences, data.class_names)
         lines.append(f"{name}: {steps}; {missing_values(sequences)}; {classes}")
-        findings += suspicions(name, sequences, data.schema)
+        findings += suspicions(name, sequences, digests[name], data.schema)
     try:
         data.train_moments  # noqa: B018  # raises the error
     except DataError as error:
         findings.append(str(error))
     lines.append("lengths of all splits:")
     lines += length_histogram(torch.cat([split.lengths for split in splits.values()]))
-    findings += overlaps(splits)
+    findings += overlaps(splits, digests)
     lines.append("suspicious:" if findings else "nothing suspicious")
     lines += [f"- {finding}" for finding in findings]
     return "\n".join(lines)
@@ -93,7 +94,9 @@ def length_histogram(lengths: Tensor) -> list[str]:
     return lines
 
 
-def suspicions(name: str, sequences: Sequences, schema: Schema) -> list[str]:
+def suspicions(
+    name: str, sequences: Sequences, digests: np.ndarray, schema: Schema
+) -> list[str]:
     """Return findings about one split: strange features, rare classes, repeated sequences."""
     findings = _constant_features(sequences, schema) + _missing_marks(sequences, schema)
     if sequences.labels is not None:
@@ -103,7 +106,7 @@ def suspicions(name: str, sequences: Sequences, schema: Schema) -> list[str]:
         if rare:
             text = ", ".join(rare)
             findings.append(f"classes of fewer than {MIN_CLASS_SIZE} sequences: {text}")
-    _, first, same = np.unique(_digests(sequences), return_index=True, return_inverse=True)
+    _, first, same = np.unique(digests, return_index=True, return_inverse=True)
     num_repeated = len(sequences) - len(first)
     if num_repeated:
         finding = f"{num_repeated} sequences repeat an earlier one"
@@ -157,10 +160,9 @@ def _missing_marks(sequences: Sequences, schema: Schema) -> list[str]:
     return findings
 
 
-def overlaps(splits: dict[str, Sequences]) -> list[str]:
+def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> list[str]:
     """Return findings about sequences and groups that two splits have in common."""
     findings: list[str] = []
-    digests = {name: _digests(sequences) for name, sequences in splits.items()}
     for name, other in combinations(splits, 2):
         num_shared = int(np.isin(digests[other], digests[name]).sum())
         if num_shared:
@@ -177,9 +179,14 @@ def overlaps(splits: dict[str, Sequences]) -> list[str]:
 
 
 def _digests(sequences: Sequences) -> np.ndarray:
-    """Return (N,) hashes of the values of each sequence."""
-    digests: list[str] = []
-    for start, length in zip(sequences.offsets.tolist(), sequences.lengths.tolist(), strict=True):
-        content = sequences.values[start : start + length].numpy().tobytes()
-        digests.append(hashlib.blake2b(content, digest_size=16).hexdigest())
-    return np.array(digests)
+    """Return (N,) uint64 hashes of the values of each sequence."""
+    digests: list[bytes] = []
+    num_bytes = iter((sequences.lengths * sequences.num_features * 4).tolist())
+    for values in sequences.chunks():
+        content = memoryview(values.numpy().tobytes())
+        start = 0
+        while start < len(content):
+            stop = start + next(num_bytes)
+            digests.append(hashlib.blake2b(content[start:stop], digest_size=8).digest())
+            start = stop
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)

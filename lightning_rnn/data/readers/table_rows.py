@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTES_PER_CELL = 8
-CSV_PIECE_BYTES = 1 << 24
+CSV_PIECE_BYTES = 1 << 20
 CSV_SYNTAX = "lines that end in \\n or \\r\\n, and double quotes around whole cells"
 
 
@@ -61,7 +61,7 @@ def table_rows(
         options: Separator and encoding of a CSV file.
         decoder: Decodes a Parquet file.
         size: Approximate number of bytes to yield at a time, 8 per cell; by default all rows of a
-            Parquet file, and 16 MB of a CSV file. Excel files are read at once.
+            Parquet file, and 1 MB of a CSV file. Excel files are read at once.
     """
     if path.suffix.lower() == ".xlsx":
         pieces = _excel_rows(path)

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from lightning_rnn.data.sequences import Sequences
 
 # a value with a time stamp: (2007-01-01 00:00:00,241.97)
 STAMPED_VALUE = re.compile(r"\(([^()]*),([^(),]*)\)")
+NUMBER_BYTES = b"0123456789+-.eE "  # of which float() takes only what `NUMBER` matches
 OUTSIDE_PARENTHESES = r"(?![^(]*\))"
 
 
@@ -55,6 +57,9 @@ class _Header:
 
 def read_tsv(path: Path, options: ReadOptions) -> FileContents:
     """Read lines of a label and the steps of one feature, separated by tabs, without a header."""
+    contents = _read_plain_tsv(path, options)
+    if contents is not None:
+        return contents
     lines: list[_Line] = []
     for number, text in _text_lines(path, options):
         label, *cells = text.split("\t")
@@ -65,6 +70,33 @@ def read_tsv(path: Path, options: ReadOptions) -> FileContents:
         values = _parse_numbers(cells, f"line {number}")
         lines.append(_Line(number, label, values[:, None], stamps=[]))
     return _contents(lines, options)
+
+
+def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
+    """Read lines of a label and numbers at once, None if any has something else or is wrong."""
+    import polars as pl
+
+    with path.open("rb") as file:
+        first = next(bounded_lines(file, options))
+        content = first + file.read()
+    num_tabs = first.count(b"\t")
+    num_lines = content.rstrip(b"\n").count(b"\n") + 1
+    has_others = any(text in content for text in (b"\r", b"\n\n", b"\xef\xbb\xbf", b"\0"))
+    if has_others or num_tabs == 0 or content.count(b"\t") != num_tabs * num_lines:
+        return None
+    schema = {"label": pl.String} | {str(i): pl.Float64 for i in range(num_tabs)}
+    settings: dict[str, Any] = {"has_header": False, "quote_char": None, "schema": schema}
+    try:
+        frame = pl.read_csv(content, separator="\t", **settings)
+    except pl.exceptions.PolarsError:
+        return None
+    values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty
+    # the words nan and inf are read with the others, which say what is wrong with them
+    if len(values) != num_lines or not np.abs(values).max() < FLOAT32_OVERFLOW:
+        return None
+    lengths = np.full(num_lines, num_tabs)
+    labels = frame["label"].fill_null("").to_numpy()
+    return _labelled(values.reshape(-1, 1), lengths, labels, range(1, num_lines + 1), options)
 
 
 def read_ts(path: Path, options: ReadOptions) -> FileContents:
@@ -199,6 +231,15 @@ def _split_stamps(field: str, place: str) -> tuple[list[str], list[str]]:
 
 def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
     """Return the cells as numbers, NaN for missing values."""
+    others = "".join(cells).encode().translate(None, NUMBER_BYTES)
+    if not others:
+        try:
+            array = np.array(list(map(float, cells)))
+        except ValueError:
+            pass  # found below
+        else:
+            if np.abs(array).max() < FLOAT32_OVERFLOW:
+                return array
     numbers: list[float] = []
     for i, cell in enumerate(cells, start=1):
         text = cell.strip()
@@ -224,13 +265,27 @@ def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
             order, time_kind = _order_by_time(line, time_kind, options)
             steps = steps[order]
         values.append(steps)
-    lengths = [len(steps) for steps in values]
-    ids = row_ids(len(lines))
-    marks = options.missing_values
-    sequences = Sequences(np.concatenate(values), lengths, ids=ids, missing_values=marks)
-    labels = class_names(np.array([line.label for line in lines], dtype=object))
-    labels = complete(labels, "a label", lambda i: f"line {lines[i].number}", options)
-    return FileContents(sequences, labels, None, time_kind)
+    lengths = np.array([len(steps) for steps in values])
+    labels = np.array([line.label for line in lines], dtype=object)
+    numbers = [line.number for line in lines]
+    contents = _labelled(np.concatenate(values), lengths, labels, numbers, options)
+    return replace(contents, time_kind=time_kind)
+
+
+def _labelled(
+    values: np.ndarray,
+    lengths: np.ndarray,
+    raw_labels: np.ndarray,
+    numbers: Sequence[int],
+    options: ReadOptions,
+) -> FileContents:
+    """Return the sequences of the lines with these numbers, with their labels as written."""
+    ids = row_ids(len(lengths))
+    sequences = Sequences(values, lengths, ids=ids, missing_values=options.missing_values)
+    labels = complete(
+        class_names(raw_labels), "a label", lambda i: f"line {numbers[i]}", options
+    )
+    return FileContents(sequences, labels, None)
 
 
 def _order_by_time(
