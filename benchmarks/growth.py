@@ -510,7 +510,9 @@ def rows_of(name: str, sizes: tuple[int, ...]) -> list[dict[str, object]]:
 def print_table(path: Path) -> None:
     """Print the largest size of each case as a table in Markdown."""
     largest = {row["case"]: row for row in read_rows(path)}
-    print("| case, largest size | CPU time, s | exponent | compared with | ratio | peak, MiB | goal |")
+    print(
+        "| case, largest size | CPU time, s | exponent | compared with | ratio | peak, MiB | goal |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, row in largest.items():
         goal = row["target"].replace("<=", "≤")
@@ -522,14 +524,13 @@ def print_table(path: Path) -> None:
 
 
 def main(only: list[str] | None = None, quick: bool = False) -> None:
+    """Measure cases, and write the results of each one when it is done."""
     path = (RESULTS / "quick" if quick else RESULTS) / "growth.csv"
-    names = only or list(CASES)
-    measured = {name: rows_of(name, (2, 4) if quick else CASES[name].sizes) for name in names}
-    kept = [row for row in read_rows(path) if row["case"] not in names]
-    path.unlink(missing_ok=True)
-    append_rows(path, kept)
-    for rows in measured.values():
-        append_rows(path, rows)
+    for name in only or CASES:
+        rows = rows_of(name, CASES[name].sizes[:2] if quick else CASES[name].sizes)
+        kept = [row for row in read_rows(path) if row["case"] != name]
+        path.unlink(missing_ok=True)
+        append_rows(path, [*kept, *rows])
 
 
 if __name__ == "__main__":

@@ -121,13 +121,13 @@ def lengths_without_trailing_nan(
 ) -> Tensor:
     """Return the lengths up to the last step that has a value, but at least 1."""
     lengths = lengths.clone()
-    chunk_rows = max(1, CHUNK_VALUES // values.shape[1])
+    chunk_rows = max(1, CACHED_VALUES // values.shape[1])
     is_shorter: list[Tensor] = []
     for last_rows in torch.split(offsets + lengths - 1, chunk_rows):
         is_shorter.append(values.index_select(0, last_rows).isnan().all(1))
     candidates = torch.cat(is_shorter).nonzero().view(-1)
     chunk_of = lengths[candidates].cumsum(0) // chunk_rows
-    sizes = chunk_of.unique_consecutive(return_counts=True)[1].tolist()
+    sizes = chunk_of.unique(return_counts=True)[1].tolist()
     for chunk in torch.split(candidates, sizes):
         starts = lengths[chunk].cumsum(0) - lengths[chunk]
         shift = offsets[chunk] - starts

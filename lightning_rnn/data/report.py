@@ -31,7 +31,7 @@ def describe(data: SequenceDataModule) -> str:
     if data.step_names is not None:
         lines.append(f"steps: columns {join_names(data.step_names)}")
     findings = data.findings()
-    digests = {name: _digests(sequences) for name, sequences in splits.items()}
+    digests = {name: digests_of(sequences) for name, sequences in splits.items()}
     for name, sequences in splits.items():
         steps = f"{len(sequences)} sequences; {length_range(sequences.lengths)} steps"
         classes = class_counts(sequences, data.class_names)
@@ -94,9 +94,7 @@ def length_histogram(lengths: Tensor) -> list[str]:
     return lines
 
 
-def suspicions(
-    name: str, sequences: Sequences, digests: np.ndarray, schema: Schema
-) -> list[str]:
+def suspicions(name: str, sequences: Sequences, digests: np.ndarray, schema: Schema) -> list[str]:
     """Return findings about one split: strange features, rare classes, repeated sequences."""
     findings = _constant_features(sequences, schema) + _missing_marks(sequences, schema)
     if sequences.labels is not None:
@@ -178,7 +176,7 @@ def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> li
     return findings
 
 
-def _digests(sequences: Sequences) -> np.ndarray:
+def digests_of(sequences: Sequences) -> np.ndarray:
     """Return (N,) uint64 hashes of the values of each sequence."""
     digests: list[bytes] = []
     num_bytes = iter((sequences.lengths * sequences.num_features * 4).tolist())

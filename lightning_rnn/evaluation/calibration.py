@@ -153,7 +153,7 @@ def _derivatives(logits: Tensor, labels: Tensor, inverse: float) -> tuple[float,
     num_classes = logits.shape[1]
     targets_of_others = 1 / (labels.bincount(minlength=num_classes).double() + 2)
     block_rows = max(1, BLOCK_CELLS // num_classes)
-    for z, y in zip(logits.split(block_rows), labels.split(block_rows), strict=True):
+    for z, y in zip(torch.split(logits, block_rows), torch.split(labels, block_rows), strict=True):
         z = z.double()
         z = z - z.gather(1, y[:, None])  # which leaves the target only terms of other classes
         target = targets_of_others[y] * z.sum(1) / (num_classes - 1)

@@ -165,9 +165,7 @@ def _proportion_interval(is_success: Tensor, units: Tensor) -> Interval:
     return Interval(*wilson_interval(share, n))
 
 
-def _balanced_accuracy_interval(
-    metrics: Metrics, is_correct: Tensor, units: Tensor
-) -> Interval:
+def _balanced_accuracy_interval(metrics: Metrics, is_correct: Tensor, units: Tensor) -> Interval:
     """Combine Wilson intervals of the recalls (Zou and Donner 2008, Statistics in Medicine 27)."""
     classes = metrics.support.nonzero().view(-1).tolist()
     mean = 0.0
@@ -241,9 +239,7 @@ def _bootstrap_interval(
     return Interval(low, high, num_undefined)
 
 
-def _influence_interval(
-    metrics: Metrics, name: str, units: Tensor, influence: Tensor
-) -> Interval:
+def _influence_interval(metrics: Metrics, name: str, units: Tensor, influence: Tensor) -> Interval:
     """Return the interval of another metric from the influences (N,) of the sequences."""
     estimate = float(metrics.value(name))
     classes = metrics.support.nonzero().view(-1)

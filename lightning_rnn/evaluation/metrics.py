@@ -194,8 +194,9 @@ class Metrics:
         log_losses: list[Tensor] = []
         brier_scores: list[Tensor] = []
         block_rows = max(1, BLOCK_CELLS // self.num_classes)
-        blocks = zip(self.logits.split(block_rows), self.labels.split(block_rows), strict=True)
-        for logits, labels in blocks:
+        logit_blocks = torch.split(self.logits, block_rows)
+        label_blocks = torch.split(self.labels, block_rows)
+        for logits, labels in zip(logit_blocks, label_blocks, strict=True):
             log_losses.append(cross_entropies(logits / self._decision.temperature, labels))
             errors = self._decision.class_probabilities(logits).double()  # (rows, K)
             errors.scatter_add_(1, labels[:, None], errors.new_full((len(labels), 1), -1.0))

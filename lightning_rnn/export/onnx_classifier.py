@@ -245,6 +245,6 @@ def _batches(order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
     while start < len(order):
         lengths_ahead = lengths[start : start + MAX_BATCH_STEPS]
         num_steps = lengths_ahead * np.arange(1, len(lengths_ahead) + 1)
-        count = max(1, np.searchsorted(num_steps, MAX_BATCH_STEPS, side="right"))
+        count = max(1, int(np.searchsorted(num_steps, MAX_BATCH_STEPS, side="right")))
         yield order[start : start + count]
         start += count

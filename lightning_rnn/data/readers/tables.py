@@ -82,9 +82,10 @@ def table_contents(
         if options.time_column is not None:
             keys, time_kind = parse_times(rows, options, time_kind)
             order = _order_by_time(rows, options, keys, owners)
-        values = values[order]
+        if (order[1:] < order[:-1]).any():
+            values = values[order]
         first_rows, lengths = np.unique(owners, return_counts=True)
-    ids = np.asarray(ids, dtype=object)[first_rows]
+    ids = np.asarray(ids[first_rows], dtype=object)
     groups = _pick(groups, first_rows)
     marks = options.missing_values
     sequences = Sequences(values, lengths, groups=groups, ids=ids, missing_values=marks)

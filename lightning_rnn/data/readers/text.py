@@ -81,7 +81,7 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
         content = first + file.read()
     num_tabs = first.count(b"\t")
     num_lines = content.rstrip(b"\n").count(b"\n") + 1
-    has_others = any(text in content for text in (b"\r", b"\n\n", b"\xef\xbb\xbf", b"\0"))
+    has_others = b"\r" in content or b"\xef\xbb\xbf" in content  # or a byte order mark
     if has_others or num_tabs == 0 or content.count(b"\t") != num_tabs * num_lines:
         return None
     schema = {"label": pl.String} | {str(i): pl.Float64 for i in range(num_tabs)}
@@ -282,9 +282,7 @@ def _labelled(
     """Return the sequences of the lines with these numbers, with their labels as written."""
     ids = row_ids(len(lengths))
     sequences = Sequences(values, lengths, ids=ids, missing_values=options.missing_values)
-    labels = complete(
-        class_names(raw_labels), "a label", lambda i: f"line {numbers[i]}", options
-    )
+    labels = complete(class_names(raw_labels), "a label", lambda i: f"line {numbers[i]}", options)
     return FileContents(sequences, labels, None)
 
 

@@ -1,6 +1,7 @@
 """Ragged storage: accepted and refused input; batches and moments against slow references."""
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -354,3 +355,19 @@ def test_moving_takes_only_what_is_chosen():
     assert moved.values.shape == (6, 2)
     index = torch.tensor([1, 0])
     check_equal(moved.batch(index), chosen.batch(index))
+
+
+@given(seed=st.integers(0, 2**31), num_features=st.integers(1, 3), block=st.integers(1, 40))
+@settings(max_examples=40)
+def test_trailing_missing_steps_are_cut_as_one_by_one(seed, num_features, block):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, size=rng.integers(1, 12))
+    values = rng.normal(size=(lengths.sum(), num_features)).astype(np.float32)
+    values[rng.random(len(values)) < rng.random()] = np.nan
+    expected = []
+    for sequence in np.split(values, lengths.cumsum()[:-1]):
+        while len(sequence) > 1 and np.isnan(sequence[-1]).all():
+            sequence = sequence[:-1]
+        expected.append(len(sequence))
+    with patch.object(checks, "CACHED_VALUES", block):
+        assert Sequences(values, lengths).lengths.tolist() == expected

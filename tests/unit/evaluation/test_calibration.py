@@ -73,6 +73,33 @@ def test_temperature_is_that_of_the_lowest_loss(num_classes, scale):
     assert fit_temperature(logits, y) == pytest.approx(wanted, rel=1e-4)
 
 
+@given(
+    num_classes=st.integers(2, 6),
+    n=st.integers(1, 60),
+    scale=st.sampled_from([1e-4, 0.1, 1.0, 10.0, 1000.0]),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=40)
+def test_temperature_is_that_of_a_bisection(num_classes, n, scale, seed):
+    """The slope of the cross entropy of smoothed labels by 1 / temperature, in 60 halvings."""
+    rng = np.random.default_rng(seed)
+    y = torch.from_numpy(rng.integers(num_classes, size=n))
+    z = scale * torch.from_numpy(rng.normal(size=(n, num_classes))).float().double()
+    z[torch.arange(n), y] += scale * rng.integers(3)
+    count = y.bincount(minlength=num_classes)[y].double()[:, None]
+    target = torch.full_like(z, 1 / (num_classes - 1)) / (count + 2)
+    target.scatter_(1, y[:, None], (count + 1) / (count + 2))
+    low, high = -5.0, 5.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if (((z * np.exp(-middle)).softmax(1) - target) * z).sum() > 0:
+            low = middle
+        else:
+            high = middle
+    logits = z[:, 1] - z[:, 0] if num_classes == 2 else z
+    assert fit_temperature(logits, y) == pytest.approx(np.exp(middle), rel=1e-5)
+
+
 def test_temperature_is_finite_where_all_are_right():
     logits = torch.tensor([5.0, 6.0, -5.0, -7.0])
     assert 0.1 < fit_temperature(logits, (logits > 0).long()) < 10

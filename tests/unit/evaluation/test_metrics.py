@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from lightning_rnn.evaluation.metrics import (
     CALIBRATION_BINS,
     TEST_METRICS,
-    Metrics,
     evaluate,
     evaluate_classes,
 )
@@ -109,9 +108,7 @@ def test_by_hand():
 
 def test_confident_logits_are_ranked_apart():
     """Their probabilities are all 1, in double precision as well."""
-    found = evaluate(
-        make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), ALL
-    )
+    found = evaluate(make_evaluation([300.0, 310.0, 320.0, 330.0], [0, 0, 1, 1]), Decision(), ALL)
     assert (found["auroc"].item(), found["average_precision"].item()) == (1.0, 1.0)
 
 

@@ -7,15 +7,25 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lightning_rnn import OnnxClassifier, SequenceClassifier, export_onnx, read_file
+from lightning_rnn import (
+    OnnxClassifier,
+    SequenceClassifier,
+    SequenceNetwork,
+    export_onnx,
+    read_file,
+)
 from lightning_rnn.errors import DataError
 from lightning_rnn.export import onnx_classifier
 from lightning_rnn.export.onnx_metadata import METADATA_KEY, with_digest
+from lightning_rnn.models.network import NetworkOptions
 
 ROOT = Path(__file__).parents[3]
 VOWELS = ROOT / "tests/files/JapaneseVowels_slice_TEST.ts"
@@ -310,3 +320,30 @@ def test_the_wheel_alone_predicts_with_numpy_and_onnxruntime(tmp_path):
         [python, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{n} predicted\n")
+
+
+@given(seed=st.integers(0, 2**31), num_features=st.integers(1, 3))
+@settings(max_examples=15)
+def test_sequences_together_are_predicted_as_alone(seed, num_features, tmp_path_factory):
+    """With other lengths, types, marks of missing values and sizes of batches."""
+    rng = np.random.default_rng(seed)
+    options = NetworkOptions(hidden_size=3)
+    torch.manual_seed(seed)
+    network = SequenceNetwork(input_size=num_features, num_classes=3, options=options)
+    path = tmp_path_factory.mktemp("together") / "model.onnx"
+    export_onnx(network.eval(), path, class_names=["a", "b", "c"])
+    sequences = []
+    for length in rng.integers(1, 12, size=rng.integers(1, 9)):
+        sequence = rng.normal(size=(length, num_features)).astype(rng.choice(["f4", "f8"]))
+        sequence[rng.random(length) < 0.3] = rng.choice([np.nan, -9.0])
+        sequences.append(sequence)
+    classifier = OnnxClassifier(path)
+    classifier.missing_values = np.array([-9.0], np.float32)
+    with patch("lightning_rnn.export.onnx_classifier.MAX_BATCH_STEPS", int(rng.integers(1, 40))):
+        found = classifier.predict_proba(sequences)
+    for sequence, probabilities in zip(sequences, found, strict=True):
+        stop = len(sequence)
+        while stop > 1 and (np.isnan(sequence[stop - 1]) | (sequence[stop - 1] == -9)).all():
+            stop -= 1
+        alone = classifier.predict_proba([sequence[:stop]])[0]
+        np.testing.assert_allclose(probabilities, alone, atol=1e-6)
