@@ -3,6 +3,7 @@
 from benchmarks import (
     accuracy,
     cells,
+    growth,
     inference,
     larger_than_memory,
     real,
@@ -18,6 +19,7 @@ start_up.main(runs=1, quick=True)
 training.main(runs=1, quick=True)
 cells.main(runs=1, quick=True)
 inference.main(runs=1, quick=True)
+growth.main(["tsv", "temperature"], quick=True)
 larger_than_memory.main(runs=1, quick=True)
 accuracy.main("cells", "model.cell", "rnn", "gru", SHORT_FIT, runs=1, quick=True)
 study.main(list(study.QUESTIONS), quick=True)

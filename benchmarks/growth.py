@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import RESULTS, ROOT, append_rows, read_rows
+from benchmarks import harness
+from benchmarks.harness import ROOT, append_rows, read_rows
 
 MIN_SECONDS = 0.3  # of repetitions of short calls
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -198,8 +199,7 @@ def ts(num_sequences: int, folder: Path) -> Sides:
     def plain() -> object:
         arrays = []
         for line in path.read_text().splitlines()[2:]:
-            values, _, label = line.rpartition(":")
-            arrays.append(np.fromstring(values, sep=","))
+            arrays.append(np.fromstring(line.rpartition(":")[0], sep=","))
         return np.concatenate(arrays)
 
     return Sides(lambda: read_file(path), plain, path.stat().st_size)
@@ -525,7 +525,7 @@ def print_table(path: Path) -> None:
 
 def main(only: list[str] | None = None, quick: bool = False) -> None:
     """Measure cases, and write the results of each one when it is done."""
-    path = (RESULTS / "quick" if quick else RESULTS) / "growth.csv"
+    path = (harness.RESULTS / "quick" if quick else harness.RESULTS) / "growth.csv"
     for name in only or CASES:
         rows = rows_of(name, CASES[name].sizes[:2] if quick else CASES[name].sizes)
         kept = [row for row in read_rows(path) if row["case"] != name]
@@ -540,7 +540,7 @@ if __name__ == "__main__":
     parser.add_argument("--table", action="store_true", help="print the table of the results")
     options = parser.parse_args()
     if options.table:
-        print_table(RESULTS / "growth.csv")
+        print_table(harness.RESULTS / "growth.csv")
     elif options.size is not None:
         print(json.dumps(measure(options.only[0], options.size)))
     else:

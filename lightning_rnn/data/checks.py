@@ -127,7 +127,7 @@ def lengths_without_trailing_nan(
         is_shorter.append(values.index_select(0, last_rows).isnan().all(1))
     candidates = torch.cat(is_shorter).nonzero().view(-1)
     chunk_of = lengths[candidates].cumsum(0) // chunk_rows
-    sizes = chunk_of.unique(return_counts=True)[1].tolist()
+    sizes = np.unique(chunk_of.numpy(), return_counts=True)[1].tolist()
     for chunk in torch.split(candidates, sizes):
         starts = lengths[chunk].cumsum(0) - lengths[chunk]
         shift = offsets[chunk] - starts

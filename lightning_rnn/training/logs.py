@@ -50,7 +50,7 @@ def log_validation(module: Any) -> None:
     With more than 20 classes, `fit` computes AUROC only at its end, or if a callback monitors it.
     """
     trainer = module.trainer
-    names = EPOCH_METRICS
+    names: tuple[str, ...] = EPOCH_METRICS
     monitored = [getattr(callback, "monitor", None) for callback in trainer.callbacks]
     is_within_fit = trainer.state.fn == "fit" and not is_last_step(trainer)
     has_many_classes = len(module.class_names) > MAX_SORTED_CLASSES

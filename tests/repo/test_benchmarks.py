@@ -109,6 +109,16 @@ def test_start_up_runs(benchmark, tmp_path):
 
 
 @pytest.mark.slow
+def test_growth_runs(benchmark, tmp_path):
+    growth = benchmark("growth")
+    growth.main(["temperature", "tsv"], quick=True)
+    growth.main(["temperature"], quick=True)
+    rows = read_results(tmp_path, "growth")
+    assert [row["case"] for row in rows] == ["tsv"] * 2 + ["temperature"] * 2
+    assert all(float(row["cpu_s"]) > 0 and float(row["ratio"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_larger_than_memory_runs(benchmark, tmp_path):
     benchmark("larger_than_memory").main(runs=1, quick=True)
     sides = [row["side"] for row in read_results(tmp_path, "larger_than_memory")]
