@@ -22,7 +22,7 @@ from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.figures import pixels, short_names
 from lightning_rnn.evaluation.gradient_flow import horizon
-from lightning_rnn.evaluation.metrics import WeightedMetrics
+from lightning_rnn.evaluation.metrics import Metrics
 from lightning_rnn.evaluation.plots import evaluation_figures
 from lightning_rnn.evaluation.plots_gradient_flow import attribution
 from lightning_rnn.evaluation.plots_sequences import mistakes
@@ -299,7 +299,7 @@ def test_each_feature_has_a_panel_with_its_name(num_features):
     data = sequences([12] * 30, num_features)
     names = [f"feature {i} of a very long name" for i in range(num_features)]
     schema = Schema(num_features, ["no", "yes"], names)
-    metrics = WeightedMetrics(random_evaluation(2, 30, 0), Decision())
+    metrics = Metrics(random_evaluation(2, 30, 0), Decision())
     rows = torch.arange(4)
     figures = [
         mistakes(metrics, torch.arange(30), data, schema),
