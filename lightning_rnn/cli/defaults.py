@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_rnn.cli.request import Request
+from lightning_rnn.cli.request import Request, find_model_class
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES, CheckpointFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
@@ -59,6 +59,7 @@ def set_defaults(
     if request.model_class is None:
         parser.set_defaults({f"model.{name}": value for name, value in model.items()})
     else:
+        find_model_class(request.model_class)  # refuses what is none
         parser.set_defaults({"model": {"class_path": request.model_class, "init_args": model}})
     return preset
 

@@ -34,7 +34,7 @@ def mistakes(metrics: Metrics, index: Tensor, sequences: Sequences, schema: Sche
             title = f"{title}\ntrue: {class_names[metrics.labels[i]]}"
         titles.append(title)
     figure, _ = sequence_panels(sequences, schema, index[order].tolist(), titles)
-    for part, i in zip(figure.subfigs, order, strict=True):
+    for part, i in zip(figure.subfigs, order, strict=False):  # one may be empty
         part.texts[0].set_color("black" if metrics.is_correct[i] else "tab:red")
     return figure
 

@@ -34,7 +34,7 @@ PARSE_ERRORS = {
     "--model.class_weights x": "--model.class_weights: expected balanced or list or dict, got 'x'",
     "--model.input_size 3": "--model.input_size: comes from the data and cannot be given",
     "--model.class_names [1]": "--model.class_names: comes from the data and cannot be given",
-    "--model 5": "--model: expected settings by name, got '5'",
+    "--model 5": "--model: expected the path of a class, such as module.Class, got '5'",
     "--trainer.max_epochs soon": "--trainer.max_epochs: expected int, got 'soon'",
     "--data FileDataModul": f"--data: {ONE_OF}, got 'FileDataModul'; did you mean FileDataModule?",
     "--trainer.callbacks EarlyStoping": "--trainer.callbacks: expected list or the name of a "

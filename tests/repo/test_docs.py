@@ -37,6 +37,7 @@ TESTED = {  # programs of commands, and what runs or checks them
 }
 PYTHON_PAGES = {  # pages with Python, and the test that runs it
     "export.md": "test_examples.py",
+    "own_networks.md": "test_own_networks.py",
     "python.md": "test_readme.py",
     "scikit_learn.md": "test_python_of_a_page_runs",
     "tutorial.md": "test_the_notebook_runs",
