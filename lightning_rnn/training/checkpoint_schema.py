@@ -1,11 +1,11 @@
 """What a checkpoint must contain, beside weights and settings, to be read and to be continued."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
 from lightning_rnn.data import DATA_MODULES
@@ -14,6 +14,7 @@ from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.random_states import random_state
 from lightning_rnn.training.train_metrics import SUMS
 
+OLDEST_LIGHTNING = Version("2.6")
 MAX_THREADS = 4096
 MAX_SIZE = 1 << 62  # bytes; stands for that of a tensor without values, or a sparse one
 # Examples of entries. A dict must have the keys of its example, each item of a list must be as the
@@ -50,11 +51,12 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
         if name in content:
             _check_like(path, name, content[name], example)
     for name, value in content.get("metrics", {}).items():
-        if not isinstance(value, int | float):
-            raise _unexpected(path, f"metrics.{name}", "a number", value)
+        if not isinstance(name, str) or not isinstance(value, int | float):
+            raise _unexpected(path, f"metrics.{name}", "a number with a name", value)
     version = content["pytorch-lightning_version"]
-    if re.match(r"[0-9]+(\.[0-9]+)*", version) is None:
-        raise _unexpected(path, "pytorch-lightning_version", "a version", version)
+    if not _is_current(version):
+        expected = f"a version of Lightning from {OLDEST_LIGHTNING}"
+        raise _unexpected(path, "pytorch-lightning_version", expected, version)
     if content.get("num_threads", 1) not in range(1, MAX_THREADS + 1):
         raise _unexpected(path, "num_threads", f"1 to {MAX_THREADS}", content["num_threads"])
     tensors: dict[tuple[int, torch.Size], int] = {}
@@ -62,6 +64,14 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
     if sum(tensors.values()) > path.stat().st_size:
         message = "expected dense tensors, no larger than the file, got others"
         raise CheckpointError(f"{path}: {message}")
+
+
+def _is_current(version: str) -> bool:
+    """Return whether Lightning reads a checkpoint of a version as it is, without converting it."""
+    try:
+        return Version(version) >= OLDEST_LIGHTNING
+    except InvalidVersion:
+        return False
 
 
 def check_loops(path: Path, content: dict[str, Any], trainer: Trainer) -> None:
