@@ -296,7 +296,8 @@ def _change_graph(graph: Any, rng: random.Random) -> str:
         tensor = rng.choice(graph.initializer)
         array = other_array(onnx.numpy_helper.to_array(tensor), rng)
         if array.dtype.kind in "iuf":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(array), tensor.name))
+            native = array.astype(array.dtype.newbyteorder("="))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(native), tensor.name))
         return f"initializer {tensor.name}: {array.dtype} {array.shape}"
     if kind == "dims":
         tensor = rng.choice(graph.initializer)
