@@ -5,7 +5,7 @@ READY := .venv/ready
 FUZZ_EXAMPLES ?= 200
 export FUZZ_EXAMPLES
 
-.PHONY: fit test test-all lint options docs notebook bench gpu tensorboard clean
+.PHONY: fit test test-all coverage lint options docs notebook bench gpu tensorboard clean
 
 fit: $(READY)
 	$(BIN)/python -m lightning_rnn fit
@@ -17,6 +17,10 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -n 2
 
 # pip-audit needs the network: being offline is reported, but is no failure
+# the fast tests again, with the lines that they run; those of other processes do not count
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=lightning_rnn --cov-report=term:skip-covered
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

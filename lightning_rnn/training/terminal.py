@@ -203,9 +203,10 @@ class HyperParameters(Callback):
         scalars = {f"hp/{name.replace('/', '_')}": float(value) for name, value in metrics.items()}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                # before Lightning's description, as TensorBoard reads the first one
-                summary = _summary_of_settings(settings, num_changed, scalars)
-                logger.experiment.file_writer.add_summary(summary)
+                if trainer.is_global_zero:
+                    # before Lightning's description, as TensorBoard reads the first one
+                    summary = _summary_of_settings(settings, num_changed, scalars)
+                    logger.experiment.file_writer.add_summary(summary)
                 logger.log_hyperparams(settings, scalars, step=step)
             else:
                 logger.log_hyperparams(settings)
