@@ -6,7 +6,7 @@ import sys
 from lightning_rnn import __version__
 from lightning_rnn.cli.output import protect_output
 from lightning_rnn.cli.quick_answers import PROGRAM, answer
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, one_line
 
 
 def main(args: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         text = answer(args)
     except OptionError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     if text is not None:
         print(text)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import numpy as np
 
+MAX_MESSAGE = 900  # characters
 WARM_START = "init_from in place of ckpt_path starts from its weights"
 
 
@@ -56,6 +57,15 @@ class OptionError(LightningRNNError, ValueError):
         super().__init__(message if name is None else f"{name}: {message}")
         self.name = name
         self.message = message
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error in one line, without the middle of a very long one."""
+    text = " ".join(str(error).split())
+    if len(text) <= MAX_MESSAGE:
+        return text
+    half = MAX_MESSAGE // 2
+    return f"{text[:half]} ... {text[-half:]}"  # what was expected comes first, hints last
 
 
 def check(condition: bool, name: str, got: object, expected: str) -> None:

@@ -94,7 +94,7 @@ def _change(content: Any, rng: random.Random) -> str:
         other = rng.choice(keys)
         entry[key], entry[other] = entry[other], inner
         return f"{where} and {other} are swapped"
-    entry[key] = other_value(inner, rng)
+    entry[key] = copy.deepcopy(other_value(inner, rng))  # which may be changed, too
     return f"{where} = {str(entry[key])[:60]!r}"
 
 

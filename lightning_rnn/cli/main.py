@@ -20,7 +20,7 @@ from lightning_rnn.cli.parser import missing_package, own_error_behind, with_fla
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
 from lightning_rnn.distributed import leave_process_group, process_rank
-from lightning_rnn.errors import LostRankError
+from lightning_rnn.errors import LostRankError, one_line
 from lightning_rnn.training.interrupts import Interrupts
 
 SILENCED_WARNINGS = (
@@ -90,8 +90,7 @@ def run(args: list[str]) -> int:
 def _print_error(error: Exception) -> None:
     rank = process_rank()
     source = f" (rank {rank})" if rank > 0 else ""
-    text = " ".join(str(error).split())
-    print(f"{PROGRAM}: error{source}: {text}", file=sys.stderr)
+    print(f"{PROGRAM}: error{source}: {one_line(error)}", file=sys.stderr)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

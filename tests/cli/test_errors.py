@@ -707,3 +707,11 @@ def test_the_process_exits_with_the_code(tmp_path, run_apart):
     expected = "--model.hidden_size: expected an integer of at least 1, got 0"
     assert err == f"lightning_rnn: error: {expected}\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--data.task", "--trainer.precision"])
+def test_a_message_is_no_longer_than_a_screen(option, empty, run):
+    result = run("fit", option, "x" * 5000)
+    assert result.code != 0
+    assert_tells(result.err, f"lightning_rnn: error: {option}: ")
+    assert len(result.err) < 1000
