@@ -86,7 +86,7 @@ class CategoryCodes:
 
     def __call__(self, x: Any, name: str) -> Any:
         """Return a sequence (T, F) or (T,), called `name`, as numbers; `x` itself without any."""
-        if not self._code_of:
+        if not self.has_categories:
             return x
         array = as_array(x, name)
         num_features = len(self._feature_names)

@@ -19,6 +19,7 @@ from lightning_rnn import (
     OnnxClassifier,
     SequenceClassifier,
     SequenceNetwork,
+    StreamingClassifier,
     export_onnx,
     read_file,
 )
@@ -347,3 +348,28 @@ def test_sequences_together_are_predicted_as_alone(seed, num_features, tmp_path_
             stop -= 1
         alone = classifier.predict_proba([sequence[:stop]])[0]
         np.testing.assert_allclose(probabilities, alone, atol=1e-6)
+
+
+def test_categories_that_are_numbers_are_names_in_every_array(tmp_path):
+    torch.manual_seed(0)
+    network = SequenceNetwork(input_size=2, num_classes=2, category_sizes=[0, 3]).eval()
+    names = {"feature_names": ["speed", "gear"], "categories": {"gear": ["1", "2", "5"]}}
+    x = np.array([[[0.1, 5.0], [0.2, 1.0]], [[0.3, 2.0], [0.1, 5.0]]])
+    codes = torch.tensor([[[0.1, 3.0], [0.2, 1.0]], [[0.3, 2.0], [0.1, 3.0]]])
+    with torch.inference_mode():
+        expected = network.decision.probabilities(network(codes, torch.tensor([2, 2])))
+    for streaming in (False, True):
+        path = tmp_path / f"{streaming}.onnx"
+        export_onnx(network, path, class_names=["a", "b"], streaming=streaming, **names)
+    classifier = OnnxClassifier(tmp_path / "False.onnx")
+    for sequences in (x, list(x)):
+        np.testing.assert_allclose(classifier.predict_proba(sequences), expected, atol=1e-6)
+    stream = StreamingClassifier(tmp_path / "True.onnx")
+    for step in x.transpose(1, 0, 2):
+        found = stream.update(["a", "b"], step)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    unknown = x + [0, 1]
+    with pytest.raises(DataError, match="expected a category seen in training"):
+        classifier.predict_proba(unknown)
+    with pytest.raises(DataError, match="expected a category seen in training"):
+        stream.update(["a", "b"], unknown[:, 0])
