@@ -16,7 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
-from lightning_rnn.evaluation.gradient_flow import VANISHED, GradientFlow, measure_gradient_flow
+from lightning_rnn.evaluation.gradient_flow import (
+    VANISHED,
+    GradientFlow,
+    horizon,
+    measure_gradient_flow,
+)
 
 CELLS = ("rnn", "lstm", "gru", "mingru")
 STARTS = {"torch": "torch's starting weights", "chrono": "our starting weights"}
@@ -61,8 +66,7 @@ def train(cell: str, start: str) -> tuple[GradientFlow, GradientFlow, float]:
 def draw(axes: Axes, flow: GradientFlow, label: str) -> None:
     """Draw one curve."""
     curve = flow.gradients["layer0"]
-    horizon = flow.horizons()["layer0"]
-    axes.plot((curve / curve.max()).numpy(), label=f"{label}horizon {horizon}")
+    axes.plot((curve / curve.max()).numpy(), label=f"{label}horizon {horizon(curve)}")
     axes.axhline(VANISHED, color="0.4", linestyle=":")
     axes.set_yscale("log")
     axes.set_ylim(1e-8, 2)
@@ -84,7 +88,8 @@ def main() -> None:
             before, after, accuracy = train(cell, start)
             draw(plots[0, column], before, f"{cell}: ")
             draw(plots[1, column], after, f"{cell}: accuracy {accuracy:.3f}, ")
-            horizons = f"{before.horizons()['layer0']} | {after.horizons()['layer0']}"
+            curves = (before.gradients["layer0"], after.gradients["layer0"])
+            horizons = " | ".join(str(horizon(curve)) for curve in curves)
             print(f"| {start} | {cell} | {horizons} | {accuracy:.3f} |", flush=True)
         plots[1, column].set_xlabel("steps before the end")
     figure.supylabel("gradient norm of the state, relative to the maximum", fontsize="medium")

@@ -49,7 +49,7 @@ def sha256(path: Path) -> str:
 
 def write_and_keep(path: Path, text: str) -> None:
     """Write a file; an earlier one with other content is renamed to `name-1` and so on."""
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and path.read_bytes() != text.encode():
         number = 1
         while path.with_stem(f"{path.stem}-{number}").exists():
             number += 1

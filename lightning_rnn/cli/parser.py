@@ -25,8 +25,14 @@ DATA_CLASSES = " or ".join(DATA_MODULES)
 GROUP_OF_CLASS = {callback.__name__: group for group, callback in CALLBACKS["fit"].items()}
 GROUP_OF_CLASS["EarlyStopping"] = "trainer.callbacks"
 OWN_OPTIONS = (
-    *("config", "ckpt_path", "init_from", "lr_scheduler", "model"),
-    *("output", "overwrite", "allow_data_change"),
+    "config",
+    "ckpt_path",
+    "init_from",
+    "lr_scheduler",
+    "model",
+    "output",
+    "overwrite",
+    "allow_data_change",
 )
 
 # messages of jsonargparse about one option, whose name is in the groups, and what they mean

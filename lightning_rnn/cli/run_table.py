@@ -31,8 +31,10 @@ class EvaluatedRun:
         """Read the files; a DataError if they are damaged or of different tests."""
         metrics = read_metrics(folder)
         predictions = read_predictions(folder)
-        is_correct = predictions["label"] == predictions["true_label"]
-        if abs(float(is_correct.sum()) / len(is_correct) - metrics["test/accuracy"]) > 1e-5:
+        num_correct = int((predictions["label"] == predictions["true_label"]).sum())
+        num_sequences = metrics["test/num_sequences"]
+        is_same_test = abs(num_correct - metrics["test/accuracy"] * num_sequences) < 0.5
+        if len(predictions) != num_sequences or not is_same_test:
             raise DataError(f"{folder}: expected files of the same test, got others; test again")
         config = folder / "config.yaml"
         try:
@@ -62,7 +64,8 @@ class EvaluatedRun:
         )
         by_group = both.group_by("group").agg((polars.col("own") - polars.col("best")).sum())
         p_value = paired_p_value(by_group["own"].to_list())
-        return f"{self.rank[0] - best.rank[0]:+.4f} (p = {p_value:.2g})"
+        difference = self.metrics["test/accuracy"] - best.metrics["test/accuracy"]
+        return f"{difference:+.4f} (p = {p_value:.2g})"
 
 
 def show_runs(folder: Path) -> None:
@@ -101,19 +104,22 @@ def table(runs: Sequence[EvaluatedRun]) -> list[dict[str, str]]:
     best: dict[str, EvaluatedRun] = {}  # by test data
     for run in sorted(runs, key=lambda run: run.rank):
         best[run.data] = run
-    settings = dict.fromkeys(name for run in runs for name in run.settings)
-    metrics = dict.fromkeys(name for run in runs for name in metric_texts(run.metrics))
+    settings: dict[str, set[str | None]] = {}  # values by name
+    metrics: dict[str, str] = {}
+    for run in runs:
+        metrics |= dict.fromkeys(metric_texts(run.metrics), "")
+        for name in run.settings:
+            settings[name] = {other.settings.get(name) for other in runs}
     rows = []
     for run in runs:
         is_best = run is best[run.data]
         row = {"run": f"* {run.name}" if is_best else run.name}
         row["test data"] = f"{run.data[:8]}, {run.metrics['test/num_sequences']} sequences"
         row["difference from *"] = "" if is_best else run.difference(best[run.data])
-        for name in settings:
-            if len({other.settings.get(name) for other in runs}) > 1:
+        for name, values in settings.items():
+            if len(values) > 1:
                 row[name] = run.settings.get(name, "")
-        texts = metric_texts(run.metrics)
-        rows.append(row | {name: texts.get(name, "") for name in metrics})
+        rows.append(row | metrics | metric_texts(run.metrics))
     return rows
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lightning_rnn.errors import OptionError
+from lightning_rnn.evaluation.ranking import sums_to_the_end
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
@@ -182,8 +184,9 @@ def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Thres
     values, position = torch.unique(scores, return_inverse=True)  # (V,) ascending, (N,)
     positives_at = torch.bincount(position, weights=labels.double(), minlength=len(values))
     sequences_at = torch.bincount(position, minlength=len(values)).double()
-    true = _sums_from_each_position(positives_at)  # (V + 1,) TP if predicted from values[v] on
-    predicted = _sums_from_each_position(sequences_at)
+    # (V + 1,) TP, and sequences predicted as positive, if these are all from values[v] on
+    true = sums_to_the_end(pad(positives_at, (0, 1)))
+    predicted = sums_to_the_end(pad(sequences_at, (0, 1)))
     false = predicted - true
     num_positives = positives_at.sum()
     num_negatives = len(labels) - num_positives
@@ -218,9 +221,3 @@ def fit_threshold(scores: Tensor, labels: Tensor, objective: Objective) -> Thres
         chosen = int((values <= 0.5).sum())
         value = 0.5
     return Threshold(value, {name: float(rate[chosen]) for name, rate in rates.items()}, is_reached)
-
-
-def _sums_from_each_position(counts: Tensor) -> Tensor:
-    """Return (V + 1,) sums of counts (V,) from each position to the end."""
-    sums = counts.flip(0).cumsum(0).flip(0)
-    return torch.cat([sums, sums.new_zeros(1)])

@@ -11,8 +11,8 @@ import numpy as np
 from lightning_rnn.evaluation.figures import new_axes
 from lightning_rnn.evaluation.intervals import Interval
 
+MAX_EXACT = 1000  # sum of absolute differences up to which a test is exact
 # 97.5 % quantiles of Student's t distribution for 1 to 9 degrees of freedom; the last one for more
-MAX_EXACT = 1000  # sum of differences that a test is exact for
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -74,10 +74,11 @@ def mean_interval(
 
 
 def paired_p_value(differences: Sequence[int]) -> float:
-    """Return the two-sided p-value of differences (N,) if chance decides their signs.
+    """Return the two-sided p-value of a sign-flip test of paired differences (N,).
 
-    The differences say by how many more sequences one of two models is correct, for each sequence
-    (McNemar's exact test) or group. Beyond a sum of 1,000, the distribution is taken for normal.
+    A difference is the number of correct predictions of one model minus that of the other, for one
+    sequence (McNemar's exact test) or group. Beyond a sum of absolute differences of 1,000, the
+    normal approximation is used.
 
     Example:
         >>> paired_p_value([1, 1, 1, 0, 1, 1])  # 2 / 2 ** 5

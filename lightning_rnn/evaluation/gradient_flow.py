@@ -34,10 +34,6 @@ class GradientFlow:
     gradients: dict[str, Tensor]
     saturation: dict[str, float]  # share of values below 0.1 or above 0.9, also by gate
 
-    def horizons(self) -> dict[str, int]:
-        """Return the horizon of each layer and direction; see `horizon`."""
-        return {name: horizon(curve) for name, curve in self.gradients.items()}
-
 
 @dataclass(frozen=True)
 class LayerRun:

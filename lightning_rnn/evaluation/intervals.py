@@ -24,7 +24,7 @@ MAX_RESAMPLES = 1000
 MAX_WORK = 20_000_000  # resamples times sequences
 CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
 MAX_RANKED = 1 << 23  # logits that are sorted, in about 1.5 s
-MANY_MISTAKES = 10  # from here on, resamples show how mistakes vary
+MANY_MISTAKES = 10  # resamples of fewer do not show how mistakes vary
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,8 @@ def _bootstrap_interval(
     error = _standard_error((values - mean) / len(values), units)
     bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
     t_low, t_high = defined.quantile(bounds).tolist()
-    low, high = max(0.0, mean - t_high * error), mean - t_low * error
+    low = max(0.0, mean - t_high * error)
+    high = mean - t_low * error
     if (~metrics.is_correct).sum() < MANY_MISTAKES:
         limit = _limit_of_mistakes(metrics, name, units)
         high = limit if metrics.is_correct.all() else min(high, limit)

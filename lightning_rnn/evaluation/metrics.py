@@ -165,19 +165,25 @@ class Metrics:
     @cached_property
     def _areas(self) -> dict[str, Tensor]:
         """Means over the classes, from one sort of each."""
-        areas = [ranking.areas for ranking in self._rankings()]
-        return {name: torch.stack([area[name] for area in areas]).mean() for name in RANK_METRICS}
+        of_classes = [ranking.areas for ranking in self._rankings()]
+        means = {}
+        for name in RANK_METRICS:
+            means[name] = torch.stack([areas[name] for areas in of_classes]).mean()
+        return means
 
     def influences(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the (N,) derivatives of F1 and `RANK_METRICS` by the weight of each sequence."""
         found: dict[str, Tensor] = {}
         if "f1" in names:
             found["f1"] = self._f1_influence()
-        of_ranks = [name for name in names if name in RANK_METRICS]
-        for ranking in self._rankings() if of_ranks else ():
-            for name in of_ranks:
-                share = ranking.influence(name) / (1 if self.is_binary else self.num_classes)
-                found[name] = found[name] + share if name in found else share
+        rank_names = [name for name in names if name in RANK_METRICS]
+        if not rank_names:
+            return found
+        for name in rank_names:
+            found[name] = torch.zeros_like(self.labels, dtype=torch.float64)
+        for ranking in self._rankings():
+            for name in rank_names:
+                found[name] += ranking.influence(name) / len(self._ranked_classes)
         return found
 
     def values(self, name: str) -> Tensor:
@@ -263,6 +269,10 @@ class Metrics:
         scores = self.logits if self.is_binary else self._class_scores[:, k]
         return Ranking(scores, self.labels == k)
 
+    @property
+    def _ranked_classes(self) -> list[int]:
+        return [1] if self.is_binary else list(range(self.num_classes))
+
     def _rankings(self) -> Iterator[Ranking]:
-        for k in range(1 if self.is_binary else 0, self.num_classes):
+        for k in self._ranked_classes:
             yield self.ranking(k)

@@ -57,27 +57,34 @@ def evaluation_figures(
     yield "precision_recall", precision_recall(metrics, class_names)
     yield "confusion", confusion(metrics, class_names)
 
-    probabilities = {"uncalibrated": Decision().class_probabilities(evaluation.logits)}  # (N, K)
-    if decision.is_fitted:
-        probabilities["calibrated"] = metrics.probabilities
+    threshold = None
     if metrics.is_binary:
+        threshold = float(decision.threshold)
         event = metrics.labels == 1
-        curves = {name: table[:, 1] for name, table in probabilities.items()}
         axis_labels = (f"probability of {class_names[1]}", f"share of {class_names[1]}")
-        groups = {f"true {name}": metrics.labels == k for k, name in enumerate(class_names)}
+        groups = {f"true {class_names[0]}": ~event, f"true {class_names[1]}": event}
     else:
         event = is_correct
-        curves = {name: table.amax(1) for name, table in probabilities.items()}
         axis_labels = ("probability of the predicted class", "accuracy")
         groups = {"correct": is_correct, "wrong": ~is_correct}
+    shown = _event_probability(Decision().class_probabilities(evaluation.logits))
+    curves = {"uncalibrated": shown}
+    if decision.is_fitted:
+        shown = _event_probability(metrics.probabilities)
+        curves["calibrated"] = shown
     yield "reliability", reliability(curves, event, axis_labels)
-    final = curves["calibrated" if decision.is_fitted else "uncalibrated"]
-    subsets = {name: final[is_inside] for name, is_inside in groups.items()}
-    threshold = float(decision.threshold) if metrics.is_binary else None
+    subsets = {name: shown[is_inside] for name, is_inside in groups.items()}
     yield "scores", scores(subsets, axis_labels[0], threshold)
     yield "mistakes", mistakes(metrics, evaluation.index, sequences, schema)
     lengths = sequences.lengths[evaluation.index]
     yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
+
+
+def _event_probability(probabilities: Tensor) -> Tensor:
+    """Return (N,) probabilities of the second of two classes, or of the predicted one of more."""
+    if probabilities.shape[1] == 2:
+        return probabilities[:, 1]
+    return probabilities.amax(1)
 
 
 def roc(metrics: Metrics, class_names: list[str]) -> Any:
@@ -174,8 +181,8 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
         label = f"{name}: mean gap {gap:.3f}"
         axes.plot(mean, frequency, style, markersize=4, label=label, color=color)
     counts = count[is_used].tolist()
-    intervals = map(wilson_interval, frequency.tolist(), counts)
-    axes.vlines(mean, *zip(*intervals, strict=True), color=color, alpha=0.5)
+    intervals = np.array(list(map(wilson_interval, frequency.tolist(), counts)))  # (bins, 2)
+    axes.vlines(mean, intervals[:, 0], intervals[:, 1], color=color, alpha=0.5)
     bars = below.bar(mean, counts, width=0.6 / CALIBRATION_BINS, color=color, alpha=0.5)
     below.bar_label(bars, fontsize="x-small", rotation=90, padding=2)
     below.set_yscale("symlog", linthresh=10)

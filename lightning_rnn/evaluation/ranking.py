@@ -50,8 +50,8 @@ class Ranking:
             of_negatives = (self._positives_above - area) * self._share_of_false
         else:
             per_positive = self._positives / self._retrieved
-            lost = _sums_to_the_end(per_positive * self._precision)
-            gained = _sums_to_the_end(per_positive) + self._precision - area
+            lost = sums_to_the_end(per_positive * self._precision)
+            gained = sums_to_the_end(per_positive) + self._precision - area
             of_negatives = -lost * self._share_of_true
             of_positives = gained * self._share_of_true + of_negatives
         of_positives = of_positives.repeat_interleave(self._repeats)
@@ -61,5 +61,6 @@ class Ranking:
         return influence
 
 
-def _sums_to_the_end(values: Tensor) -> Tensor:
+def sums_to_the_end(values: Tensor) -> Tensor:
+    """Return (V,) sums of values (V,) from each position to the end."""
     return values.flip(0).cumsum(0).flip(0)

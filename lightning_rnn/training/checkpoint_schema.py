@@ -93,19 +93,15 @@ def check_resumable(path: Path, content: dict[str, Any], model: SequenceClassifi
     for name in DATA_MODULES:
         if name in content:
             _check_like(path, name, content[name], DATA_STATE)
-    for state in content["optimizer_states"] if has_own_optimizer(model) else []:
-        _check_optimizer(path, state, model)
+    configure: Any = model.configure_optimizers
+    if configure.__func__ is SequenceClassifier.configure_optimizers:  # not the user's optimizer
+        for state in content["optimizer_states"]:
+            _check_optimizer(path, state, model)
     progress = content["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
     num_steps = progress["optimizer"]["step"]["total"]["completed"]
     if num_steps != content["global_step"]:
         expected = f"{num_steps}, the steps of its loop"
         raise _unexpected(path, "global_step", expected, content["global_step"])
-
-
-def has_own_optimizer(model: SequenceClassifier) -> bool:
-    """Return whether the optimizer is one of this package, not one that the user has chosen."""
-    method: Any = model.configure_optimizers
-    return method.__func__ is SequenceClassifier.configure_optimizers
 
 
 def _check_optimizer(path: Path, state: dict[str, Any], model: SequenceClassifier) -> None:

@@ -27,13 +27,13 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
 class MetricsFile(Callback):
     """Prints the metrics of a test, and writes `test_metrics.json` and `test_predictions.csv`.
 
-    The file has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of its 95 %
-    interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the number
-    of resamples that were left out because they leave the metric undefined,
+    `test_metrics.json` has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of its
+    95 % interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the
+    number of resamples that were left out because they leave the metric undefined,
     `test/loss_undefined_resamples`. Two entries are nested: `classes` has the fields of
     `ClassMetrics` by the name of the class, and `origin` the SHA-256 of the `checkpoint` and the
-    fingerprint of the `data`. An earlier file with other metrics is kept as `test_metrics-1.json`
-    and so on. `test_predictions.csv` has the columns of `PredictionsFile`.
+    fingerprint of the `data`. `test_predictions.csv` has the columns of `PredictionsFile`. Earlier
+    files with other content are kept as `test_metrics-1.json` and so on.
 
     Args:
         folder: Folder of the files.
@@ -62,8 +62,7 @@ class MetricsFile(Callback):
         classes = evaluate_classes(evaluation, decision, pl_module.class_names)
         num_sequences = len(evaluation.labels)
         print(f"test: {num_sequences} sequences")
-        is_weighted = bool((pl_module.class_weight != 1).any())
-        notes = metric_notes(pl_module.class_names, is_weighted=is_weighted)
+        notes = metric_notes(pl_module)
         if evaluation.logits.numel() > MAX_RANKED:
             notes.append(f"no intervals of auroc and average_precision beyond {MAX_RANKED} logits")
         for line in (*metrics_table(metrics, intervals), *notes, *class_tables(classes)):
@@ -130,14 +129,13 @@ def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> 
     return lines
 
 
-def metric_notes(class_names: list[str], *, is_weighted: bool) -> list[str]:
+def metric_notes(classifier: Any) -> list[str]:
     """Return lines that say what the metrics of a test mean."""
-    if len(class_names) == 2:
-        averages = f"of the positive class, {class_names[1]!r}"
-    else:
-        averages = "means over the classes, which all count the same"
+    averages = "means over the classes, with equal weight"
+    if len(classifier.class_names) == 2:
+        averages = f"of the positive class, {classifier.class_names[1]!r}"
     weights = ""
-    if is_weighted:
+    if (classifier.class_weight != 1).any():
         weights = "weighted by class, "
     return [
         f"auroc, average_precision, f1: {averages}",

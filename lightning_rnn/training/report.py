@@ -65,18 +65,19 @@ class Report(Watcher):
         images = {}
         for path in self.figures.saved:
             images[path.stem] = base64.b64encode(path.read_bytes()).decode()
-        config = folder / "config.yaml"
-        is_weighted = bool((classifier.class_weight != 1).any())
+        data_settings = getattr(data, "settings", {})
+        settings, _ = changed_first(classifier.hparams, data_settings, type(data))
+        config = ""
+        if (folder / "config.yaml").is_file():
+            config = (folder / "config.yaml").read_text(encoding="utf-8")
         return {
             "report": self,
             "saved": saved,
             "metrics": metric_texts(saved),
-            "notes": metric_notes(classifier.class_names, is_weighted=is_weighted),
+            "notes": metric_notes(classifier),
             "data": of_data,
-            "settings": changed_first(
-                classifier.hparams, getattr(data, "settings", {}), type(data)
-            )[0],
-            "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+            "settings": settings,
+            "config": config,
             "images": images,
             "mistakes": confident_mistakes(folder, classifier.class_names),
             "versions": versions(),

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
+from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES
 from lightning_rnn.training.classifier import SequenceClassifier
 
-FROM_DATA = (
-    *("input_size", "num_classes", "class_names", "feature_names", "step_names"),
-    *("missing_values", "memory_span"),
-)
+FROM_DATA = (*SIZES_AND_NAMES, "memory_span")
 LEFT_OUT = ("_instantiator", "categories", "data/categories")  # of which there may be thousands
 
 
@@ -26,11 +24,16 @@ def changed_first(
         defaults[f"data/{name}"] = parameter.default
     settings = dict(model_settings)
     settings |= {f"data/{name}": value for name, value in data_settings.items()}
-
-    def place(name: str) -> int:
+    changed: dict[str, Any] = {}
+    unchanged: dict[str, Any] = {}
+    from_data: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in LEFT_OUT:
+            continue
         if name in FROM_DATA:
-            return 2
-        return int(repr(settings[name]) == repr(defaults.get(name)))  # arrays have no ==
-
-    names = [name for name in sorted(settings, key=place) if name not in LEFT_OUT]
-    return {name: settings[name] for name in names}, sum(place(name) == 0 for name in names)
+            from_data[name] = value
+        elif repr(value) != repr(defaults.get(name)):  # arrays have no ==
+            changed[name] = value
+        else:
+            unchanged[name] = value
+    return changed | unchanged | from_data, len(changed)
