@@ -54,13 +54,23 @@ def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
         rounded = as_values(chunk, missing_values).double()
         numbers = chunk.masked_fill(rounded.isnan(), torch.nan)
         change = (rounded - numbers).abs()
-        if not isinstance(data, Tensor) and data.dtype.kind in "iu":  # above 2^53
-            piece = data[start : start + chunk_rows]
-            is_lost = (piece.max(0) != piece.min(0)) & (chunk.amax(0) == chunk.amin(0)).numpy()
-            change[:, is_lost] = torch.inf
         found = torch.stack([-numbers, numbers, change]).nan_to_num(-torch.inf, torch.inf)
         rounding = torch.maximum(rounding, found.amax(1))
+    rounding[2, _become_equal(data)] = torch.inf
     return rounding
+
+
+def _become_equal(data: Any) -> list[int]:
+    """Return the features whose numbers differ, but are all the same in float64."""
+    if isinstance(data, Tensor) and data.dtype == torch.int64:
+        data = data.detach().cpu().numpy()
+    if not isinstance(data, np.ndarray) or data.dtype.kind not in "iu" or len(data) == 0:
+        return []
+    low = data.min(0)
+    high = data.max(0)
+    is_equal = low.astype(np.float64) == high.astype(np.float64)
+    found: list[int] = np.flatnonzero(is_equal & (low != high)).tolist()
+    return found
 
 
 def check_rounding(rounding: Tensor, std: Tensor, names: list[str] | None) -> None:
@@ -72,7 +82,8 @@ def check_rounding(rounding: Tensor, std: Tensor, names: list[str] | None) -> No
     low, high, change = -rounding[0], rounding[1], rounding[2]
     noise = (1e-14 * torch.maximum(low.abs(), high.abs())).clamp(max=0.5)
     spread = torch.where(std.isnan(), high - low, std)
-    lost = (change > MAX_CHANGE * spread) & (high - low > noise) | change.isposinf()
+    is_rounded_away = (change > MAX_CHANGE * spread) & (high - low > noise)
+    lost = is_rounded_away | change.isposinf()
     if lost.any():
         found = lost.nonzero().flatten().tolist()
         named = ", ".join(str(i) if names is None else repr(names[i]) for i in found)

@@ -27,8 +27,8 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
 class MetricsFile(Callback):
     """Prints the metrics of a test, and writes `test_metrics.json` and `test_predictions.csv`.
 
-    `test_metrics.json` has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of its
-    95 % interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the
+    `test_metrics.json` has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of
+    its 95 % interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the
     number of resamples that were left out because they leave the metric undefined,
     `test/loss_undefined_resamples`. Two entries are nested: `classes` has the fields of
     `ClassMetrics` by the name of the class, and `origin` the SHA-256 of the `checkpoint` and the

@@ -109,6 +109,9 @@ def test_damaged_files_are_refused(trained, run_ok, refused, monkeypatch):
     predictions.write_text(content.replace("positive\n", "other\n"))
     text = refused("compare", "--runs", "lightning_logs", code=1)
     assert "expected files of the same test" in text
+    predictions.write_text(content.partition("\n")[0])  # no sequences
+    text = refused("compare", "--runs", "lightning_logs", code=1)
+    assert "expected files of the same test" in text
     predictions.write_text("x\n")
     text = refused("compare", "--runs", "lightning_logs", code=1)
     assert "expected predictions as written by test" in text

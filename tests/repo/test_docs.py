@@ -22,6 +22,7 @@ from helpers import free_port
 
 from lightning_rnn import SequenceNetwork, export_onnx
 from lightning_rnn.models.network import NetworkOptions
+from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -42,16 +43,6 @@ PYTHON_PAGES = {  # pages with Python, and the test that runs it
     "scikit_learn.md": "test_python_of_a_page_runs",
     "tutorial.md": "test_the_notebook_runs",
     "warm_start.md": "test_python_of_a_page_runs",
-}
-
-FROM_DATA = {  # arguments of the model that cannot be given
-    "input_size",
-    "num_classes",
-    "class_names",
-    "feature_names",
-    "step_names",
-    "missing_values",
-    "categories",
 }
 
 
@@ -194,7 +185,7 @@ def test_option_pages_have_every_option(script):
     table = json.loads((ROOT / "lightning_rnn/cli/options.json").read_text())
     text = "\n".join(pages.values())
     documented = set(re.findall(r"^`--([\w.]+)", text, re.MULTILINE))
-    assert set(table["options"]) - documented == {f"model.{name}" for name in FROM_DATA}
+    assert set(table["options"]) - documented == {f"model.{name}" for name in SIZES_AND_NAMES}
     assert "Without a description" not in pages["options_data.md"]
     of_fit = pages["options_fit.md"]
     assert "`--model.cell {rnn,lstm,gru,mingru}`\n:   Recurrent cell" in of_fit

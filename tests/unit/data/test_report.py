@@ -16,21 +16,19 @@ def make(n=50, seed=0, **columns):
     return Sequences(values, torch.full((n,), 2), torch.arange(n) % 2, **columns)
 
 
-def found(name, part):
+def suspicions_of(part, name="train"):
     return suspicions(name, part, digests_of(part), TWO)
+
+
+def overlaps_of(parts):
+    return overlaps(parts, {name: digests_of(part) for name, part in parts.items()})
 
 
 def test_nothing_is_odd_about_noise():
     parts = {"train": make(), "val": make(seed=1)}
-    assert (
-        [
-            line
-            for name, part in parts.items()
-            for line in suspicions(name, part, digests_of(part), TWO)
-        ]
-        == overlaps(parts, {name: digests_of(part) for name, part in parts.items()})
-        == []
-    )
+    for name, part in parts.items():
+        assert suspicions_of(part, name) == []
+    assert overlaps_of(parts) == []
 
 
 def test_what_is_odd():
@@ -40,13 +38,13 @@ def test_what_is_odd():
     part.values[8:10] = part.values[4:6]  # sequence 4 repeats 2, of the same
     part.labels[part.labels == 1] = 0
     part.labels[:10] = torch.arange(10) % 2
-    assert suspicions("train", part, digests_of(part), TWO) == [
+    assert suspicions_of(part) == [
         "train: feature b is always 3",
         "train: classes of fewer than 20 sequences: yes 5",
         "train: 2 sequences repeat an earlier one, 1 of them with another label",
     ]
     part.values[:, 0] = torch.nan
-    assert "train: feature a has no values" in suspicions("train", part, digests_of(part), TWO)
+    assert "train: feature a has no values" in suspicions_of(part)
 
 
 def test_numbers_that_may_mean_missing():
@@ -54,14 +52,14 @@ def test_numbers_that_may_mean_missing():
     part.values[::7, 0] = -9999.0
     part.values[::9, 0] = torch.finfo().min
     part.values[1::9, 1] = 999.0
-    first, second, third = suspicions("train", part, digests_of(part), TWO)
+    first, second, third = suspicions_of(part)
     assert first.startswith("train: feature a is -3.40282347e+38 12 times, far from other values")
     assert second.startswith("train: feature a is -9999 13 times")
     assert second.endswith("if missing, set missing_values to [-9999]")
     assert third.startswith("train: feature b is 999 11 times")
     once = make()
     once.values[0] = -9999.0
-    assert suspicions("train", once, digests_of(once), TWO) == []
+    assert suspicions_of(once) == []
 
 
 @pytest.mark.parametrize("kind", ["binary", "counts", "uniform", "clipped", "heavy"])
@@ -75,9 +73,7 @@ def test_other_numbers_do_not(kind):
         "heavy": np.exp(2 * rng.normal(size=400)).round(1),
     }[kind]
     part = Sequences(values.reshape(200, 2), [2] * 100, np.arange(100) % 2)
-    assert not any(
-        "far from" in finding for finding in suspicions("train", part, digests_of(part), TWO)
-    )
+    assert not any("far from" in finding for finding in suspicions_of(part))
 
 
 def test_parts_that_share():
@@ -88,8 +84,7 @@ def test_parts_that_share():
     )
     val.values[:6] = train.values[10:16]
     parts = {"train": train, "val": val, "test": make(seed=2)}
-    digests = {name: digests_of(part) for name, part in parts.items()}
-    assert overlaps(parts, digests) == [
+    assert overlaps_of(parts) == [
         "3 sequences of val are also in train",
         "2 groups are in both train and val (g48, g49)",
     ]

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn import FileDataModule, RecurrentClassifier, Sequences
+from lightning_rnn.data import checks
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import arrays, read_file
 from lightning_rnn.data.readers.contents import ReadOptions
@@ -160,3 +161,12 @@ def test_large_integers_that_are_equal_or_far_apart_are_read(tmp_path):
     assert read_file(tmp_path / "a.csv", OPTIONS).sequences.values.tolist() == [[2.0**60]] * 2
     assert not is_refused(np.full((9, 1), 2**60 + 1))
     assert not is_refused(np.random.default_rng(0).integers(2**62, size=(50, 1)))
+
+
+def test_large_integers_are_compared_over_all_rows(monkeypatch):
+    monkeypatch.setattr(checks, "CACHED_VALUES", 10)
+    integers = np.repeat([2**60, 2**60 + 1], 10)[:, None]
+    varied = np.append(integers, [[0]], axis=0)
+    for convert in (np.asarray, torch.from_numpy):
+        assert is_refused(convert(integers))
+        assert not is_refused(convert(varied))

@@ -368,7 +368,8 @@ def test_categories_that_are_numbers_are_names_in_every_array(tmp_path):
     for step in x.transpose(1, 0, 2):
         found = stream.update(["a", "b"], step)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    unknown = x + [0, 1]
+    unknown = x.copy()
+    unknown[..., 1] += 1
     with pytest.raises(DataError, match="expected a category seen in training"):
         classifier.predict_proba(unknown)
     with pytest.raises(DataError, match="expected a category seen in training"):
