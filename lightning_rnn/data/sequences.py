@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, as_array
 from lightning_rnn.padding import Padding
 
 SAMPLE_BITS = 26  # log2 of the number of values above which statistics come from a sample
@@ -109,12 +109,13 @@ class Sequences:
         checked: bool = False,
     ) -> None:
         if offsets is None:
-            exact = values
+            given = values
+            if not isinstance(values, DiskRows | Tensor):
+                given = as_array(values, "values")
             if not isinstance(values, DiskRows):
-                exact = checks.as_tensor(values, "values")
-                values = checks.as_values(exact, missing_values)
+                values = checks.as_values(checks.as_tensor(given, "values"), missing_values)
             if rounding is None:
-                rounding = checks.rounding_of(exact, missing_values)
+                rounding = checks.rounding_of(given, missing_values)
             lengths = checks.as_lengths(lengths, num_rows=len(values))
             offsets = lengths.cumsum(0) - lengths
         self.values: Tensor | DiskRows = values
@@ -147,14 +148,15 @@ class Sequences:
         if isinstance(arrays, np.ndarray) and arrays.dtype == object:
             arrays = list(arrays)
         if isinstance(arrays, np.ndarray | Tensor):
-            block = checks.as_tensor(arrays, "x")
-            if block.ndim == 2:
-                block = block[None]  # (1, T, F)
-            if block.ndim != 3:
-                got = f"shape {tuple(block.shape)}"
+            if arrays.ndim == 2:
+                arrays = arrays[None]  # (1, T, F)
+            if arrays.ndim != 3:
+                got = f"shape {tuple(arrays.shape)}"
                 raise DataError(f"x: expected shape (N, T, F) or (T, F), or a list, got {got}")
-            lengths = torch.full((len(block),), block.shape[1])
-            return cls(block.flatten(0, 1), lengths, labels, missing_values=missing_values)
+            checks.as_tensor(arrays[:0], "x")  # raises an error for a wrong dtype
+            n, t, f = arrays.shape
+            lengths = torch.full((n,), t)
+            return cls(arrays.reshape(n * t, f), lengths, labels, missing_values=missing_values)
         if not isinstance(arrays, list | tuple) or not arrays:
             got = "an empty list" if arrays == [] else type(arrays).__name__
             raise DataError(f"x: expected an array or a list of at least one array, got {got}")

@@ -169,4 +169,6 @@ def test_large_integers_are_compared_over_all_rows(monkeypatch):
     varied = np.append(integers, [[0]], axis=0)
     for convert in (np.asarray, torch.from_numpy):
         assert is_refused(convert(integers))
+        with pytest.raises(DataError, match=LOST):
+            Sequences.from_arrays(convert(integers)[None]).moments()
         assert not is_refused(convert(varied))
