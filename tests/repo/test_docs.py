@@ -30,7 +30,6 @@ PAGES = sorted(DOCS.glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TESTED = {  # programs of commands, and what runs or checks them
     "python -m lightning_rnn": "test_readme.py",
-    "time python -m lightning_rnn": "figures of results.md, with other files",
     "python -m benchmarks": "test_benchmarks.py",
     "python -m pytest": "itself",
     "python examples/": "test_scripts_take_the_options",
