@@ -39,6 +39,8 @@ from lightning_rnn.training.run_end import RunEnd, mark_finished
 from lightning_rnn.training.run_folder import locked, new_run_folder
 from lightning_rnn.training.validation_interval import ValidationInterval
 
+LOGGERS_WITH_FOLDER = (TensorBoardLogger, CSVLogger)
+
 
 class CommandLine(LightningCLI):
     """Parses the options of a command of the Trainer and runs the command.
@@ -212,7 +214,7 @@ class CommandLine(LightningCLI):
                 kwargs["check_val_every_n_epoch"] = 1  # Lightning's default
         callbacks.insert(0, RunEnd(end_rules(self.options["trainer"])))
         own_loggers = [logger for logger in _as_list(chosen["logger"]) if type(logger) is not bool]
-        has_own_folder = isinstance((own_loggers or [None])[0], TensorBoardLogger | CSVLogger)
+        has_own_folder = bool(own_loggers) and isinstance(own_loggers[0], LOGGERS_WITH_FOLDER)
         if not has_own_folder:
             logger = self._logger(Path(chosen["default_root_dir"] or ".").expanduser().absolute())
             if chosen["logger"] is not False:

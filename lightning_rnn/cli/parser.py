@@ -133,7 +133,7 @@ def add_own_options(parser: LightningArgumentParser, command: str) -> None:
     if command == "fit":
         add("--init_from", type=str | None, help=INIT_FROM_HELP)
         add("--preset", type=PresetName, help=PRESET_HELP)
-        text = "Name of a new run, which its folder has behind the number: version_3_NAME."
+        text = "Name of a new run, which follows the number in the name of its folder."
         add("--run_name", type=str | None, help=text)
     else:
         text = "Whether to accept data settings other than those of the training."

@@ -57,6 +57,9 @@ def evaluation_figures(
     yield "precision_recall", precision_recall(metrics, class_names)
     yield "confusion", confusion(metrics, class_names)
 
+    curves = {"uncalibrated": Decision().probabilities(evaluation.logits)}  # (N,) or (N, K)
+    if decision.is_fitted:
+        curves["calibrated"] = decision.probabilities(evaluation.logits)
     threshold = None
     if metrics.is_binary:
         threshold = float(decision.threshold)
@@ -65,26 +68,16 @@ def evaluation_figures(
         groups = {f"true {class_names[0]}": ~event, f"true {class_names[1]}": event}
     else:
         event = is_correct
+        curves = {name: probabilities.amax(1) for name, probabilities in curves.items()}
         axis_labels = ("probability of the predicted class", "accuracy")
         groups = {"correct": is_correct, "wrong": ~is_correct}
-    shown = _event_probability(Decision().class_probabilities(evaluation.logits))
-    curves = {"uncalibrated": shown}
-    if decision.is_fitted:
-        shown = _event_probability(metrics.probabilities)
-        curves["calibrated"] = shown
     yield "reliability", reliability(curves, event, axis_labels)
-    subsets = {name: shown[is_inside] for name, is_inside in groups.items()}
+    final = list(curves.values())[-1]
+    subsets = {name: final[is_inside] for name, is_inside in groups.items()}
     yield "scores", scores(subsets, axis_labels[0], threshold)
     yield "mistakes", mistakes(metrics, evaluation.index, sequences, schema)
     lengths = sequences.lengths[evaluation.index]
     yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
-
-
-def _event_probability(probabilities: Tensor) -> Tensor:
-    """Return (N,) probabilities of the second of two classes, or of the predicted one of more."""
-    if probabilities.shape[1] == 2:
-        return probabilities[:, 1]
-    return probabilities.amax(1)
 
 
 def roc(metrics: Metrics, class_names: list[str]) -> Any:

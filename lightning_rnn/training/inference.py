@@ -53,7 +53,8 @@ class InferenceMixin:
     def __repr__(self) -> str:
         """Return the arguments that describe the network, whose layers `model.network` lists."""
         names = ["input_size", "class_names"]
-        if getattr(getattr(self, "network", None), "encoder", None) is None:
+        network = getattr(self, "network", None)
+        if network is None or network.encoder is None:
             names += ["cell", "hidden_size"]
         shown = [f"{name}={self.hparams[name]!r}" for name in names]
         return f"{type(self).__name__}({', '.join(shown)})"
