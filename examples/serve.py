@@ -19,7 +19,7 @@ async def update(name: str, step: list[float | None]) -> dict[str, float]:
     except DataError as error:
         raise HTTPException(422, str(error)) from error
     of_all = [1 - found, found] if found.ndim == 0 else found
-    return {name: float(p) for name, p in zip(stream.class_names, of_all, strict=True)}
+    return {label: float(p) for label, p in zip(stream.class_names, of_all, strict=True)}
 
 
 @app.delete("/sequences/{name}")

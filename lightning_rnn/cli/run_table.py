@@ -1,6 +1,5 @@
 """`compare --runs`: the tested runs of a folder side by side."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import polars
 import yaml
 
+from lightning_rnn.data.readers.sources import natural_order
 from lightning_rnn.errors import DataError, check
 from lightning_rnn.evaluation.comparison import paired_p_value
 from lightning_rnn.evaluation.saved_metrics import metric_texts, read_metrics, read_predictions
@@ -75,9 +75,11 @@ def show_runs(folder: Path) -> None:
         OptionError: If there is none.
         DataError: If a file is damaged.
     """
-    names = [str(path.parent.relative_to(folder)) for path in folder.rglob("test_metrics.json")]
+    names = [path.parent.relative_to(folder) for path in folder.rglob("test_metrics.json")]
     check(bool(names), "runs", str(folder), "a folder with runs that test has evaluated")
-    runs = [EvaluatedRun.read(folder / name, name) for name in sorted(names, key=_natural)]
+    runs = []
+    for name in sorted(names, key=natural_order):
+        runs.append(EvaluatedRun.read(folder / name, str(name)))
     rows = table(runs)
     options: dict[str, Any] = {
         "tbl_hide_dataframe_shape": True,
@@ -131,9 +133,3 @@ def _flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         key = prefix if name == "init_args" else f"{prefix}{name}."
         if key.removesuffix(".") not in NO_SETTINGS:
             yield from _flatten(value, key)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts version_2 before version_10."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part) if part.isdecimal() else -1, part) for part in parts]

@@ -179,12 +179,11 @@ def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> li
 def digests_of(sequences: Sequences) -> np.ndarray:
     """Return (N,) uint64 hashes of the values of each sequence."""
     digests: list[bytes] = []
-    num_bytes = iter((sequences.lengths * sequences.num_features * 4).tolist())
-    for values in sequences.chunks():
+    sizes = (4 * sequences.num_features * sequences.lengths).tolist()  # in bytes
+    for values in sequences.chunks():  # of whole sequences
         content = memoryview(values.numpy().tobytes())
-        start = 0
-        while start < len(content):
-            stop = start + next(num_bytes)
-            digests.append(hashlib.blake2b(content[start:stop], digest_size=8).digest())
-            start = stop
+        while len(content) > 0:
+            size = sizes[len(digests)]
+            digests.append(hashlib.blake2b(content[:size], digest_size=8).digest())
+            content = content[size:]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

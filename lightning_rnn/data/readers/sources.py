@@ -101,7 +101,7 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
             root = path
         else:
             return Source(title, [path], [path.name])
-        files = sorted(found, key=_natural_order)
+        files = sorted(found, key=natural_order)
     if options.labels_path is not None:
         table = Path(options.labels_path).expanduser().absolute()
         files = [file for file in files if file.absolute() != table]
@@ -123,7 +123,7 @@ def _is_data(file: Path, folder: Path) -> bool:
     return file.is_file() and not is_hidden and not is_beside
 
 
-def _natural_order(path: Path) -> list[tuple[int, str]]:
+def natural_order(path: Path) -> list[tuple[int, str]]:
     """Return a key that sorts numbers in names by their value, as part2, part10."""
     pieces = re.split("([0-9]+)", path.as_posix())
     return [(int(piece) if piece.isdigit() else -1, piece) for piece in pieces]
