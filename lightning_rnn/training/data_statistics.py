@@ -134,10 +134,9 @@ def check_encoder(network: SequenceNetwork, data: SequenceDataModule) -> None:
     expected = f"a module with an output (B, output_size) = (B, {network.pooled_size})"
     check(is_right, "make_encoder", shape or type(features).__name__, expected)
     wider = pad(batch.x, (0, 0, 0, 3))
-    alone = [
-        network.embed(x[None], Padding(length[None]))
-        for x, length in zip(wider, batch.lengths, strict=True)
-    ]
+    alone = []
+    for x, length in zip(wider, batch.lengths, strict=True):
+        alone.append(network.embed(x[None], Padding(length[None])))
     network.train()
     difference = float((torch.cat(alone) - features).abs().max())
     if not difference < MAX_DIFFERENCE:

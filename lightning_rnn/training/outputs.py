@@ -149,8 +149,8 @@ def class_tables(classes: dict[str, ClassMetrics]) -> list[str]:
 
     The counts of more than 10 classes are the 10 most frequent confusions, which take less space.
     """
-    names = [name.replace(r"\$", "$") for name in short_names(list(classes))]
-    width = max(len("class"), *(len(name) for name in names)) + 2
+    names = short_names(list(classes), escape=False)
+    width = max(len("class"), *map(len, names)) + 2
     lines = [f"{'class':{width}}{'precision':>9}{'recall':>9}{'f1':>9}{'support':>9}"]
     for name, values in zip(names, classes.values(), strict=True):
         line = f"{name:{width}}"
