@@ -38,7 +38,7 @@ class ContinuedRun:
     def finished_message(self) -> str:
         """What to print if the run is finished."""
         text = f"the run is finished: step {self.file.step}, {self.reason_to_stop}"
-        return f"{text}\nnothing was changed; a higher limit or other rules train on"
+        return f"{text}\nnothing was changed; to train longer, raise the limit or change the rule"
 
     @property
     def purge_step(self) -> int:

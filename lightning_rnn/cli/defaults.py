@@ -6,6 +6,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_rnn.cli.request import Request, find_model_class
 from lightning_rnn.data import DATA_MODULES
+from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES, CheckpointFile
 from lightning_rnn.training.presets import CONFIG_OF, Preset
 from lightning_rnn.training.warm_start import architecture
@@ -88,6 +89,8 @@ def _set_defaults_of_preset(
 
 
 def _set_defaults_of_data(parser: LightningArgumentParser, checkpoint: CheckpointFile) -> None:
-    if checkpoint.data_class is not None:
-        settings = {"class_path": checkpoint.data_class, "init_args": checkpoint.data_settings}
-        parser.set_defaults({"data": settings})
+    if checkpoint.data_class is None:
+        message = f"expected the data module, as that of {checkpoint.path} is a class of your own"
+        raise OptionError(f"{message}, got none", name="--data")
+    settings = {"class_path": checkpoint.data_class, "init_args": checkpoint.data_settings}
+    parser.set_defaults({"data": settings})

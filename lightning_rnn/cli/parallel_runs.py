@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
@@ -77,12 +77,18 @@ def run_parallel(
 
     An error, a signal, or the end of this process ends the workers, too.
     """
+    waiting = list(reversed(tasks))
+    running: dict[Any, Task] = {}
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
-        task_of = {pool.submit(function, task): task for task in tasks}
         try:
-            for future in as_completed(task_of):
-                yield task_of[future], future.result()
+            while waiting or running:
+                while waiting and len(running) < jobs:  # a worker that ends takes no other task
+                    task = waiting.pop()
+                    running[pool.submit(function, task)] = task
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
         except BaseException:
             for process in active_children():
                 process.terminate()

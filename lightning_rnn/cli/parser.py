@@ -153,6 +153,13 @@ def parse_error(message: str) -> OptionError:
     if key is None:
         return OptionError(message)
     flag = f"--{key[1]}"
+    pattern = r"Problem with given class_path '(.*)':\n +(No module .*|.* has no .*)"
+    broken = re.search(pattern, message)
+    if broken:
+        text = (
+            f"expected the path of a class, such as module.Class, got {broken[1]!r} ({broken[2]})"
+        )
+        return OptionError(text, name=flag)
     nested = re.search(r"^ *(?:- )?--([\w.]+): (.*)$", message, re.MULTILINE)
     if nested:  # an error of the parser of a class that is the value of the flag
         text = nested[2]

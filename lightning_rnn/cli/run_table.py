@@ -94,8 +94,10 @@ def show_runs(folder: Path) -> None:
         for start in range(0, len(rows), RUNS_PER_TABLE):
             part = polars.DataFrame(rows[start : start + RUNS_PER_TABLE])
             print(part.transpose(include_header=True, header_name="run", column_names="run"))
-    print("*: the highest accuracy of the runs with the same test data; its choice is optimistic")
-    print("p: paired test (random signs) of the same accuracy, for a single pair of runs")
+    print(
+        "*: the most accurate of the runs with the same test data; its accuracy is too optimistic"
+    )
+    print("p: p-value of a paired test that both runs are equally accurate, for a single pair")
     for path in sorted(folder.rglob("checkpoints/best.ckpt")):
         if not (path.parents[1] / "test_metrics.json").exists():
             print(f"not tested: {path.parents[1]}")

@@ -8,7 +8,7 @@ from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS
 from lightning_rnn.data.synthetic_tasks import TASKS, TaskName
-from lightning_rnn.errors import check
+from lightning_rnn.errors import DataError, check
 
 MAX_VALUES = 1 << 28  # of a split
 MAX_EVALUATED = 300_000  # sequences; metrics need about 1.5 kB for each
@@ -110,6 +110,9 @@ class SyntheticDataModule(SequenceDataModule):
             return self.split("test")
         if self.settings[f"num_{name}"] == 0:
             return None
+        if self.class_names != list(self.task.class_names):  # those of the model
+            expected = f"a task with the classes {', '.join(self.class_names)}, as in training"
+            raise DataError(f"{name} data: expected {expected}, got {self.settings['task']}")
         return self._generate(name, epoch=0)
 
     def train_epoch(self, epoch: int) -> Sequences:

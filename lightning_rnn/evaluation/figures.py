@@ -41,10 +41,10 @@ def remove_frame(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def short_names(names: Sequence[str]) -> list[str]:
+def short_names(names: Sequence[str], *, escape: bool = True) -> list[str]:
     """Return names of at most 14 characters, with a number in front if they were the same.
 
-    A $ is escaped, as matplotlib takes text between two of them for a formula.
+    With `escape`, a $ is escaped, as matplotlib takes text between two of them for a formula.
 
     Example:
         >>> short_names(["up", "temperature at 20 m", "temperature at 50 m"])
@@ -55,7 +55,7 @@ def short_names(names: Sequence[str]) -> list[str]:
         text = " ".join(name.split())
         if len(text) > MAX_NAME_LENGTH:
             text = f"{text[:7]}…{text[-6:]}"
-        shortened.append(text.replace("$", r"\$"))
+        shortened.append(text.replace("$", r"\$") if escape else text)
     if len(set(shortened)) == len(names):
         return shortened
     return [f"{i} {text}" for i, text in enumerate(shortened)]

@@ -16,7 +16,7 @@ from lightning_rnn.models.initialization import UNKNOWN_SPAN
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.padding import Padding
 
-MAX_DIFFERENCE = 1e-3  # of logits, from rounding
+MAX_DIFFERENCE = 1e-3  # of features, from rounding
 
 
 def sequence_data(trainer: Trainer) -> SequenceDataModule | None:
@@ -122,18 +122,28 @@ def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:
 
 @torch.no_grad()
 def check_encoder(network: SequenceNetwork, data: SequenceDataModule) -> None:
-    """Refuse an encoder whose output depends on the width of a padded batch."""
+    """Refuse an encoder whose output depends on padding or on other sequences of the batch."""
     sequences = data.split("train")
     if network.encoder is None or sequences is None:
         return
     batch = sequences.batch(torch.arange(min(4, len(sequences)))).to(network.head.weight.device)
     network.eval()
-    logits = network(batch.x, batch.padding)
-    wider = network(pad(batch.x, (0, 0, 0, 3)), Padding(batch.lengths))
+    features = network.embed(batch.x, batch.padding)
+    shape = tuple(getattr(features, "shape", ()))
+    is_right = len(shape) == 2 and (network.stem is not None or shape[1] == network.pooled_size)
+    expected = f"a module with an output (B, output_size) = (B, {network.pooled_size})"
+    check(is_right, "make_encoder", shape or type(features).__name__, expected)
+    wider = pad(batch.x, (0, 0, 0, 3))
+    alone = []
+    for x, length in zip(wider, batch.lengths, strict=True):
+        alone.append(network.embed(x[None], Padding(length[None])))
     network.train()
-    difference = float((wider - logits).abs().max())
-    expected = "a module whose output does not change when zeros are appended to x"
-    check(difference < MAX_DIFFERENCE, "make_encoder", f"a change by {difference:.2g}", expected)
+    difference = float((torch.cat(alone) - features).abs().max())
+    if not difference < MAX_DIFFERENCE:
+        expected = "a module whose output for a sequence depends neither on zeros appended to x"
+        expected += " nor on the other sequences of the batch"
+        message = f"expected {expected}, got a difference of {difference:.2g}"
+        raise OptionError(message, name="make_encoder")
 
 
 def check_batch(batch: object) -> None:

@@ -87,7 +87,7 @@ class Interrupts(Callback):
             if trainer.world_size == 1:
                 trainer._signal_connector.received_sigterm = True
             if trainer.is_global_zero:
-                text = "stopping after this step; press Ctrl-C to stop at once"
+                text = "stopping after this step; press Ctrl-C again to stop at once"
                 print(f"\n{signal.Signals(signum).name}: {text}", flush=True)
 
         for number in SIGNALS:

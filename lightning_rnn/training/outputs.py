@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn.atomic_files import atomic_write, sha256, write_and_keep
 from lightning_rnn.errors import OptionError, check, import_extra
-from lightning_rnn.evaluation.figures import new_axes, pixels, save_png
+from lightning_rnn.evaluation.figures import new_axes, pixels, save_png, short_names
 from lightning_rnn.evaluation.intervals import MAX_RANKED, Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
 from lightning_rnn.evaluation.results import Predictions
@@ -20,7 +20,6 @@ from lightning_rnn.training.prediction_columns import prediction_columns
 from lightning_rnn.training.watching import Watcher
 
 MAX_MATRIX = 10  # classes whose confusion counts are printed as a matrix
-MAX_NAME = 20  # characters of a class name in a table
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
 
 
@@ -148,10 +147,11 @@ def class_tables(classes: dict[str, ClassMetrics]) -> list[str]:
 
     The counts of more than 10 classes are the 10 most frequent confusions, which take less space.
     """
-    width = min(MAX_NAME, max(len("class"), *(len(name) for name in classes))) + 2
+    names = short_names(list(classes), escape=False)
+    width = max(len("class"), *map(len, names)) + 2
     lines = [f"{'class':{width}}{'precision':>9}{'recall':>9}{'f1':>9}{'support':>9}"]
-    for name, values in classes.items():
-        line = f"{name[:MAX_NAME]:{width}}"
+    for name, values in zip(names, classes.values(), strict=True):
+        line = f"{name:{width}}"
         for value in (values.precision, values.recall, values.f1):
             line += f"{'-':>9}" if value is None else f"{value:9.4f}"
         lines.append(f"{line}{values.support:9}")
@@ -167,10 +167,10 @@ def class_tables(classes: dict[str, ClassMetrics]) -> list[str]:
             lines.append(f"  {count} of {name!r} predicted as {other!r}")
         return lines
     lines.append(f"{'true':{width}}predicted as")
-    lines.append(" " * width + "".join(f"{name[:MAX_NAME]:>{width}}" for name in classes))
-    for name, values in classes.items():
+    lines.append(" " * width + "".join(f"{name:>{width}}" for name in names))
+    for name, values in zip(names, classes.values(), strict=True):
         counts = "".join(f"{count:>{width}}" for count in values.predicted_as.values())
-        lines.append(f"{name[:MAX_NAME]:{width}}{counts}")
+        lines.append(f"{name:{width}}{counts}")
     return lines
 
 

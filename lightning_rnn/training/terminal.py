@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import
     HParamsPluginData,
 )
 
+from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
@@ -170,6 +171,9 @@ class NextCommands(Callback):
         own = type(pl_module)
         if own is not SequenceClassifier:
             suffix += f" --model {own.__module__}.{own.__name__}"
+        data = type(sequence_data(trainer))
+        if issubclass(data, SequenceDataModule) and data.__name__ not in DATA_MODULES:
+            suffix += f" --data {data.__module__}.{data.__name__}"
         names = _available_commands(trainer)
         commands = [f"python -m lightning_rnn {name} {suffix}" for name in names]
         if isinstance(trainer.logger, TensorBoardLogger):

@@ -100,7 +100,7 @@ def test_an_encoder_that_depends_on_padding_is_refused(own_trainer):
         def make_encoder(self, input_size):
             return Mean()
 
-    with pytest.raises(OptionError, match="make_encoder: expected a module whose output does not"):
+    with pytest.raises(OptionError, match=r"make_encoder: .* zeros appended"):
         own_trainer.fit(MeanClassifier(), datamodule=SyntheticDataModule(num_train=64, num_val=8))
 
 
@@ -154,3 +154,53 @@ def test_a_network_with_an_encoder_compiles_to_one_graph(own_network):
     for lengths in ([9, 4, 1], [9, 9, 9]):
         expected = network(x, torch.tensor(lengths))
         torch.testing.assert_close(compiled(x, torch.tensor(lengths)), expected)
+
+
+def test_data_of_the_user_are_not_replaced_by_a_synthetic_task(empty, monkeypatch, run, run_ok):
+    definitions = DATA_SCRIPT.partition("\n\ntrainer = ")[0]
+    Path("my_module.py").write_text(definitions)
+    monkeypatch.syspath_prepend(empty)
+    data = ("--data", "my_module.Waves")
+    out = run_ok("fit", *data, "--model.hidden_size", 2, "--trainer.max_steps", 2)
+    assert "--data my_module.Waves" in out
+    for args in (["test"], ["validate"], ["fit", "--init_from", RUN / "checkpoints/best.ckpt"]):
+        result = run(*args)
+        assert result.code == 2
+        assert "--data: expected the data module" in result.err
+    result = run("test", "--data", "SyntheticDataModule")
+    assert result.code == 1
+    assert "a task with the classes slow, fast" in result.err
+    assert "100 sequences" in run_ok("test", *data)
+    for option in ("--data", "--optimizer"):
+        result = run("fit", option, "my_module.Missing")
+        assert "no attribute 'Missing'" in result.err
+
+
+class Mixing(torch.nn.Module):
+    """Depends on the other sequences of a batch, as TransformerEncoder without batch_first does."""
+
+    output_size = 1
+
+    def forward(self, x, lengths):
+        total = x.sum(1)
+        return total - total.mean(0)
+
+
+class TooNarrow(Mixing):
+    output_size = 2
+
+    def forward(self, x, lengths):
+        return x.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [(Mixing(), "the other sequences of the batch"), (TooNarrow(), r"= \(B, 2\), got \(4, 1\)")],
+)
+def test_an_unsuitable_encoder_is_refused(own_trainer, encoder, words):
+    class Own(SequenceClassifier):
+        def make_encoder(self, input_size):
+            return encoder
+
+    with pytest.raises(OptionError, match=words):
+        own_trainer.fit(Own(), datamodule=SyntheticDataModule(num_train=64, num_val=64))

@@ -24,7 +24,7 @@ from lightning_rnn import SequenceClassifier, SequenceDataModule, SyntheticDataM
 EPOCHS = ("--trainer.max_epochs", "30")  # enough to receive a signal in the middle
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 AT_ONCE = 20  # seconds, most of which the process needs to exit on a busy machine
-ANNOUNCEMENT = "stopping after this step; press Ctrl-C to stop at once"
+ANNOUNCEMENT = "stopping after this step; press Ctrl-C again to stop at once"
 DATA = ("--data.num_train", 64, "--data.batch_size", 16, "--data.num_val", 32)
 TRAINER = ("--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1)
 SMALL = (*DATA, "--model.dropout", 0.3, *TRAINER)
@@ -323,7 +323,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     try:
         wait_for_text(tmp_path, "in the step")
         process.send_signal(signal.SIGINT)
-        wait_for_text(tmp_path, "press Ctrl-C to stop at once")
+        wait_for_text(tmp_path, "press Ctrl-C again to stop at once")
         time.sleep(0.5)
         assert process.poll() is None  # the step is finished first
         process.send_signal(signal.SIGINT)

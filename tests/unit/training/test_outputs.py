@@ -102,3 +102,10 @@ def test_all_right_is_no_certainty(empty, run_ok):
     for name in ("accuracy", "f1", "auroc", "balanced_accuracy", "average_precision"):
         assert found[f"test/{name}"] == 1
         assert 0.7 < found[f"test/{name}_low"] < 0.95
+
+
+def test_long_names_of_classes_stay_different():
+    names = [f"a name of more than twenty characters, {k}" for k in range(3)]
+    classes = evaluate_classes(random_evaluation(3, 50, seed=0), Decision(), names)
+    lines = class_tables(classes)
+    assert len({line.partition("  ")[0] for line in lines[1:4]}) == 3
