@@ -13,7 +13,6 @@ from lightning_rnn.cli.parallel_runs import Run, fit_and_test, run_parallel
 from lightning_rnn.cli.parser import Parser, own_errors_with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request
-from lightning_rnn.cli.run_table import show_runs
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.comparison import comparison_figure, comparison_table, summarize
 from lightning_rnn.evaluation.figures import pixels, save_png
@@ -97,6 +96,8 @@ def compare(
     """
     if runs is not None:
         check(not fit_args, "runs", " ".join(fit_args), "no options of fit beside it")
+        from lightning_rnn.cli.run_table import show_runs  # imports polars
+
         show_runs(Path(runs).expanduser())
         return
     names = cells.split(",")

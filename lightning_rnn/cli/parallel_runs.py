@@ -86,7 +86,8 @@ def run_parallel(
                 while waiting and len(running) < jobs:  # a worker that ends takes no other task
                     task = waiting.pop()
                     running[pool.submit(function, task)] = task
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                # with the signal handler of polars, Ctrl-C does not interrupt a wait without end
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running.pop(future), future.result()
         except BaseException:
