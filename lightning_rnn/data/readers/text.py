@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lightning_rnn.data.sequences import Sequences
 
 # a value with a time stamp: (2007-01-01 00:00:00,241.97)
 STAMPED_VALUE = re.compile(r"\(([^()]*),([^(),]*)\)")
+EXACT_INTEGERS = 2**53  # float64 holds all integers below
 NUMBER_BYTES = b"0123456789+-.eE "  # of which float() takes only what `NUMBER` matches
 OUTSIDE_PARENTHESES = r"(?![^(]*\))"
 
@@ -92,7 +94,7 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
         return None
     values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty
     # the words nan and inf are read with the others, which say what is wrong with them
-    if len(values) != num_lines or not np.abs(values).max() < FLOAT32_OVERFLOW:
+    if len(values) != num_lines or not np.abs(values).max() < EXACT_INTEGERS:
         return None
     lengths = np.full(num_lines, num_tabs)
     labels = frame["label"].fill_null("").to_numpy()
@@ -231,14 +233,10 @@ def _split_stamps(field: str, place: str) -> tuple[list[str], list[str]]:
 
 def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
     """Return the cells as numbers, NaN for missing values."""
-    others = "".join(cells).encode().translate(None, NUMBER_BYTES)
-    if not others:
-        try:
+    if not "".join(cells).encode().translate(None, NUMBER_BYTES):
+        with suppress(ValueError):  # found below
             array = np.array(list(map(float, cells)))
-        except ValueError:
-            pass  # found below
-        else:
-            if np.abs(array).max() < FLOAT32_OVERFLOW:
+            if np.abs(array).max() < EXACT_INTEGERS:
                 return array
     numbers: list[float] = []
     for i, cell in enumerate(cells, start=1):
@@ -250,6 +248,9 @@ def _parse_numbers(cells: list[str], place: str) -> np.ndarray:
             number = math.nan
         if abs(number) >= FLOAT32_OVERFLOW:
             raise unexpected(f"{place}, value {i}", FINITE_NUMBERS, quote(text))
+        is_integer = abs(number) >= EXACT_INTEGERS and text.lstrip("+-").isdecimal()
+        if is_integer and int(text) != int(number):
+            raise unexpected(f"{place}, value {i}", "a number that float64 holds", quote(text))
         numbers.append(number)
     return np.array(numbers)
 
@@ -258,13 +259,12 @@ def _contents(lines: list[_Line], options: ReadOptions) -> FileContents:
     if not lines:
         raise unexpected("", "at least one line with values", "none")
     time_kind: str | None = None
-    values: list[np.ndarray] = []
+    values = []
     for line in lines:
-        steps = line.values
+        order = np.arange(len(line.values))
         if line.stamps:
             order, time_kind = _order_by_time(line, time_kind, options)
-            steps = steps[order]
-        values.append(steps)
+        values.append(line.values[order])
     lengths = np.array([len(steps) for steps in values])
     labels = np.array([line.label for line in lines], dtype=object)
     numbers = [line.number for line in lines]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rnn.data.readers import text
+from lightning_rnn.data.readers import read_file, text
 from lightning_rnn.data.readers.contents import ReadOptions
 from lightning_rnn.errors import DataError
 
@@ -61,3 +61,17 @@ def test_a_file_of_numbers_is_read_at_once(tmp_path):
 @pytest.mark.parametrize("cells", [["1", "2.5e1"], [" 1", "-.5 "]])
 def test_plain_cells_are_numbers(cells):
     assert text._parse_numbers(cells, "line 1").tolist() == [float(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "ts"])
+def test_integers_that_float64_would_round_are_refused(suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    header = "@classLabel true a b\n@data\n"
+    cells = ["9007199254740992", "-9007199254740994", "18014398509481984"]
+    line = {"tsv": "a\t" + "\t".join(cells) + "\n", "ts": ",".join(cells) + ":a\n"}[suffix]
+    start = header if suffix == "ts" else ""
+    path.write_text(start + line)
+    read_file(path, ReadOptions())
+    path.write_text(start + line + line.replace("740992", "740993"))
+    with pytest.raises(DataError, match=r"value 1: .*float64 holds, got '9007199254740993'"):
+        read_file(path, ReadOptions())
