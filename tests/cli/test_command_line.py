@@ -774,11 +774,13 @@ def test_another_split_needs_permission(trained_on_files, run, run_ok, name, val
     run_ok(*args, "--allow_data_change", "true")
 
 
-def test_a_checkpoint_of_a_users_own_data_class_restores_the_model(trained, run_ok):
+def test_a_checkpoint_of_a_users_own_data_class_restores_the_model(trained, run, run_ok):
     content = load(BEST)
     del content["SyntheticDataModule"]
     torch.save(content, "own.ckpt")
-    config = printed_config(run_ok, "test", "--ckpt_path", "own.ckpt")
+    args = ("test", "--ckpt_path", "own.ckpt")
+    assert "--data: expected the data module" in run(*args).err
+    config = printed_config(run_ok, *args, "--data", "SyntheticDataModule")
     assert (config["model"]["hidden_size"], config["data"]["init_args"]["seed"]) == (8, 0)
 
 
