@@ -31,6 +31,7 @@ def compared(tmp_path_factory, run_ok):
     return folder, out
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_fit_and_test(compared, run_ok, empty):
     folder, _ = compared
     row = rows(folder / "comparison")[3]
@@ -45,6 +46,7 @@ def test_a_run_is_that_of_fit_and_test(compared, run_ok, empty):
     assert int(row["parameters"]) == 3 * (8 + 64 + 8 + 8) + 9  # gates of H = 8, and the head
 
 
+@pytest.mark.slow
 def test_comparison_is_written(compared):
     folder, out = compared
     cells = [(row["cell"], row["seed"]) for row in rows(folder / "comparison")]
@@ -76,6 +78,7 @@ def test_finished_runs_are_kept(compared, run_ok):
     assert len(rows(folder / "comparison")) == 1
 
 
+@pytest.mark.slow
 def test_other_options_need_another_folder(compared, run):
     folder, _ = compared
     before = sorted((folder / "comparison").rglob("*"))
@@ -85,6 +88,7 @@ def test_other_options_need_another_folder(compared, run):
     assert sorted((folder / "comparison").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_home_folder(compared, run_ok, empty, monkeypatch):
     folder, _ = compared
     monkeypatch.setenv("HOME", str(folder))

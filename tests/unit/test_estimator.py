@@ -444,6 +444,7 @@ def test_it_says_and_writes_nothing(tmp_path):
     assert not list(Path(tmp_path).iterdir())
 
 
+@pytest.mark.slow
 def test_scikit_learn_is_named_where_it_is_missing(tmp_path):
     script = (
         "import sys; sys.modules['sklearn'] = None\nfrom lightning_rnn import RecurrentClassifier"
