@@ -107,7 +107,7 @@ def test_no_thread_of_gloo_is_left_at_exit(trained, run_apart, command):
     if "fit" in command:
         args = ["fit", "--trainer.max_epochs", 3, *TINY_DATA]
     if command == "diverging fit":
-        args += ["--model.lr", 1e30]
+        args += ["--model.lr", 1e30, "--model.optimizer", "adamw", "--model.weight_decay", 0.9]
     result = run_apart("program.py", *args, *TWO_RANKS, cwd=trained, module=None)
     assert result.code == int(command == "diverging fit"), result
     for rank in range(2):
