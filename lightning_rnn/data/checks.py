@@ -60,6 +60,15 @@ def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
     return rounding
 
 
+def check_integers(data: Any, name: str) -> None:
+    """Check that float64 holds the integers of a sequence; others could become equal."""
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if array.dtype.kind in "iu":
+        for value in array[np.abs(array.astype(np.float64)) >= 2**53].tolist():
+            if value != int(float(value)):
+                raise DataError(f"{name}: expected integers that float64 holds, got {value}")
+
+
 def _become_equal(data: Any) -> list[int]:
     """Return the features whose numbers differ, but are all the same in float64."""
     if isinstance(data, Tensor) and data.dtype == torch.int64:

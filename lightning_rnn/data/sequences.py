@@ -163,6 +163,7 @@ class Sequences:
         parts: list[Tensor] = []
         for i, array in enumerate(arrays):
             part = checks.as_tensor(array, f"x[{i}]")
+            checks.check_integers(array, f"x[{i}]")
             if part.ndim == 1:
                 part = part[:, None]  # (T_i, 1)
             expected = f"(T, {parts[0].shape[1]}) as x[0]" if parts else "(T, F) or (T,)"

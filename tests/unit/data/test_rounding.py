@@ -172,3 +172,10 @@ def test_large_integers_are_compared_over_all_rows(monkeypatch):
         with pytest.raises(DataError, match=LOST):
             Sequences.from_arrays(convert(integers)[None]).moments()
         assert not is_refused(convert(varied))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+def test_integers_of_a_list_that_float64_would_round_are_refused(kind):
+    Sequences.from_arrays([kind([[2**60], [3]]), kind([[-(2**61)]])])
+    with pytest.raises(DataError, match=f"x.1.: expected integers .* got {2**60 + 1}"):
+        Sequences.from_arrays([kind([[2**60]]), kind([[2**60 + 1]])])
