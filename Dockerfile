@@ -2,15 +2,14 @@
 #   docker build -t lightning_rnn .
 #   docker run --rm -v "$PWD:/work" lightning_rnn fit --data.train_path train.csv
 #   docker run --rm --gpus all -v "$PWD:/work" lightning_rnn fit --data.train_path train.csv
-# CPU only, several GB smaller: TORCH_INDEX is the index of CPU wheels that pytorch.org names
-#   docker build -t lightning_rnn:cpu --build-arg TORCH_INDEX=URL .
+# CPU only, several GB smaller: TORCH_OPTIONS are the options of pip that pytorch.org shows for a CPU
+#   docker build -t lightning_rnn:cpu --build-arg TORCH_OPTIONS="OPTIONS" .
 FROM python:3.11-slim
 
-ARG TORCH_INDEX=""
+ARG TORCH_OPTIONS=""
 WORKDIR /src
 COPY constraints.txt ./
-RUN pip install --no-cache-dir --constraint constraints.txt \
-    ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+RUN pip install --no-cache-dir --constraint constraints.txt $TORCH_OPTIONS torch
 COPY pyproject.toml README.md LICENSE ./
 COPY configs configs
 COPY lightning_rnn lightning_rnn

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NUMBERS = (-1, 0, 1, 2, 3, 7, 1000, 10**6, 10**9, 2**31, 2**63, 10**30, -(2**40))
-NUMBERS += (0.5, -0.5, 1e-30, 1e30, float("nan"), float("inf"), -float("inf"))  # type: ignore[assignment]
+INTEGERS = (-1, 0, 1, 2, 3, 7, 1000, 10**6, 10**9, 2**31, 2**63, 10**30, -(2**40))
+FRACTIONS = (0.5, -0.5, 1e-30, 1e30, float("nan"), float("inf"), -float("inf"))
+NUMBERS = (*INTEGERS, *FRACTIONS)
 TEXTS = ("", " ", "text", "gru", "lstm", "nan", "1", "../x", "a\nb", "\0", "ü" * 300, "x" * 10**5)
 OTHERS: tuple[Any, ...] = (
     None,

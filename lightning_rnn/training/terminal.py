@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+
+# tensorboard has no type hints for its messages
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2 as hparams  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import metadata
