@@ -10,14 +10,13 @@ the score. The true values are those of two million sequences.
     python -m benchmarks.coverage --repetitions 400
 """
 
-import argparse
 import math
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.harness import save
+from benchmarks.harness import parser_of, save
 from lightning_rnn.evaluation.intervals import confidence_intervals
 from lightning_rnn.evaluation.metrics import TEST_METRICS, evaluate
 from lightning_rnn.evaluation.results import Evaluation
@@ -117,6 +116,6 @@ def main(repetitions: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--repetitions", type=int, default=1000)
     main(parser.parse_args().repetitions)

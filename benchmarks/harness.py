@@ -206,9 +206,17 @@ def _versions() -> dict[str, str]:
     return versions | {package: version(package) for package in ("torch", "lightning")}
 
 
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows a module's docstring as it is written."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        description=description, formatter_class=layout, allow_abbrev=False
+    )
+
+
 def options_of(description: str | None, runs: int) -> argparse.ArgumentParser:
-    """Return a parser with the options of every benchmark: `--runs` and `--quick`."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    """Return a parser with the options of every comparison: `--runs` and `--quick`."""
+    parser = parser_of(description)
     parser.add_argument("--runs", type=int, default=runs, help="rounds that count")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
     return parser

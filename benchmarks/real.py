@@ -14,7 +14,6 @@ accuracy. InceptionTime and HIVE-COTE 2: first split of the archive; the sources
 in docs/results.md.
 """
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -241,7 +240,7 @@ def main(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = harness.parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", default="default", help="names the runs in the results")
     parser.add_argument("--sets", type=lambda text: text.split(","), help="default: all")

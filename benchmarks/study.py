@@ -1,7 +1,7 @@
 """Which cell learns what, and how much depends on its starting weights?
 
-    python -m benchmarks.study --jobs 2              # about 20 minutes on 2 cores
-    python -m benchmarks.study --question parity
+    python -m benchmarks.study --jobs 2              # an hour and a half on 2 cores
+    python -m benchmarks.study --question longer
 
 defaults: the test accuracy of `delayed_recall` after 10 epochs of 4,000 sequences.
 lengths: up to which length does a cell learn a task, and with how many sequences?
@@ -15,7 +15,6 @@ of `fit`. Results are added to `results/study.csv` as they arrive, and a case th
 not run again: after a kill, the same command continues. At the end, the figures are drawn.
 """
 
-import argparse
 import itertools
 import logging
 import time
@@ -198,7 +197,7 @@ def main(questions: list[str], jobs: int = 2, quick: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = harness.parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes")
     parser.add_argument("--question", choices=QUESTIONS, help="default: all")
