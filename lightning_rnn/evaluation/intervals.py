@@ -24,6 +24,7 @@ MAX_RESAMPLES = 1000
 MAX_WORK = 20_000_000  # resamples times sequences
 CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
 MAX_RANKED = 1 << 23  # logits that are sorted, in about 1.5 s
+MIN_GROUPS = 4  # fewer do not show how groups vary
 MANY_MISTAKES = 10  # resamples of fewer do not show how mistakes vary
 
 
@@ -60,8 +61,8 @@ def confidence_intervals(
 
     The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
 
-    Sequences of a group are resampled together. By default there are 1,000 resamples, and down to
-    200 for many sequences.
+    Sequences of a group are resampled together. With fewer than 4 groups, only the first four kinds
+    of intervals are given. By default there are 1,000 resamples, and down to 200 for many sequences.
 
     Returns:
         Intervals by metric, without those that the labels, or more than half of the resamples,
@@ -79,10 +80,12 @@ def confidence_intervals(
     intervals: dict[str, Interval | None] = {}
     for name in names:
         intervals[name] = _closed_interval(metrics, name, units)
-    losses = [name for name in names if intervals[name] is None and name in MEANS]
+    others = [name for name in names if intervals[name] is None]
+    if _count_units(units) < MIN_GROUPS:
+        others = []
+    losses = [name for name in others if name in MEANS]
     for name, statistics in _resample(metrics, losses, units, num_resamples, seed).items():
         intervals[name] = _bootstrap_interval(metrics, name, units, statistics)
-    others = [name for name in names if intervals[name] is None and name not in MEANS]
     for name, influence in metrics.influences(others).items():
         intervals[name] = _influence_interval(metrics, name, units, influence)
     return {name: interval for name, interval in intervals.items() if interval is not None}
@@ -129,13 +132,21 @@ def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) 
 def design_effect(influence: Tensor, units: Tensor) -> float:
     """Return the factor by which groups (N,) increase the variance of an estimate, at least 1.
 
-    The variance is that of the influences (N,) of the sequences on the estimate.
+    The variance is that of the influences (N,) of the sequences on the estimate. That of G groups
+    is multiplied by G / (G - 3): by G / (G - 1), as in a sample variance, and by the variance of
+    Student's t distribution. The factor is at most the one if the sequences of a group were copies.
     """
+    sizes = units.bincount().double()
+    of_copies = float(sizes.square().sum()) / len(units)
+    num_groups = int(sizes.count_nonzero())
     independent = float(influence.square().sum())
-    if independent == 0:
-        return len(units) / _count_units(units)  # as if the sequences of a group were copies
+    if num_groups == len(units):
+        return 1.0
+    if independent == 0 or num_groups < MIN_GROUPS:
+        return of_copies
     grouped = float(_unit_sums(influence, units).square().sum())
-    return max(1.0, grouped / independent)
+    effect = grouped / independent * num_groups / (num_groups - 3)
+    return min(max(1.0, effect), of_copies)
 
 
 def _closed_interval(metrics: Metrics, name: str, units: Tensor) -> Interval | None:

@@ -108,6 +108,30 @@ def test_the_design_effect_of_single_sequences_is_one():
     assert design_effect(torch.zeros(12), torch.arange(12) // 3) == 3
 
 
+@given(seed=st.integers(0, 2**31), num_groups=st.integers(4, 12), group_size=st.integers(2, 9))
+@settings(max_examples=20)
+def test_the_design_effect_is_that_of_the_sums_of_groups(seed, num_groups, group_size):
+    values = np.random.default_rng(seed).normal(size=(num_groups, group_size))
+    values -= values.mean()
+    of_groups = num_groups * values.sum(1).var(ddof=1)  # variance of the sum of all values
+    effect = of_groups / (values**2).sum() * (num_groups - 1) / (num_groups - 3)
+    expected = np.clip(effect, 1, group_size)
+    units = torch.arange(num_groups).repeat_interleave(group_size)
+    found = design_effect(torch.from_numpy(values).flatten(), units)
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 3])
+def test_few_groups_count_as_single_sequences(num_groups):
+    evaluation = random_evaluation(2, 60, 0)
+    groups = np.arange(60) % num_groups
+    found = confidence_intervals(evaluation, Decision(), groups)
+    assert set(found) == {"accuracy", "balanced_accuracy", "f1", "auroc"}
+    share = float(evaluate(evaluation, Decision())["accuracy"])
+    low, high = wilson_interval(share, num_groups)
+    assert (found["accuracy"].low, found["accuracy"].high) == pytest.approx((low, high), abs=1e-6)
+
+
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_they_contain_the_estimate_and_depend_on_the_seed(num_classes):
     evaluation = random_evaluation(num_classes, 90, 1)
@@ -183,7 +207,8 @@ def test_losses_of_few_and_nearly_perfect_sequences(num_classes, num_mistakes):
 
 
 def test_undefined_metrics_and_resamples_are_left_out():
-    one_class = confidence_intervals(make_evaluation([1.0, -1.0, 2.0], [0, 0, 0]), Decision())
+    logits = [1.0, -1.0, 2.0, -2.0]
+    one_class = confidence_intervals(make_evaluation(logits, [0, 0, 0, 0]), Decision())
     assert not {"auroc", "average_precision", "f1"} & set(one_class)
     assert one_class["loss"].num_undefined is not None
     assert one_class["accuracy"].num_undefined is None
@@ -201,7 +226,9 @@ def test_coverage(monkeypatch):
     from benchmarks.coverage import METRICS, measure_coverage
 
     rows = measure_coverage("good", n=100, share=0.1, repetitions=80, num_resamples=200)
-    assert [row["metric"] for row in rows] == list(METRICS)
+    settings_of_groups = {"repetitions": 80, "group_size": 10, "num_resamples": 200}
+    rows += measure_coverage("good", n=50, share=0.5, **settings_of_groups)
+    assert [row["metric"] for row in rows] == 2 * list(METRICS)
     rare = measure_coverage("excellent", n=30, share=0.5, repetitions=40, num_resamples=200)
     for row in rare:
         if row["metric"] in ("brier", "log_loss"):
@@ -210,4 +237,4 @@ def test_coverage(monkeypatch):
     for row in rows:
         # 0.95 less three standard errors of 80 repetitions
         assert float(row["coverage"]) >= 0.87, row
-        assert float(row["mean_width"]) < 0.65, row
+        assert row["group_size"] > 1 or float(row["mean_width"]) < 0.65, row
