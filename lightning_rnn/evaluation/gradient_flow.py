@@ -105,14 +105,16 @@ def attribute(network: SequenceNetwork, batch: SequenceBatch) -> Tensor:
 
 
 def horizon(curve: Tensor) -> int:
-    """Return how many steps back a gradient norm (T,) falls below 1 % of its maximum, or T.
+    """Return how many steps back a gradient norm (T,) falls to 1 % of its maximum, or T.
+
+    It is 0 for a gradient that is 0 everywhere.
 
     Example:
         >>> horizon(torch.tensor([1.0, 0.5, 0.02, 0.009]))
         3
     """
     maximum = int(curve.argmax())
-    vanished = (curve[maximum:] < VANISHED * curve[maximum]).nonzero()
+    vanished = (curve[maximum:] <= VANISHED * curve[maximum]).nonzero()
     if len(vanished) == 0:
         return len(curve)
     return maximum + int(vanished[0])

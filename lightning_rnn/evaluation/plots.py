@@ -166,7 +166,7 @@ def reliability(curves: dict[str, Tensor], event: Tensor, axis_labels: tuple[str
         bins = (probabilities * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
         count = bins.bincount(minlength=CALIBRATION_BINS)
         is_used = count > 0
-        mean = (bins.bincount(probabilities, CALIBRATION_BINS) / count)[is_used]
+        mean = (bins.bincount(probabilities.double(), CALIBRATION_BINS) / count)[is_used]
         frequency = (bins.bincount(event.double(), CALIBRATION_BINS) / count)[is_used]
         gap = float(((mean - frequency).abs() * count[is_used]).sum()) / len(event)
         style = "o-" if name == "calibrated" else "o--"

@@ -153,6 +153,7 @@ def test_horizon():
     assert horizon(torch.tensor([1.0, 0.5, 0.02, 0.009, 0.5])) == 3
     assert horizon(torch.tensor([0.001, 1.0, 0.5])) == 3  # never below 1 % after its maximum
     assert horizon(torch.tensor([1.0])) == 1
+    assert horizon(torch.zeros(5)) == 0
 
 
 def test_frozen_weights_do_not_matter():

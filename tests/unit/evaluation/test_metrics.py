@@ -1,5 +1,7 @@
 """Metrics against scikit-learn on the same numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sklearn.metrics as sk
@@ -13,6 +15,7 @@ from lightning_rnn.evaluation.metrics import (
     TEST_METRICS,
     evaluate,
     evaluate_classes,
+    evaluate_test,
 )
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.losses import cross_entropies
@@ -91,6 +94,30 @@ def test_a_short_evaluation_is_part_of_the_full_one():
     short, full = evaluate(o, Decision()), evaluate(o, Decision(), ALL)
     assert set(short) == {"loss", "accuracy", "auroc", "f1"}
     assert all(short[name] == full[name] for name in short)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_areas_are_those_of_the_calibrated_probabilities(num_classes):
+    o = random_evaluation(num_classes, 60, 0)
+    decision = Decision()
+    decision.set(temperature=3.0)
+    found = evaluate_test(o, decision)
+    calibrated = reference(replace(o, logits=o.logits / 3))
+    for name in ("auroc", "average_precision"):
+        assert found[name].item() == pytest.approx(calibrated[name], abs=1e-6)
+        if num_classes == 3:
+            before = found[f"{name}_uncalibrated"].item()
+            assert before == pytest.approx(reference(o)[name], abs=1e-6)
+            assert abs(before - calibrated[name]) > 1e-4
+
+
+def test_calibration_error_of_many_equal_probabilities():
+    """A sum in float32 would be wrong by 0.001."""
+    labels = (torch.arange(300_000) % 100 != 0).long()
+    probability = torch.tensor(0.99)
+    o = make_evaluation(probability.logit().expand(300_000), labels)
+    found = evaluate(o, Decision(), ["ece"])["ece"]
+    assert found.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_by_hand():
