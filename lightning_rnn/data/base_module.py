@@ -50,6 +50,7 @@ class SequenceDataModule(LightningDataModule):
     """
 
     identity_settings: ClassVar[frozenset[str]] = frozenset({"seed"})
+    __str__ = object.__repr__  # that of Lightning fails if a loader is no DataLoader
 
     def __init__(
         self,

@@ -13,11 +13,11 @@ from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.models.padding import flip_sequences, last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.recurrent import RecurrentLayer, RecurrentStack, State, side_by_side
+from lightning_rnn.models.stem import STRIDE
 from lightning_rnn.padding import Padding
 
 VANISHED = 0.01  # share of the largest gradient norm
 SATURATED = 0.1  # distance of a gate from 0 or 1
-STEM_STRIDE = 4
 GATES = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}
 CANDIDATES = ("cell", "new")  # in the weights beside the gates, but with tanh
 
@@ -63,7 +63,7 @@ def measure_gradient_flow(network: SequenceNetwork, batch: SequenceBatch) -> Gra
     if network.stem is not None:
         output = network.stem(inputs, padding)
         inputs, padding = output.x, output.padding
-        stride = STEM_STRIDE
+        stride = STRIDE
     runs, last_outputs = _run_step_by_step(network.recurrent, inputs, padding)
     logits = network.head(last_outputs).squeeze(1)
     loss = cross_entropies(logits, batch.y).sum()  # each state belongs to one sequence only

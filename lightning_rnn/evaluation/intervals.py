@@ -62,7 +62,8 @@ def confidence_intervals(
     The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
 
     Sequences of a group are resampled together. With fewer than 4 groups, only the first four kinds
-    of intervals are given. By default there are 1,000 resamples, and down to 200 for many sequences.
+    of intervals are given. By default there are 1,000 resamples, and down to 200 for many
+    sequences.
 
     Returns:
         Intervals by metric, without those that the labels, or more than half of the resamples,

@@ -7,13 +7,13 @@ from torch.nn.functional import conv1d
 from lightning_rnn.errors import check
 from lightning_rnn.models.inception import InceptionBlock, InceptionStem
 from lightning_rnn.models.network import SequenceNetwork
-from lightning_rnn.models.stem import ConvStem
+from lightning_rnn.models.stem import STRIDE, ConvStem, output_lengths
 
 State = dict[str, Tensor]  # parts of the state of B sequences, (B, ...) each, by name
 
-# The stem has two convolutions of kernel 9, stride 2 and padding 4. Position p of the second one
-# sees positions 2p - 4 to 2p + 4 of the first one, and through them inputs 4p - 12 to 4p + 12.
-STRIDE = 4  # inputs from one position to the next
+# The convolutional stem has two convolutions of kernel 9, stride 2 and padding 4. Position p of the
+# second one sees positions 2p - 4 to 2p + 4 of the first one, and through them inputs 4p - 12 to
+# 4p + 12.
 REACH = 12  # inputs that position p sees on each side of input 4p
 # After n steps there are ceil(n / 4) positions, at most 3 of them not completed. The step itself
 # can complete one, so that a step changes up to 4 positions.
@@ -116,7 +116,7 @@ class StepNetwork(nn.Module):
             next_state = current
             num_positions = steps
         else:
-            num_positions = stem.output_lengths(steps)
+            num_positions = output_lengths(steps)
             if isinstance(stem, ConvStem):
                 current, next_state = self._through_conv_stem(stem, x, state, steps)
             else:

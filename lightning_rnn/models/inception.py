@@ -5,14 +5,13 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, max_pool1d, pad
 
 from lightning_rnn.models.padding import valid_steps
-from lightning_rnn.models.stem import Lengths, MaskedBatchNorm, StemOutput
+from lightning_rnn.models.stem import STRIDE, MaskedBatchNorm, StemOutput, output_lengths
 from lightning_rnn.padding import Padding
 
 KERNEL_SIZES = (9, 19, 39)
 POOL_SIZE = 3
 NUM_FILTERS = 16  # of each kernel size
 NUM_BLOCKS = 3
-STRIDE = 4  # steps of the input per step of the output
 
 
 class InceptionBlock(nn.Module):
@@ -87,10 +86,6 @@ class InceptionStem(nn.Module):
         self.output_size = num_channels
         self.summary_size = num_channels
 
-    def output_lengths(self, lengths: Lengths) -> Lengths:
-        """Return how many steps of the output sequences of so many steps have."""
-        return (lengths + STRIDE - 1) // STRIDE
-
     def forward(self, x: Tensor, padding: Padding) -> StemOutput:
         """Return (B, ceil(T / 4), C) and the summary (B, C) from (B, T, F)."""
         lengths = padding.lengths
@@ -105,7 +100,7 @@ class InceptionStem(nn.Module):
             if not padding.is_full:
                 x = x.masked_fill(~mask, 0.0)
         summary = x.sum(2) / lengths[:, None]
-        padding = Padding(self.output_lengths(lengths), padding.is_full)
+        padding = Padding(output_lengths(lengths), padding.is_full)
         averages = average_steps(x, lengths).transpose(1, 2)
         return StemOutput(averages, padding, summary)
 

@@ -22,7 +22,7 @@ from log U(1, T_max - 1) where we take evenly spaced quantiles). b is the bias o
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from lightning_rnn.models.recurrent import CellName, RecurrentLayer, RecurrentStack
 
 Initialization = Literal["chrono", "torch"]
-INITIALIZATIONS = get_args(Initialization)
 UNKNOWN_SPAN = 100  # steps, where nothing is known of the training sequences
 RNN_INPUT_SCALE = 0.3
 NUM_GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3, "mingru": 2}

@@ -12,7 +12,6 @@ from lightning_rnn.errors import check
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.inception import InceptionStem
 from lightning_rnn.models.initialization import (
-    INITIALIZATIONS,
     UNKNOWN_SPAN,
     Initialization,
     are_gates_spread,
@@ -22,13 +21,17 @@ from lightning_rnn.models.initialization import (
 from lightning_rnn.models.padding import last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
 from lightning_rnn.models.recurrent import CELLS, CellName, RecurrentStack
-from lightning_rnn.models.stem import ConvStem, StemOutput
+from lightning_rnn.models.stem import ConvStem, StemOutput, output_lengths
 from lightning_rnn.padding import Padding
 
 Pooling = Literal["last", "mean", "max"]
 Stem = Literal["none", "conv", "inception"]
-POOLINGS = get_args(Pooling)
-STEMS = get_args(Stem)
+CHOICES = {
+    "cell": CELLS,
+    "pooling": get_args(Pooling),
+    "stem": get_args(Stem),
+    "initialization": get_args(Initialization),
+}
 HEADS = ("head", "summary_head")  # parts that depend on the classes
 
 
@@ -57,20 +60,13 @@ class NetworkOptions:
         return cls(**{field.name: settings[field.name] for field in fields(cls)})
 
     def __post_init__(self) -> None:  # noqa: D105  # documented in the class docstring
-        check(self.cell in CELLS, "cell", self.cell, f"one of {', '.join(CELLS)}")
-        check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "an integer of at least 1")
-        check(self.num_layers >= 1, "num_layers", self.num_layers, "an integer of at least 1")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            check(value in choices, name, value, f"one of {', '.join(choices)}")
+        for name in ("hidden_size", "num_layers", "memory_span", "embedding_size"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name, value, "an integer of at least 1")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "a number of at least 0 and below 1")
-        check(self.pooling in POOLINGS, "pooling", self.pooling, f"one of {', '.join(POOLINGS)}")
-        check(self.stem in STEMS, "stem", self.stem, f"one of {', '.join(STEMS)}")
-        expected = f"one of {', '.join(INITIALIZATIONS)}"
-        check(
-            self.initialization in INITIALIZATIONS, "initialization", self.initialization, expected
-        )
-        expected = "an integer of at least 1"
-        check(self.embedding_size >= 1, "embedding_size", self.embedding_size, expected)
-        if self.memory_span is not None:
-            check(self.memory_span >= 1, "memory_span", self.memory_span, "at least 1 step")
 
 
 class SequenceNetwork(nn.Module):
@@ -176,7 +172,7 @@ class SequenceNetwork(nn.Module):
     def _recurrent_span(self) -> int:
         """Return the memory span in steps of the recurrent layers."""
         span = self.options.memory_span or UNKNOWN_SPAN
-        return span if self.stem is None else self.stem.output_lengths(span)
+        return span if self.stem is None else output_lengths(span)
 
     def freeze(self) -> None:
         """Let training change nothing but the heads: neither other weights nor statistics.

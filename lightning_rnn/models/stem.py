@@ -11,6 +11,7 @@ from lightning_rnn.distributed import is_distributed
 from lightning_rnn.models.padding import valid_steps
 from lightning_rnn.padding import Padding
 
+STRIDE = 4  # steps of the input per step of the output, of all stems
 Lengths = TypeVar("Lengths", int, Tensor)
 
 
@@ -21,6 +22,11 @@ class StemOutput:
     x: Tensor  # (B, T, C) inputs of the recurrent layers, zero in padding
     padding: Padding  # of x
     summary: Tensor  # (B, S) features of whole sequences; S may be 0
+
+
+def output_lengths(lengths: Lengths) -> Lengths:
+    """Return the lengths of the sequences that a stem makes of sequences of some lengths."""
+    return (lengths + STRIDE - 1) // STRIDE
 
 
 class MaskedBatchNorm(nn.Module):
@@ -126,10 +132,6 @@ class ConvStem(nn.Module):
             conv = nn.Conv1d(size, num_channels, kernel_size=9, stride=2, padding=4, bias=False)
             self.convs.append(conv)
             self.norms.append(MaskedBatchNorm(num_channels))
-
-    def output_lengths(self, lengths: Lengths) -> Lengths:
-        """Return how many steps of the output sequences of so many steps have."""
-        return (lengths + 3) // 4
 
     def forward(self, x: Tensor, padding: Padding) -> StemOutput:
         """Return (B, ceil(T / 4), C), without a summary, from (B, T, F)."""

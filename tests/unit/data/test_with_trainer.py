@@ -177,6 +177,7 @@ def test_a_data_module_of_ones_own(tmp_path):
     bare.fit(model, datamodule=data)
     assert (data.num_features, data.num_classes, data.batch_size) == (1, 2, 8)
     assert (data.class_names, data.feature_names) == (["even", "odd"], None)
+    assert "Arrays" in str(data)
     assert data.settings == {"batch_size": None, "buckets": False, "on_device": None, "seed": 0}
     (path,) = tmp_path.rglob("*.ckpt")
     stored = torch.load(path, weights_only=True)["Arrays"]

@@ -176,5 +176,7 @@ def test_long_lags_can_be_learned(cell, initialization):
 def test_options_out_of_range_are_refused():
     with pytest.raises(OptionError, match=r"^initialization: expected one of chrono, torch, got"):
         network("rnn", initialization="zeros")
-    with pytest.raises(OptionError, match=r"^memory_span: expected at least 1 step, got 0"):
+    with pytest.raises(
+        OptionError, match=r"^memory_span: expected an integer of at least 1, got 0"
+    ):
         network("rnn", memory_span=0)

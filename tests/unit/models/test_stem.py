@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_rnn.models.padding import valid_steps
-from lightning_rnn.models.stem import ConvStem, MaskedBatchNorm
+from lightning_rnn.models.stem import ConvStem, MaskedBatchNorm, output_lengths
 from lightning_rnn.padding import Padding
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # in float64
@@ -106,7 +106,7 @@ def test_each_convolution_halves_a_length_rounded_up(lengths, extra):
     output = stem(torch.zeros(len(lengths), width, 1), Padding(torch.tensor(lengths)))
     half = [-(-length // 2) for length in lengths]
     assert output.padding.lengths.tolist() == [-(-length // 2) for length in half]
-    assert output.padding.lengths.tolist() == stem.output_lengths(torch.tensor(lengths)).tolist()
+    assert output.padding.lengths.tolist() == output_lengths(torch.tensor(lengths)).tolist()
     assert output.x.shape == (len(lengths), -(-width // 4), 2)
     assert output.summary.shape == (len(lengths), 0)
 
