@@ -271,7 +271,8 @@ class Sequences:
         mean = total / count.clamp(min=1)
         variance = squares / count.clamp(min=1) - mean.square()
         std = variance.clamp(min=0).sqrt()
-        is_constant = (std <= 1e-6 * (shift + mean).abs()) | (std == 0)
+        rounding = torch.finfo(torch.float32).eps * (shift + mean).abs()
+        is_constant = (std <= rounding) | (std == 0)
         checks.check_rounding(self.rounding, torch.where(is_constant, torch.nan, std), names)
         std[is_constant] = 1.0
         return torch.where(count > 0, shift + mean, 0.0).float(), std.float()

@@ -37,7 +37,7 @@ class GradientFlow:
 
 @dataclass(frozen=True)
 class LayerRun:
-    """A layer's way through a batch, in the order in which it reads."""
+    """Inputs and states of a layer for a batch, in the order in which it reads the steps."""
 
     layer: RecurrentLayer
     inputs: Tensor  # (B, T, input size)

@@ -25,7 +25,7 @@ class StemOutput:
 
 
 def output_lengths(lengths: Lengths) -> Lengths:
-    """Return the lengths of the sequences that a stem makes of sequences of some lengths."""
+    """Return the lengths of a stem's output sequences from those of its input sequences."""
     return (lengths + STRIDE - 1) // STRIDE
 
 

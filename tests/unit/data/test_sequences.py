@@ -277,6 +277,13 @@ def test_float32_rounding_is_no_spread():
     assert std.tolist() == pytest.approx([1.0, np.std(2 * np.arange(9))])
 
 
+def test_whole_numbers_far_from_0_have_their_spread():
+    values = 1e7 + np.arange(42.0)[:, None] % 21
+    mean, std = Sequences(values, [42]).moments()
+    assert mean.item() == pytest.approx(1e7 + 10)
+    assert std.item() == pytest.approx(values.std(), rel=1e-6)
+
+
 def test_moments_of_a_feature_that_begins_in_a_later_chunk(monkeypatch):
     monkeypatch.setattr(checks, "CHUNK_VALUES", 1)
     values = np.full((20, 2), 1.0, dtype=np.float32)
