@@ -6,7 +6,7 @@ are the true ones for d = 2 (AUROC 0.92), those of the excellent one for d = 5 (
 those of the useless one are noise. In groups, sequences share the label and half of the variance of
 the score. The true values are those of two million sequences.
 
-    python -m benchmarks.coverage                    # 1,000 test sets for each of 30 settings
+    python -m benchmarks.coverage                    # 1,000 test sets for each of 34 settings
     python -m benchmarks.coverage --repetitions 400
 """
 
@@ -27,8 +27,8 @@ METRICS = [name for name in TEST_METRICS if name != "loss"]  # which equals log_
 CLASSIFIERS = ("good", "useless", "excellent")
 SIZES = (100, 200, 400)
 SHARES = (0.5, 0.2, 0.1, 0.05)
-GROUPED = ((200, 0.5), (400, 0.2))  # sizes and shares that are also measured in groups
-GROUP_SIZE = 4
+# sizes, shares and sizes of groups that are also measured in groups
+GROUPED = ((200, 0.5, 4), (400, 0.2, 4), (50, 0.5, 10), (100, 0.5, 10))
 RARE_MISTAKES = ((30, 0.5), (100, 0.1))  # sizes and shares measured with the excellent classifier
 SEPARATIONS = {"good": 2.0, "excellent": 5.0}
 LARGE = 2_000_000
@@ -61,7 +61,6 @@ def measure_coverage(
     repetitions: int,
     *,
     group_size: int = 1,
-    num_resamples: int | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row a metric: the share of test sets whose interval contains the true value."""
     generator = np.random.default_rng([CLASSIFIERS.index(classifier), n, int(1000 * share)])
@@ -73,9 +72,7 @@ def measure_coverage(
     for _ in range(repetitions):
         evaluation = draw(classifier, n, share, generator, group_size)
         groups = None if group_size == 1 else np.arange(n) // group_size
-        intervals = confidence_intervals(
-            evaluation, Decision(), groups, num_resamples=num_resamples
-        )
+        intervals = confidence_intervals(evaluation, Decision(), groups)
         for name in METRICS:
             if name in intervals:
                 interval = intervals[name]
@@ -108,8 +105,8 @@ def main(repetitions: int) -> None:
         for n in SIZES:
             for share in SHARES:
                 rows.extend(measure_coverage(classifier, n, share, repetitions))
-        for n, share in GROUPED:
-            rows.extend(measure_coverage(classifier, n, share, repetitions, group_size=GROUP_SIZE))
+        for n, share, group_size in GROUPED:
+            rows.extend(measure_coverage(classifier, n, share, repetitions, group_size=group_size))
     for n, share in RARE_MISTAKES:
         rows.extend(measure_coverage("excellent", n, share, repetitions))
     save("coverage", rows)

@@ -60,7 +60,7 @@ def mean_interval(
 
     Example:
         >>> mean_interval([0.8], [0.7], [0.85])
-        Interval(low=0.7, high=0.85, num_undefined=None)
+        Interval(low=0.7, high=0.85)
     """
     n = len(values)
     mean = statistics.mean(values)

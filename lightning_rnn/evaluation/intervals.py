@@ -1,9 +1,9 @@
 """95 % confidence intervals of test metrics.
 
 Proportions have closed intervals that also hold for few sequences and for proportions of 0 and 1;
-means of losses are bootstrapped, in resamples of all sequences or of whole groups; the standard
-errors of other metrics come from the influence of each sequence.
-`benchmarks/coverage.py` measures how often the intervals contain the true value.
+the intervals of mean losses are corrected for their skewness; the standard errors of other metrics
+come from the influence of each sequence. `benchmarks/coverage.py` measures how often the intervals
+contain the true value.
 """
 
 import copy
@@ -19,13 +19,9 @@ from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
 
 Z = 1.959964  # 97.5 % quantile of the standard normal distribution
-MIN_RESAMPLES = 200
-MAX_RESAMPLES = 1000
-MAX_WORK = 20_000_000  # resamples times sequences
-CHUNK_SIZE = 1 << 21  # resamples times sequences in memory at once
 MAX_RANKED = 1 << 23  # logits that are sorted, in about 1.5 s
 MIN_GROUPS = 4  # fewer do not show how groups vary
-MANY_MISTAKES = 10  # resamples of fewer do not show how mistakes vary
+MANY_MISTAKES = 10  # fewer do not show how mistakes vary
 
 
 @dataclass(frozen=True)
@@ -34,16 +30,10 @@ class Interval:
 
     low: float
     high: float
-    num_undefined: int | None = None  # resamples that are left out; None without resampling
 
 
 def confidence_intervals(
-    evaluation: Evaluation,
-    decision: Decision,
-    groups: np.ndarray | None = None,
-    *,
-    num_resamples: int | None = None,
-    seed: int = 0,
+    evaluation: Evaluation, decision: Decision, groups: np.ndarray | None = None
 ) -> dict[str, Interval]:
     """Compute confidence intervals of the metrics of `evaluate`.
 
@@ -52,8 +42,9 @@ def confidence_intervals(
     - balanced accuracy: Wilson intervals of the recalls, combined as in Zou and Donner 2008.
     - F1 of two classes: Wilson interval of TP / (TP + FP + FN), of which F1 is a function.
     - AUROC of two classes: Newcombe 2006, method 5.
-    - loss, log loss and Brier score: bootstrap-t (Efron and Tibshirani 1993, section 12.5); with
-      fewer than 10 mistakes at most, and without mistakes exactly, up to `_limit_of_mistakes`.
+    - loss, log loss and Brier score: a t interval, corrected for the skewness of the losses (Hall
+      1992, Journal of the Royal Statistical Society B 54, the cubic transformation g); with fewer
+      than 10 mistakes at most, and without mistakes exactly, up to `_limit_of_mistakes`.
     - average precision, and F1 and AUROC of more classes: normal interval of the logit (Boyd et al.
       2013), whose standard error is that of the mean influence of the sequences (infinitesimal
       jackknife, Efron 1982); Wilson interval of the rarest class at 0 and 1. Average precision
@@ -61,35 +52,31 @@ def confidence_intervals(
 
     The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
 
-    Sequences of a group are resampled together. With fewer than 4 groups, only the first four kinds
-    of intervals are given. By default there are 1,000 resamples, and down to 200 for many
-    sequences.
+    With fewer than 4 groups, only the first four kinds of intervals are given.
 
     Returns:
-        Intervals by metric, without those that the labels, or more than half of the resamples,
-        leave undefined.
+        Intervals by metric, without those that the labels leave undefined.
     """
     metrics = Metrics(evaluation.cpu(), copy.deepcopy(decision).cpu())
     units = torch.arange(len(metrics.labels))
     if groups is not None:
         units = torch.from_numpy(np.unique(groups.astype(str), return_inverse=True)[1]).long()
-    if num_resamples is None:
-        num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, MAX_WORK // len(units)))
     names = [name for name in TEST_METRICS if metrics.is_defined(name)]
     if evaluation.logits.numel() > MAX_RANKED:
         names = [name for name in names if name not in RANK_METRICS]
-    intervals: dict[str, Interval | None] = {}
+    intervals: dict[str, Interval] = {}
+    others: list[str] = []  # metrics without a closed formula
     for name in names:
-        intervals[name] = _closed_interval(metrics, name, units)
-    others = [name for name in names if intervals[name] is None]
-    if _count_units(units) < MIN_GROUPS:
-        others = []
-    losses = [name for name in others if name in MEANS]
-    for name, statistics in _resample(metrics, losses, units, num_resamples, seed).items():
-        intervals[name] = _bootstrap_interval(metrics, name, units, statistics)
+        interval = _closed_interval(metrics, name, units)
+        if interval is not None:
+            intervals[name] = interval
+        elif _count_units(units) >= MIN_GROUPS:
+            others.append(name)
+    for name in [name for name in others if name in MEANS]:
+        intervals[name] = _loss_interval(metrics, name, units)
     for name, influence in metrics.influences(others).items():
         intervals[name] = _influence_interval(metrics, name, units, influence)
-    return {name: interval for name, interval in intervals.items() if interval is not None}
+    return intervals
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
@@ -195,61 +182,40 @@ def _balanced_accuracy_interval(metrics: Metrics, is_correct: Tensor, units: Ten
     return Interval(max(0.0, low), min(1.0, high))
 
 
-def _resample(
-    metrics: Metrics, names: list[str], units: Tensor, num_resamples: int, seed: int
-) -> dict[str, Tensor]:
-    """Return (R,) t statistics of means in bootstrap resamples."""
-    generator = np.random.default_rng(seed)
-    num_units = int(units.max()) + 1
-    chunks: dict[str, list[Tensor]] = {name: [] for name in names}
-    remaining = num_resamples
-    while remaining > 0:
-        size = min(remaining, max(1, CHUNK_SIZE // len(units)))
-        remaining -= size
-        drawn = torch.from_numpy(generator.integers(num_units, size=(size, num_units)))
-        counts = torch.zeros(size, num_units, dtype=torch.float64)
-        counts.scatter_add_(1, drawn, torch.ones_like(counts))
-        for name in names:
-            chunks[name].append(_t_statistics(metrics.values(name), units, counts))
-    return {name: torch.cat(parts) for name, parts in chunks.items()}
-
-
-def _t_statistics(values: Tensor, units: Tensor, counts: Tensor) -> Tensor:
-    """Return (R,) deviations of the mean of values (N,), divided by their standard errors.
-
-    In resample r, group g of the groups `units` (N,) was drawn counts[r, g] times.
-    """
-    deviations = _unit_sums(values - values.mean(), units)  # (G,)
-    sizes = _unit_sums(torch.ones_like(values), units)
-    total = counts @ sizes  # (R,)
-    shift = counts @ deviations / total
-    squares = counts @ deviations.square()
-    # sum of counts * (deviations - shift * sizes) ** 2, multiplied out
-    residuals = squares - 2 * shift * (counts @ (deviations * sizes))
-    residuals = residuals + shift.square() * (counts @ sizes.square())
-    is_positive = residuals > 1e-9 * squares  # less is rounding
-    return torch.where(is_positive, shift * total / residuals.clamp(min=0).sqrt(), torch.nan)
-
-
-def _bootstrap_interval(
-    metrics: Metrics, name: str, units: Tensor, statistics: Tensor
-) -> Interval | None:
-    """Return the interval of a mean from its t statistics (R,); see `confidence_intervals`."""
-    defined = statistics[statistics.isfinite()]
-    num_undefined = len(statistics) - len(defined)
-    if num_undefined > len(statistics) / 2:
-        return None
+def _loss_interval(metrics: Metrics, name: str, units: Tensor) -> Interval:
+    """Return the interval of the mean of one of the losses; see `confidence_intervals`."""
     values = metrics.values(name)
     mean = float(values.mean())
-    error = _standard_error((values - mean) / len(values), units)
-    bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    t_low, t_high = defined.quantile(bounds).tolist()
-    low = max(0.0, mean - t_high * error)
-    high = mean - t_low * error
+    low, high = skewed_interval(mean, _unit_sums(values - mean, units) / len(values))
+    low = max(0.0, low)
     if (~metrics.is_correct).sum() < MANY_MISTAKES:
         limit = _limit_of_mistakes(metrics, name, units)
         high = limit if metrics.is_correct.all() else min(high, limit)
-    return Interval(low, high, num_undefined)
+    return Interval(low, high)
+
+
+def skewed_interval(mean: float, deviations: Tensor) -> tuple[float, float]:
+    """Return the interval of a mean to which G > 3 independent groups contribute deviations (G,).
+
+    With the skewness s of the deviations' sum, t = (mean - true mean) / error is about as
+    frequent as the normal quantile g(t) = t + s / 3 t^2 + s^2 / 27 t^3 + s / 6 (Hall 1992). The
+    bounds are those of g(t) = Z and g(t) = -Z. The squared error is multiplied by G / (G - 3), as
+    in `design_effect`.
+    """
+    num_groups = len(deviations)
+    variance = float(deviations.square().sum())
+    if variance == 0:
+        return mean, mean
+    skewness = float(deviations.pow(3).sum()) / variance**1.5
+    error = math.sqrt(variance * num_groups / (num_groups - 3))
+    bounds = []
+    for quantile in (Z, -Z):
+        t = quantile
+        if abs(skewness) > 1e-9:  # less would be lost in rounding
+            cube = 1 + skewness * (quantile - skewness / 6)
+            t = 3 / skewness * (math.cbrt(cube) - 1)
+        bounds.append(mean - t * error)
+    return bounds[0], bounds[1]
 
 
 def _influence_interval(metrics: Metrics, name: str, units: Tensor, influence: Tensor) -> Interval:
@@ -275,9 +241,8 @@ def _standard_error(influence: Tensor, units: Tensor) -> float:
 def _limit_of_mistakes(metrics: Metrics, name: str, units: Tensor) -> float:
     """Return the mean of a loss if mistakes were as frequent as Wilson's interval allows.
 
-    Resamples cannot contain rare mistakes that the test set lacks, and their t statistics are huge
-    where none of a few mistakes is drawn. The loss of a mistake is the observed mean, but at least
-    the mean if every sequence was one.
+    A few mistakes, or none, do not show how frequent mistakes are. The loss of a mistake is the
+    observed mean, but at least the mean if every sequence was one.
     """
     values = metrics.values(name)
     is_correct = metrics.values("accuracy")

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_rnn.errors import DataError
 
-NO_METRICS = ("_low", "_high", "_resamples", "/num_sequences")
+NO_METRICS = ("_low", "_high", "/num_sequences")
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -27,12 +27,10 @@ class MetricsFile(Callback):
     """Prints the metrics of a test, and writes `test_metrics.json` and `test_predictions.csv`.
 
     `test_metrics.json` has numbers by name: `test/num_sequences`, `test/accuracy`, the bounds of
-    its 95 % interval `test/accuracy_low` and `test/accuracy_high`, and for bootstrapped metrics the
-    number of resamples that were left out because they leave the metric undefined,
-    `test/loss_undefined_resamples`. Two entries are nested: `classes` has the fields of
-    `ClassMetrics` by the name of the class, and `origin` the SHA-256 of the `checkpoint` and the
-    fingerprint of the `data`. `test_predictions.csv` has the columns of `PredictionsFile`. Earlier
-    files with other content are kept as `test_metrics-1.json` and so on.
+    its 95 % interval `test/accuracy_low` and `test/accuracy_high`. Two entries are nested:
+    `classes` has the fields of `ClassMetrics` by the name of the class, and `origin` the SHA-256 of
+    the `checkpoint` and the fingerprint of the `data`. `test_predictions.csv` has the columns of
+    `PredictionsFile`. Earlier files with other content are kept as `test_metrics-1.json` and so on.
 
     Args:
         folder: Folder of the files.
@@ -71,8 +69,6 @@ class MetricsFile(Callback):
         for name, interval in intervals.items():
             metrics[f"test/{name}_low"] = interval.low
             metrics[f"test/{name}_high"] = interval.high
-            if interval.num_undefined is not None:
-                metrics[f"test/{name}_undefined_resamples"] = interval.num_undefined
         metrics["origin"] = {"checkpoint": sha256(self.checkpoint)}
         if sequences is not None:
             metrics["origin"]["data"] = sequences.fingerprint()
@@ -114,17 +110,13 @@ def metrics_table(metrics: dict[str, float], intervals: dict[str, Interval]) -> 
             continue
         name = key.removeprefix("test/")
         bounds = ""
-        note = ""
         if name in intervals:
-            interval = intervals[name]
-            bounds = f"{interval.low:.4f}-{interval.high:.4f}"
-            if interval.num_undefined:
-                note = f"({interval.num_undefined} resamples left out)"
+            bounds = f"{intervals[name].low:.4f}-{intervals[name].high:.4f}"
         line = f"{name:20}{metrics[key]:10.4f}  {bounds:15}  "
         if has_uncalibrated:
             value = f"{metrics[key + suffix]:.4f}" if key + suffix in metrics else ""
-            line += f"{value:>12}  "
-        lines.append(f"{line}{note}".rstrip())
+            line += f"{value:>12}"
+        lines.append(line.rstrip())
     return lines
 
 
