@@ -64,7 +64,7 @@ def evaluate_test(evaluation: Evaluation, decision: Decision) -> dict[str, Tenso
     """
     metrics = evaluate(evaluation, decision, (*TEST_METRICS, "ece"))
     if decision.is_fitted:
-        names = CALIBRATED_METRICS
+        names: tuple[str, ...] = CALIBRATED_METRICS
         if evaluation.logits.ndim == 2:
             names += RANK_METRICS
         uncalibrated = evaluate(evaluation, Decision(), names)
