@@ -4,7 +4,6 @@ from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_rnn.data.base_module import SequenceDataModule
@@ -23,11 +22,10 @@ from lightning_rnn.data.readers.sources import (
 from lightning_rnn.data.schema import Schema, encode
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
+from lightning_rnn.distributed import print_once
 from lightning_rnn.errors import OptionError, check, check_types
 
 PATHS = ("train_path", "val_path", "test_path", "predict_path", "labels_path")
-
-print_notice = rank_zero_only(print)
 
 
 class FileDataModule(SequenceDataModule):
@@ -188,7 +186,7 @@ class FileDataModule(SequenceDataModule):
         self._time_kind = file.time_kind
         if file.step_names is not None and self.settings["id_column"] is not None:
             rows = f"no id is repeated: each row is a sequence of {len(file.step_names)} time steps"
-            print_notice(f"{title_of(path)}: {rows}")
+            print_once(f"{title_of(path)}: {rows}")
         return file
 
     @cached_property
@@ -286,8 +284,8 @@ class FileDataModule(SequenceDataModule):
         chosen = self.settings["feature_columns"]
         known = self.feature_names or self.step_names or []
         if chosen is not None and known not in ([], chosen):
-            print_notice(f"feature_columns is ignored: the model has {join_names(known)}")
+            print_once(f"feature_columns is ignored: the model has {join_names(known)}")
         if name == "predict" and file.ignored:
-            print_notice(f"{title_of(path)}: ignored columns: {join_names(file.ignored)}")
+            print_once(f"{title_of(path)}: ignored columns: {join_names(file.ignored)}")
         if name != "predict" and are_same_files(path, self.settings["train_path"]):
-            print_notice(f"{title_of(path)}: the same sequences as in train_path")
+            print_once(f"{title_of(path)}: the same sequences as in train_path")

@@ -8,7 +8,7 @@ contain the true value.
 
 import copy
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ MIN_GROUPS = 4  # fewer do not show how groups vary
 MANY_MISTAKES = 10  # fewer do not show how mistakes vary
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A 95 % confidence interval."""
 
     low: float
@@ -79,7 +78,7 @@ def confidence_intervals(
     return intervals
 
 
-def wilson_interval(share: float, n: float) -> tuple[float, float]:
+def wilson_interval(share: float, n: float) -> Interval:
     """Return the score interval of an observed share of n trials (Wilson 1927).
 
     Example:
@@ -91,7 +90,7 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     margin = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     low = max(0.0, min(centre - margin, share))  # rounding must not exclude a share of 0 or 1
     high = min(1.0, max(centre + margin, share))
-    return low, high
+    return Interval(low, high)
 
 
 def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) -> Interval:
@@ -114,7 +113,7 @@ def newcombe_interval(auroc: float, num_positives: float, num_negatives: float) 
             else:
                 outside = a
         bounds.append(inside)
-    return Interval(low=bounds[0], high=bounds[1])
+    return Interval(*bounds)
 
 
 def design_effect(influence: Tensor, units: Tensor) -> float:
@@ -161,7 +160,7 @@ def _proportion_interval(is_success: Tensor, units: Tensor) -> Interval:
     """Return the Wilson interval of the share of successes (N,) in groups."""
     share = float(is_success.mean())
     n = len(units) / design_effect(is_success - share, units)
-    return Interval(*wilson_interval(share, n))
+    return wilson_interval(share, n)
 
 
 def _balanced_accuracy_interval(metrics: Metrics, is_correct: Tensor, units: Tensor) -> Interval:
@@ -194,7 +193,7 @@ def _loss_interval(metrics: Metrics, name: str, units: Tensor) -> Interval:
     return Interval(low, high)
 
 
-def skewed_interval(mean: float, deviations: Tensor) -> tuple[float, float]:
+def skewed_interval(mean: float, deviations: Tensor) -> Interval:
     """Return the interval of a mean to which G > 3 independent groups contribute deviations (G,).
 
     With the skewness s of the deviations' sum, t = (mean - true mean) / error is about as
@@ -205,7 +204,7 @@ def skewed_interval(mean: float, deviations: Tensor) -> tuple[float, float]:
     num_groups = len(deviations)
     variance = float(deviations.square().sum())
     if variance == 0:
-        return mean, mean
+        return Interval(mean, mean)
     skewness = float(deviations.pow(3).sum()) / variance**1.5
     error = math.sqrt(variance * num_groups / (num_groups - 3))
     bounds = []
@@ -215,7 +214,7 @@ def skewed_interval(mean: float, deviations: Tensor) -> tuple[float, float]:
             cube = 1 + skewness * (quantile - skewness / 6)
             t = 3 / skewness * (math.cbrt(cube) - 1)
         bounds.append(mean - t * error)
-    return bounds[0], bounds[1]
+    return Interval(*bounds)
 
 
 def _influence_interval(metrics: Metrics, name: str, units: Tensor, influence: Tensor) -> Interval:
@@ -230,7 +229,7 @@ def _influence_interval(metrics: Metrics, name: str, units: Tensor, influence: T
         margin = Z * error / (estimate * (1 - estimate))
         low, high = torch.tensor([logit - margin, logit + margin]).sigmoid().tolist()
         return Interval(low, high)
-    return Interval(*wilson_interval(estimate, rarest))
+    return wilson_interval(estimate, rarest)
 
 
 def _standard_error(influence: Tensor, units: Tensor) -> float:

@@ -137,7 +137,7 @@ class StepNetwork(nn.Module):
         return state["pooled"].float()
 
     def _advance(self, x: Tensor, state: State, *, is_first: Tensor) -> State:
-        """Return the state of the layers and the pooling after one more input (B, C)."""
+        """Return the parts of the layers and the pooling after one more input (B, C)."""
         advanced: State = {}
         layers = self.network.recurrent.forward_layers
         for layer, names in zip(layers, self._layer_names, strict=True):
@@ -172,8 +172,8 @@ class StepNetwork(nn.Module):
         window = torch.where(is_new[..., None], x[:, None], window)
         outputs, exists = _convolve(stem, window, first_open, steps)  # (B, C, 4), (B, 4)
 
-        current = self._layer_state(state)
-        committed = current
+        current = state
+        committed = state
         for i in range(OPEN_POSITIONS):
             advanced = self._advance(outputs[:, :, i], current, is_first=first_open + i == 0)
             current = _choose(exists[:, i], advanced, current)
@@ -182,13 +182,6 @@ class StepNetwork(nn.Module):
         shifted = window[:, STRIDE : STRIDE + KEPT_INPUTS]  # where the next window starts
         kept = torch.where(is_completed[:, None, None], shifted, window[:, :KEPT_INPUTS])
         return current, {"inputs": kept, **committed}
-
-    def _layer_state(self, state: State) -> State:
-        """Return the part of a state that `_advance` changes."""
-        parts = {name: state[name] for names in self._layer_names for name in names}
-        if "pooled" in state:
-            parts["pooled"] = state["pooled"]
-        return parts
 
     def _through_inception_stem(
         self, stem: InceptionStem, x: Tensor, state: State, steps: Tensor
@@ -217,7 +210,7 @@ class StepNetwork(nn.Module):
         current = self._advance(average, state, is_first=steps <= STRIDE)
         is_completed = num_steps == STRIDE
         next_state["position_sum"] = position_sum.masked_fill(is_completed[:, None], 0.0)
-        committed = _choose(is_completed, current, self._layer_state(state))
+        committed = _choose(is_completed, current, state)
         return current, next_state | committed
 
 
@@ -247,5 +240,5 @@ def _convolve(
 
 
 def _choose(condition: Tensor, yes: State, no: State) -> State:
-    """Choose the state of each sequence by a condition (B,)."""
-    return {name: torch.where(condition[:, None], yes[name], no[name]) for name in no}
+    """Choose the parts `yes`, or those of a state `no`, for each sequence by a condition (B,)."""
+    return {name: torch.where(condition[:, None], yes[name], no[name]) for name in yes}

@@ -34,11 +34,7 @@ class RecurrentLayer(nn.Module):
         self.hidden_size = hidden_size
         self.layer: Any = _LAYERS[cell](input_size, hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs h (B, T, H) of whole sequences (B, T, F), from a state of zeros."""
-        return self.run(x)[0]
-
-    def run(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the outputs h (B, T, H) of sequences (B, T, F), and the state after the last step.
 
         `state` is the state before the first step; zeros by default.
@@ -46,7 +42,7 @@ class RecurrentLayer(nn.Module):
         if x.is_cpu and torch.is_autocast_enabled("cpu"):
             # torch's LSTM supports bfloat16 on some CPUs only
             with torch.autocast("cpu", enabled=False):
-                return self.run(x.float(), state)
+                return self.forward(x.float(), state)
         if state is None:
             output, after = self.layer(x)
         elif self.cell == "lstm":  # torch's states are (1, B, H)
@@ -161,13 +157,13 @@ def side_by_side(outputs: list[Tensor], padding: Padding) -> Tensor:
 def _run_segments(layer: Any, x: Tensor, segments: list[Segment]) -> Tensor:
     """Return the outputs (B, T, H) of a layer, zero where no segment has a value."""
     if len(segments) == 1:
-        return layer(x)  # type: ignore[no-any-return]  # a RecurrentLayer
+        return layer(x)[0]  # type: ignore[no-any-return]  # a RecurrentLayer
     outputs = []
     state = None
     for segment in segments:
         if state is not None:
             state = tuple(part[: segment.count] for part in state)
-        output, state = layer.run(x[: segment.count, segment.start : segment.stop], state)
+        output, state = layer(x[: segment.count, segment.start : segment.stop], state)
         outputs.append(pad(output, (0, 0, 0, 0, 0, len(x) - segment.count)))
     joined = torch.cat(outputs, dim=1)
     return pad(joined, (0, 0, 0, x.shape[1] - segments[-1].stop))

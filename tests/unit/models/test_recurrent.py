@@ -95,7 +95,7 @@ def test_both_forms_equal_torchs_cell(cell, batch, steps, features, hidden, seed
     )
     x = torch.randn(batch, steps, features, dtype=torch.float64)
 
-    whole = layer(x)
+    whole = layer(x)[0]
     assert whole.shape == (batch, steps, hidden)
     state, expected = layer.initial_state(x), None  # torch's cells start from zeros by themselves
     for t in range(steps):
