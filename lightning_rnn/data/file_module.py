@@ -211,8 +211,8 @@ class FileDataModule(SequenceDataModule):
     def load(self, stage: str, schema: object) -> list[Sequences]:
         """Return the splits of a stage; see `SequenceDataModule.load`.
 
-        For fit, the files of test and predict are read, too, and released again: what is wrong with
-        them is better known before training than after it.
+        For fit, the files of test and predict are read, too, and released again, so that errors in
+        them are reported before training.
         """
         splits = super().load(stage, schema)
         if stage == "fit" and not self._has_checked_files:

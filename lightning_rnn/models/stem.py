@@ -17,7 +17,7 @@ Lengths = TypeVar("Lengths", int, Tensor)
 
 @dataclass(eq=False)
 class StemOutput:
-    """What a stem makes of a batch."""
+    """Output of a stem for a batch."""
 
     x: Tensor  # (B, T, C) inputs of the recurrent layers, zero in padding
     padding: Padding  # of x

@@ -12,7 +12,7 @@ from lightning_rnn.data.readers.contents import unexpected
 if TYPE_CHECKING:
     import polars as pl
 
-NO_WORD = re.compile(r"(?=.*[0-9])(\d|[\W_])+")  # digits and signs, such as 5 %, 0,5 or 2024-01-31
+NUMBER_LIKE = re.compile(r"(?=.*[0-9])(\d|[\W_])+")  # such as 5 %, 0,5 or 2024-01-31
 
 
 def known_text(column: "pl.Series") -> "pl.Series":
@@ -75,7 +75,7 @@ def check_not_continuous(labels: np.ndarray) -> None:
     if some numbers are not whole; also if all differ and some are not whole.
     """
     distinct = set(labels.tolist())
-    if not all(NUMBER.fullmatch(name) or NO_WORD.fullmatch(name) for name in distinct):
+    if not all(NUMBER.fullmatch(name) or NUMBER_LIKE.fullmatch(name) for name in distinct):
         return
     is_whole = not any(re.search("[.,][0-9]|e-", name) for name in distinct)
     sequences_per_class = len(labels) / len(distinct)

@@ -84,8 +84,8 @@ class ReadOptions:
         only_features: Whether a further column without a role is an error.
         model_names: Names of the features, or of the time steps of a wide table, that a trained
             model expects; they replace `feature_columns`.
-        one_row_per_sequence: Whether a row is a whole sequence although there is an id column. If
-            None, it is if no id is repeated and there is no time column.
+        one_row_per_sequence: Whether a row is a whole sequence although there is an id column. None
+            for yes, unless an id is repeated or there is a time column.
         require_labels: Whether missing labels or groups are an error.
         time_format: Format of other times, such as `%m/%d/%Y %H:%M:%S%.f`, with the directives of
             polars (https://docs.rs/chrono/latest/chrono/format/strftime).

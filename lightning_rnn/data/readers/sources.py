@@ -77,7 +77,7 @@ def data_errors_with_title(paths: Paths) -> Iterator[None]:
 
 
 def absolute(paths: Any) -> Any:
-    """Return the absolute path of each file, or of the only one; what is no path as it is."""
+    """Return the absolute path of each file; a value that is no path is returned as it is."""
     if isinstance(paths, list):
         return [absolute(path) for path in paths]
     if not isinstance(paths, str | Path):
