@@ -49,9 +49,8 @@ def confidence_intervals(
       jackknife, Efron 1982); Wilson interval of the rarest class at 0 and 1. Average precision
       and AUROC are left out for more than 2^23 logits.
 
-    The calibration error has no interval: its estimate is biased upwards, and more so in resamples.
-
-    With fewer than 4 groups, only the first four kinds of intervals are given.
+    The calibration error has no interval: its estimate is biased upwards. With fewer than 4 groups,
+    only the first four kinds of intervals are given.
 
     Returns:
         Intervals by metric, without those that the labels leave undefined.
@@ -64,13 +63,13 @@ def confidence_intervals(
     if evaluation.logits.numel() > MAX_RANKED:
         names = [name for name in names if name not in RANK_METRICS]
     intervals: dict[str, Interval] = {}
-    others: list[str] = []  # metrics without a closed formula
     for name in names:
-        interval = _closed_interval(metrics, name, units)
+        interval = _score_interval(metrics, name, units)
         if interval is not None:
             intervals[name] = interval
-        elif _count_units(units) >= MIN_GROUPS:
-            others.append(name)
+    if _count_units(units) < MIN_GROUPS:
+        return intervals
+    others = [name for name in names if name not in intervals]
     for name in [name for name in others if name in MEANS]:
         intervals[name] = _loss_interval(metrics, name, units)
     for name, influence in metrics.influences(others).items():
@@ -136,8 +135,8 @@ def design_effect(influence: Tensor, units: Tensor) -> float:
     return min(max(1.0, effect), of_copies)
 
 
-def _closed_interval(metrics: Metrics, name: str, units: Tensor) -> Interval | None:
-    """Return the interval of a metric with a closed formula, None for the others."""
+def _score_interval(metrics: Metrics, name: str, units: Tensor) -> Interval | None:
+    """Return the interval of a metric that has a score interval, None for the others."""
     is_correct = metrics.values("accuracy")
     if name == "accuracy":
         return _proportion_interval(is_correct, units)
