@@ -244,10 +244,9 @@ class Sequences:
         while start < len(self):
             rows_before = int(ends[start] - self.lengths[start])
             stop = max(start + 1, int(torch.searchsorted(ends, rows_before + chunk_rows)))
-            lengths = self.lengths[start:stop]
-            shift = self.offsets[start:stop] - (lengths.cumsum(0) - lengths)
-            rows = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
-            yield self.values.index_select(0, rows)
+            yield checks.rows_of(
+                self.values, self.offsets[start:stop], self.lengths[start:stop]
+            )
             start = stop
 
     def moments(self, names: list[str] | None = None) -> tuple[Tensor, Tensor]:

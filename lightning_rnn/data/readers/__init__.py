@@ -132,11 +132,10 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
             if (ids == row_ids(len(ids))).all():
                 ids = row_ids(num_sequences)[start:]
                 sequences = sequences.replaced(ids=ids)
-            for row, name in enumerate(ids):
-                if name in known_ids:
-                    expected = "an id that no other sequence has"
-                    raise unexpected(f"sequence {row}", expected, quote(name))
-                known_ids.add(name)
+            distinct = set(ids)
+            if len(distinct) < len(ids) or not known_ids.isdisjoint(distinct):
+                _raise_repeated_id(ids, known_ids)
+            known_ids |= distinct
             has = (contents.labels is not None, sequences.groups is not None)
             names = (contents.feature_names, contents.step_names, contents.time_kind)
             found = (sequences.num_features, *names, *has)
@@ -145,6 +144,14 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
                 expected = "features, their names, kind of times, labels and groups"
                 raise unexpected("", f"{expected} as in {source.names[0]}", "others")
             yield replace(contents, sequences=sequences)
+
+
+def _raise_repeated_id(ids: np.ndarray, known_ids: set[str]) -> None:
+    """Raise the error of the first id that is known or repeated."""
+    for row, name in enumerate(ids):
+        if name in known_ids or name in ids[:row]:
+            expected = "an id that no other sequence has"
+            raise unexpected(f"sequence {row}", expected, quote(name))
 
 
 def _with_names_of_path(
