@@ -83,8 +83,7 @@ def read_contents(path: Paths, options: ReadOptions) -> FileContents:
     label_of = read_labels(options)
     with np.errstate(all="ignore"), errors_with_path(source.title):
         if is_table(source, options):
-            rows = join_rows(source_rows(source, options))
-            contents, _ = table_contents(rows, options)
+            contents, _ = table_contents(join_rows(source_rows(source, options)), options)
         else:
             contents = join_contents(list(array_contents(source, options)))
         contents, _ = complete_contents(contents, label_of, options)

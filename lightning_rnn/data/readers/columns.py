@@ -41,6 +41,8 @@ def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
         with_point = name.replace(",", ".")
         is_number = options.decimal_comma and NUMBER.fullmatch(with_point)
         names.append(class_name(with_point if is_number else name))
+    if names == unique.to_list():
+        return text
     return text.replace_strict(unique, pl.Series(names, dtype=pl.String))
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,10 +52,11 @@ def table_contents(
     """
     import polars as pl
 
-    frame = rows.frame
-    features, ignored = feature_columns(frame, options)
-    categories = find_categories(frame, options)
+    features, ignored = feature_columns(rows.frame, options)
+    categories = find_categories(rows.frame, options)
     values = _feature_values(rows, features, categories, options)  # (rows, F)
+    frame = rows.frame.drop(features)
+    rows = replace(rows, frame=frame)  # frees the memory of the text
     labels = None
     # files to predict need not be in the folder of their class
     has_labels = options.require_labels or options.label_column not in NAMES_OF_PATH
@@ -179,18 +181,20 @@ def _feature_values(
             values[:, i] = category_codes(rows, name, categories[name], options)
             continue
         column = rows.frame[name]
-        cells = column
-        if rows.is_text:
-            cells = known_text(column)
-            if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
-                cells = cells.str.replace_all(".", "_", literal=True)
-                cells = cells.str.replace(",", ".", literal=True)
-        elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        is_number = column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)
+        if not rows.is_text and not is_number:
             expected = "numbers or booleans"
             if not column.dtype.is_nested():
                 expected += f"; {NO_FEATURE}"
             raise unexpected(f"column {quote(name)}", expected, str(column.dtype))
+        cells = column
         numbers = cells.cast(pl.Float64, strict=False)
+        if rows.is_text and (options.decimal_comma or not _are_finite(numbers)):
+            cells = known_text(column)
+            if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
+                cells = cells.str.replace_all(".", "_", literal=True)
+                cells = cells.str.replace(",", ".", literal=True)
+            numbers = cells.cast(pl.Float64, strict=False)
         is_infinite = numbers.cast(pl.Float32).is_infinite()
         is_refused = cells.is_not_null() & (numbers.is_null() | is_infinite)
         if is_refused.any():
@@ -209,6 +213,10 @@ def _feature_values(
             raise unexpected(f"column {quote(name)}", "numbers that float64 tells apart", got)
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
     return values
+
+
+def _are_finite(numbers: "pl.Series") -> bool:
+    return numbers.null_count() == 0 and bool(numbers.is_finite().all())
 
 
 def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.ndarray, str]:
