@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTES_PER_CELL = 8
-MIN_CELL_BYTES = 2  # of text, with the separator
 CSV_PIECE_BYTES = 1 << 20
 CSV_SYNTAX = "lines that end in \\n or \\r\\n, and double quotes around whole cells"
 
@@ -145,7 +144,7 @@ def _plain_rows(
 ) -> Iterator[Rows]:
     """Yield rows without quotes from line `line` of an open file on, up to others or wrong ones."""
     limit = max_line_bytes(options)
-    while block := file.read(max(1, size // BYTES_PER_CELL * MIN_CELL_BYTES)):
+    while block := file.read(size):
         block += file.readline(limit)
         frame = None if len(block) > limit else _plain_frame(block, names, separator)
         if frame is None:

@@ -75,18 +75,24 @@ def table_contents(
     else:
         names_of = {"feature_names": features, "categories": categories}
         # of each row, the first row with the same id
-        frame_of_ids = pl.DataFrame({"id": ids, "row": np.arange(frame.height)})
-        owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
+        columns = {"id": ids, "row": np.arange(frame.height)}
+        first_row = pl.col("row").min().over("id")
+        owners = pl.DataFrame(columns).select(first_row).to_series().to_numpy()
+        del columns
         if options.window_length is None:
             _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
-        order = np.argsort(owners, kind="stable")
-        if options.time_column is not None:
+        if options.time_column is None:
+            order = np.argsort(owners, kind="stable")
+        else:
             keys, time_kind = parse_times(rows, options, time_kind)
             order = _order_by_time(rows, options, keys, owners)
+            del keys
         if (order[1:] < order[:-1]).any():
             values = values[order]
-        first_rows, lengths = np.unique(owners, return_counts=True)
+        num_rows = np.bincount(owners)  # of the sequence that starts with each row
+        first_rows = np.flatnonzero(num_rows)
+        lengths = num_rows[first_rows]
     ids = np.asarray(ids[first_rows], dtype=object)
     groups = _pick(groups, first_rows)
     marks = options.missing_values

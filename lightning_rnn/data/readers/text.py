@@ -2,6 +2,7 @@
 
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -80,11 +81,11 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
 
     with path.open("rb") as file:
         first = next(bounded_lines(file, options))
-        content = first + file.read()
+    content = path.read_bytes()
     num_tabs = first.count(b"\t")
     num_lines = content.rstrip(b"\n").count(b"\n") + 1
-    has_others = b"\r" in content or b"\xef\xbb\xbf" in content  # or a byte order mark
-    if has_others or num_tabs == 0 or content.count(b"\t") != num_tabs * num_lines:
+    has_bom = not content.isascii() and BOM_UTF8 in content
+    if b"\r" in content or has_bom or num_tabs == 0:
         return None
     schema = {"label": pl.String} | {str(i): pl.Float64 for i in range(num_tabs)}
     settings: dict[str, Any] = {"has_header": False, "quote_char": None, "schema": schema}
@@ -92,9 +93,10 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
         frame = pl.read_csv(content, separator="\t", **settings)
     except pl.exceptions.PolarsError:
         return None
-    values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty
-    # the words nan and inf are read with the others, which say what is wrong with them
-    if len(values) != num_lines or not np.abs(values).max() < EXACT_INTEGERS:
+    values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty or missing
+    # lines with NaN or large numbers are read with the others, which say what is wrong with them
+    is_plain = values.min() > -EXACT_INTEGERS and values.max() < EXACT_INTEGERS
+    if len(values) != num_lines or not is_plain:
         return None
     lengths = np.full(num_lines, num_tabs)
     labels = frame["label"].fill_null("").to_numpy()
