@@ -25,6 +25,8 @@ def text_column(column: "pl.Series") -> "pl.Series":
     if column.dtype.is_float():
         return class_column(column, ReadOptions())
     check_not_nested(column)
+    if column.dtype.is_integer():
+        return column.cast(pl.String).fill_null("")
     text = known_text(column.cast(pl.String)).fill_null("")
     return text.str.replace(r"^([+-]?[0-9]+)[.]0+$", "${1}")
 
