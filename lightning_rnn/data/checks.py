@@ -144,7 +144,8 @@ def lengths_without_trailing_nan(
     chunk_rows = max(1, CACHED_VALUES // values.shape[1])
     chunk_of = (lengths.cumsum(0) - 1) // chunk_rows
     sizes = np.unique(chunk_of.numpy(), return_counts=True)[1].tolist()
-    for first_rows, part in zip(offsets.split(sizes), lengths.split(sizes), strict=True):
+    parts = zip(torch.split(offsets, sizes), torch.split(lengths, sizes), strict=True)
+    for first_rows, part in parts:
         if not values.index_select(0, first_rows + part - 1).isnan().all(1).any():
             continue
         ends = part.cumsum(0)

@@ -244,9 +244,7 @@ class Sequences:
         while start < len(self):
             rows_before = int(ends[start] - self.lengths[start])
             stop = max(start + 1, int(torch.searchsorted(ends, rows_before + chunk_rows)))
-            yield checks.rows_of(
-                self.values, self.offsets[start:stop], self.lengths[start:stop]
-            )
+            yield checks.rows_of(self.values, self.offsets[start:stop], self.lengths[start:stop])
             start = stop
 
     def moments(self, names: list[str] | None = None) -> tuple[Tensor, Tensor]:

@@ -141,7 +141,7 @@ def _assign_groups(
     _, group_codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     num_strata = int(strata.max()) + 1
     rows = torch.from_numpy(group_codes.argsort(kind="stable"))
-    strata_of_group = strata[rows].split(sizes.tolist())
+    strata_of_group = torch.split(strata[rows], sizes.tolist())
     share = torch.tensor(fractions, dtype=torch.float64)
     closed = torch.where(share == 0, -torch.inf, 0.0)
     expected = share[:, None] * strata.bincount()  # (splits, K)

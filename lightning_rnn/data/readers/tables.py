@@ -50,8 +50,6 @@ def table_contents(
 
     Returns the sequences in the order of their first rows, and the (N,) numbers of these rows.
     """
-    import polars as pl
-
     features, ignored = feature_columns(rows.frame, options)
     categories = find_categories(rows.frame, options)
     values = _feature_values(rows, features, categories, options)  # (rows, F)
@@ -74,20 +72,13 @@ def table_contents(
         values = values.reshape(-1, 1)  # (N * T, 1)
     else:
         names_of = {"feature_names": features, "categories": categories}
-        # of each row, the first row with the same id
-        columns = {"id": ids, "row": np.arange(frame.height)}
-        first_row = pl.col("row").min().over("id")
-        owners = pl.DataFrame(columns).select(first_row).to_series().to_numpy()
-        del columns
+        owners = _owners(ids)
         if options.window_length is None:
             _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
-        if options.time_column is None:
-            order = np.argsort(owners, kind="stable")
-        else:
-            keys, time_kind = parse_times(rows, options, time_kind)
-            order = _order_by_time(rows, options, keys, owners)
-            del keys
+        order = np.argsort(owners, kind="stable")
+        if options.time_column is not None:
+            order, time_kind = _order_by_time(rows, options, owners, time_kind)
         if (order[1:] < order[:-1]).any():
             values = values[order]
         num_rows = np.bincount(owners)  # of the sequence that starts with each row
@@ -234,10 +225,20 @@ def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.
     return time_keys(column, kind, options, lambda row: f"{rows.place(row)}, column {name}")
 
 
+def _owners(ids: "pl.Series") -> np.ndarray:
+    """Return for each row the first row with the same id."""
+    import polars as pl
+
+    first_row = pl.col("row").min().over("id")
+    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    return frame.select(first_row).to_series().to_numpy()
+
+
 def _order_by_time(
-    rows: Rows, options: ReadOptions, keys: np.ndarray, owners: np.ndarray
-) -> np.ndarray:
-    """Return the rows sorted by sequence, then by time."""
+    rows: Rows, options: ReadOptions, owners: np.ndarray, kind: str | None
+) -> tuple[np.ndarray, str]:
+    """Return the rows sorted by sequence, then by time, and the kind of the times."""
+    keys, kind = parse_times(rows, options, kind)
     order = np.lexsort((keys, owners))
     is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
     if is_repeated.any():
@@ -246,7 +247,7 @@ def _order_by_time(
         got = "id {} and time {}".format(*map(quote, repeated))
         got += f" as in {rows.place(first)}"
         raise unexpected(rows.place(second), "one row for each id and time", got)
-    return order
+    return order, kind
 
 
 def _check_constant(column: "pl.Series | None", what: str, owners: np.ndarray, rows: Rows) -> None:

@@ -80,12 +80,10 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
     import polars as pl
 
     with path.open("rb") as file:
-        first = next(bounded_lines(file, options))
+        num_tabs = next(bounded_lines(file, options)).count(b"\t")
     content = path.read_bytes()
-    num_tabs = first.count(b"\t")
     num_lines = content.rstrip(b"\n").count(b"\n") + 1
-    has_bom = not content.isascii() and BOM_UTF8 in content
-    if b"\r" in content or has_bom or num_tabs == 0:
+    if num_tabs == 0 or b"\r" in content or (not content.isascii() and BOM_UTF8 in content):
         return None
     schema = {"label": pl.String} | {str(i): pl.Float64 for i in range(num_tabs)}
     settings: dict[str, Any] = {"has_header": False, "quote_char": None, "schema": schema}
@@ -94,12 +92,12 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
     except pl.exceptions.PolarsError:
         return None
     values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty or missing
-    # lines with NaN or large numbers are read with the others, which say what is wrong with them
+    # NaN and large numbers are read line by line, which says what is wrong with them
     is_plain = values.min() > -EXACT_INTEGERS and values.max() < EXACT_INTEGERS
     if len(values) != num_lines or not is_plain:
         return None
-    lengths = np.full(num_lines, num_tabs)
     labels = frame["label"].fill_null("").to_numpy()
+    lengths = np.full(num_lines, num_tabs)
     return _labelled(values.reshape(-1, 1), lengths, labels, range(1, num_lines + 1), options)
 
 
