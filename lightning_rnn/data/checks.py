@@ -53,9 +53,9 @@ def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
             break
         rounded = as_values(chunk, missing_values).double()
         numbers = chunk.masked_fill(rounded.isnan(), torch.nan)
-        change = (rounded - numbers).abs()
-        found = torch.stack([-numbers, numbers, change]).nan_to_num(-torch.inf, torch.inf)
-        rounding = torch.maximum(rounding, found.amax(1))
+        columns = (-numbers, numbers, (rounded - numbers).abs())
+        found = [each.nan_to_num(-torch.inf, torch.inf).amax(0) for each in columns]
+        rounding = torch.maximum(rounding, torch.stack(found))
     rounding[2, _become_equal(data)] = torch.inf
     return rounding
 

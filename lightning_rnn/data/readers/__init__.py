@@ -128,7 +128,7 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
             num_sequences += len(sequences)
             ids = sequences.ids
             assert ids is not None
-            if (ids == row_ids(len(ids))).all():
+            if start > 0 and (ids == row_ids(len(ids))).all():
                 ids = row_ids(num_sequences)[start:]
                 sequences = sequences.replaced(ids=ids)
             distinct = set(ids)

@@ -115,13 +115,13 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
         _, header = next(records)
         names = _column_names(header, line)
         check_columns(len(names), options)
+        schema = dict.fromkeys(names, pl.String)
         if options.encoding is None and '"' not in text:
             line += 1
-            for rows in _plain_rows(content, names, separator, options, size, line):
+            for rows in _plain_rows(content, schema, separator, options, size, line):
                 yield rows
                 line += rows.frame.height
             records = _records(_text_lines(content, options, line), separator, line)
-        schema = dict.fromkeys(names, pl.String)
         piece_rows = max(1, size // (BYTES_PER_CELL * len(names)))
         while True:
             numbers: list[int] = []
@@ -140,43 +140,41 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
 
 
 def _plain_rows(
-    file: Any, names: list[str], separator: str, options: ReadOptions, size: int, line: int
+    file: Any, schema: dict[str, Any], separator: str, options: ReadOptions, size: int, line: int
 ) -> Iterator[Rows]:
     """Yield rows without quotes from line `line` of an open file on, up to others or wrong ones."""
     limit = max_line_bytes(options)
     while block := file.read(size):
         block += file.readline(limit)
-        frame = None if len(block) > limit else _plain_frame(block, names, separator)
+        frame = None if len(block) > limit else plain_frame(block, schema, separator)
         if frame is None:
             file.seek(-len(block), os.SEEK_CUR)
             return
-        yield Rows(frame, is_text=True, numbers=np.arange(line, line + frame.height))
+        numbers = np.arange(line, line + frame.height)
+        yield Rows(frame.fill_null(""), is_text=True, numbers=numbers)
         line += frame.height
 
 
-def _plain_frame(block: bytes, names: list[str], separator: str) -> "pl.DataFrame | None":
-    """Return the cells of whole lines, None if lines are blank, wrong, or need a CSV reader."""
+def plain_frame(content: bytes, schema: dict[str, Any], separator: str) -> "pl.DataFrame | None":
+    """Return the cells of lines, null if empty; None if lines are wrong or need a CSV reader."""
     import polars as pl
 
-    if b"\r\n" in block:
-        block = block.replace(b"\r\n", b"\n")
-    num_rows = block.count(b"\n") + (not block.endswith(b"\n"))
-    num_separators = num_rows * (len(names) - 1)
-    if len(names) == 1 or block.count(separator.encode()) != num_separators:
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    has_bom = not content.isascii() and BOM_UTF8 in content
+    if len(schema) == 1 or has_bom or any(mark in content for mark in (b'"', b"\r", b"\0")):
         return None
-    has_bom = not block.isascii() and BOM_UTF8 in block
-    if has_bom or any(mark in block for mark in (b'"', b"\r", b"\0")):
-        return None
-    settings: dict[str, Any] = {"has_header": False, "quote_char": None}
-    settings["schema"] = dict.fromkeys(names, pl.String)
     try:
-        frame = pl.read_csv(block, separator=separator, **settings)
+        settings: dict[str, Any] = {"has_header": False, "quote_char": None, "schema": schema}
+        frame = pl.read_csv(content, separator=separator, **settings)
     except pl.exceptions.PolarsError:
         return None
-    if frame.height != num_rows:
+    num_lines = content.count(b"\n") + (not content.endswith(b"\n"))
+    has_null = any(column.null_count() for column in frame)  # a cell is empty or missing
+    num_separators = num_lines * (len(schema) - 1)
+    if has_null and content.count(separator.encode()) != num_separators:
         return None
-    has_empty = any(column.null_count() for column in frame)
-    return frame.fill_null("") if has_empty else frame
+    return frame if frame.height == num_lines else None
 
 
 def _text_lines(file: Any, options: ReadOptions, first: int = 1) -> Iterator[str]:

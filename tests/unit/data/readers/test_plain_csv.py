@@ -3,6 +3,7 @@
 from contextlib import closing
 
 import numpy as np
+import polars as pl
 import pytest
 
 from lightning_rnn import ReadOptions
@@ -45,15 +46,16 @@ def test_the_cells_are_those_of_the_csv_reader(tmp_path, monkeypatch, seed):
     path.write_bytes((end.join(lines) + end * int(rng.integers(3))).encode())
     options = ReadOptions(separator=separator)
     found = [rows_or_error(path, options, size) for size in (None, 200, 2000)]
-    monkeypatch.setattr(table_rows, "_plain_frame", lambda *args: None)
+    monkeypatch.setattr(table_rows, "plain_frame", lambda *args: None)
     expected = rows_or_error(path, options)
     assert found == [expected] * 3
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_lines_without_quotes_need_no_csv_reader(end):
-    frame = table_rows._plain_frame(end.join([b"1,", b",x", b"nan,2"]), ["a", "b"], ",")
-    assert frame.rows() == [("1", ""), ("", "x"), ("nan", "2")]
+    schema = {"a": pl.String, "b": pl.String}
+    frame = table_rows.plain_frame(end.join([b"1,", b",x", b"nan,2"]), schema, ",")
+    assert frame.rows() == [("1", None), (None, "x"), ("nan", "2")]
 
 
 def test_cells_that_are_not_utf_8_are_refused_with_their_line(tmp_path):
