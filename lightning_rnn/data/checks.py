@@ -53,9 +53,9 @@ def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
             break
         rounded = as_values(chunk, missing_values).double()
         numbers = chunk.masked_fill(rounded.isnan(), torch.nan)
-        change = (rounded - numbers).abs()
-        found = torch.stack([-numbers, numbers, change]).nan_to_num(-torch.inf, torch.inf)
-        rounding = torch.maximum(rounding, found.amax(1))
+        columns = (-numbers, numbers, (rounded - numbers).abs())
+        found = [each.nan_to_num(-torch.inf, torch.inf).amax(0) for each in columns]
+        rounding = torch.maximum(rounding, torch.stack(found))
     rounding[2, _become_equal(data)] = torch.inf
     return rounding
 
@@ -123,11 +123,11 @@ def check_finite(values: Tensor | DiskRows, offsets: Tensor, ids: np.ndarray | N
     chunk_rows = max(1, CACHED_VALUES // values.shape[1])
     for start in range(0, len(values), chunk_rows):
         chunk = values[start : start + chunk_rows]
-        infinite_rows = chunk.isinf().any(1).nonzero()
-        if len(infinite_rows) == 0:
+        is_infinite = chunk.isinf()
+        if not is_infinite.any():
             continue
-        row = int(infinite_rows[0])
-        feature = int(chunk[row].isinf().nonzero()[0])
+        row = int(is_infinite.any(1).nonzero()[0])
+        feature = int(is_infinite[row].nonzero()[0])
         sequence = int(torch.searchsorted(offsets, start + row, right=True)) - 1
         step = start + row - int(offsets[sequence])
         name = sequence if ids is None else repr(ids[sequence])
@@ -142,18 +142,25 @@ def lengths_without_trailing_nan(
     """Return the lengths up to the last step that has a value, but at least 1."""
     lengths = lengths.clone()
     chunk_rows = max(1, CACHED_VALUES // values.shape[1])
-    is_shorter: list[Tensor] = []
-    for last_rows in torch.split(offsets + lengths - 1, chunk_rows):
-        is_shorter.append(values.index_select(0, last_rows).isnan().all(1))
-    candidates = torch.cat(is_shorter).nonzero().view(-1)
-    chunk_of = lengths[candidates].cumsum(0) // chunk_rows
+    chunk_of = (lengths.cumsum(0) - 1) // chunk_rows
     sizes = np.unique(chunk_of.numpy(), return_counts=True)[1].tolist()
-    for chunk in torch.split(candidates, sizes):
-        starts = lengths[chunk].cumsum(0) - lengths[chunk]
-        shift = offsets[chunk] - starts
-        rows = torch.arange(int(lengths[chunk].sum())) + shift.repeat_interleave(lengths[chunk])
-        has_value = ~values.index_select(0, rows).isnan().all(1)
-        ends = torch.arange(1, len(rows) + 1) * has_value  # 0 where all is missing
-        last_ends = np.maximum.reduceat(ends.numpy(), starts.numpy())
-        lengths[chunk] = (torch.from_numpy(last_ends) - starts).clamp(min=1)
+    parts = zip(torch.split(offsets, sizes), torch.split(lengths, sizes), strict=True)
+    for first_rows, part in parts:
+        if not values.index_select(0, first_rows + part - 1).isnan().all(1).any():
+            continue
+        ends = part.cumsum(0)
+        has_value = ~rows_of(values, first_rows, part).isnan().all(1)
+        numbers = torch.arange(1, len(has_value) + 1) * has_value  # 0 where all is missing
+        last = np.maximum.reduceat(numbers.numpy(), (ends - part).numpy())
+        part += (torch.from_numpy(last) - ends).clamp(min=1 - part)  # a view of `lengths`
     return lengths
+
+
+def rows_of(values: Tensor | DiskRows, offsets: Tensor, lengths: Tensor) -> Tensor:
+    """Return the rows of some sequences one after the other, a view if they follow each other."""
+    ends = offsets + lengths
+    if isinstance(values, Tensor) and torch.equal(offsets[1:], ends[:-1]):
+        return values[int(offsets[0]) : int(ends[-1])]
+    shift = offsets - (lengths.cumsum(0) - lengths)
+    rows = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
+    return values.index_select(0, rows)

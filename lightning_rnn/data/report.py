@@ -1,6 +1,5 @@
 """Description of a data set and of what is suspicious about it."""
 
-import hashlib
 from itertools import combinations
 
 import numpy as np
@@ -145,17 +144,25 @@ def _missing_marks(sequences: Sequences, schema: Schema) -> list[str]:
     for name, column in zip(names, values.T, strict=True):
         if name in schema.categories:
             continue
+        known = column[~column.isnan()]
+        if len(known) <= MIN_OTHER_VALUES or not _has_repeated_end(known):
+            continue
+        numbers, counts = known.unique(return_counts=True)
         for sign in (1, -1):
-            numbers, counts = (sign * column[~column.isnan()]).unique(return_counts=True)
             while len(numbers) > MIN_OTHER_VALUES and counts[0] > 1:
                 if numbers[1] - numbers[0] <= numbers[-1] - numbers[1]:
                     break
                 mark = sign * float(numbers[0])
                 finding = f"feature {name} is {mark:.9g} {counts[0]} times, far from other values"
                 findings.append(f"{finding}; if missing, set missing_values to [{mark:.9g}]")
-                column = column[column != mark]
                 numbers, counts = numbers[1:], counts[1:]
+            numbers, counts = -numbers.flip(0), counts.flip(0)
     return findings
+
+
+def _has_repeated_end(numbers: Tensor) -> bool:
+    """Return whether the lowest or the highest number is there more than once."""
+    return any(int((numbers == end).sum()) > 1 for end in numbers.aminmax())
 
 
 def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> list[str]:
@@ -177,13 +184,14 @@ def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> li
 
 
 def digests_of(sequences: Sequences) -> np.ndarray:
-    """Return (N,) uint64 hashes of the values of each sequence."""
-    digests: list[bytes] = []
+    """Return (N,) int64 hashes of the values of each sequence, the same within a process."""
+    digests: list[int] = []
     sizes = (4 * sequences.num_features * sequences.lengths).tolist()  # in bytes
     for values in sequences.chunks():  # of whole sequences
-        content = memoryview(values.numpy().tobytes())
-        while len(content) > 0:
-            size = sizes[len(digests)]
-            digests.append(hashlib.blake2b(content[:size], digest_size=8).digest())
-            content = content[size:]
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+        content = values.numpy().tobytes()
+        start = 0
+        while start < len(content):
+            end = start + sizes[len(digests)]
+            digests.append(hash(content[start:end]))
+            start = end
+    return np.array(digests)

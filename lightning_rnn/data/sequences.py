@@ -236,18 +236,15 @@ class Sequences:
             x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
         return SequenceBatch(x, Padding(lengths, is_full=is_full), y, index)
 
-    def chunks(self) -> Iterator[Tensor]:
-        """Yield all values, some whole sequences as (rows, F) at a time."""
-        chunk_rows = checks.CHUNK_VALUES // self.num_features
+    def chunks(self, num_values: int = checks.CHUNK_VALUES) -> Iterator[Tensor]:
+        """Yield all values, some whole sequences as (rows, F) at a time, if possible not more."""
+        chunk_rows = num_values // self.num_features
         ends = self.lengths.cumsum(0)
         start = 0
         while start < len(self):
             rows_before = int(ends[start] - self.lengths[start])
             stop = max(start + 1, int(torch.searchsorted(ends, rows_before + chunk_rows)))
-            lengths = self.lengths[start:stop]
-            shift = self.offsets[start:stop] - (lengths.cumsum(0) - lengths)
-            rows = torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
-            yield self.values.index_select(0, rows)
+            yield checks.rows_of(self.values, self.offsets[start:stop], self.lengths[start:stop])
             start = stop
 
     def moments(self, names: list[str] | None = None) -> tuple[Tensor, Tensor]:
@@ -259,11 +256,11 @@ class Sequences:
         """
         sample = self._sample()
         # of x - shift, with a shift close to the mean, so that the squares lose no digits
-        shift = next(sample.chunks()).double().nanmean(0).nan_to_num(0.0)
+        shift = next(sample.chunks(checks.CACHED_VALUES)).double().nanmean(0).nan_to_num(0.0)
         count = torch.zeros(self.num_features, dtype=torch.float64)
         total = torch.zeros_like(count)
         squares = torch.zeros_like(count)
-        for values in sample.chunks():
+        for values in sample.chunks(checks.CACHED_VALUES):
             centred = values.double() - shift
             count += (~centred.isnan()).sum(0)
             total += centred.nansum(0)

@@ -138,22 +138,22 @@ def _assign_groups(
     fraction of stratum k, group g is assigned to the split s with the largest
     sum_k missing[s, k] * n[g, k] / (sum_k n[g, k] * size of s).
     """
-    unique_groups, group_codes = np.unique(groups, return_inverse=True)
-    group_of = torch.from_numpy(group_codes)  # (N,)
-    counts = torch.zeros(len(unique_groups), int(strata.max()) + 1, dtype=torch.float64)
-    ones = torch.ones(len(strata), dtype=torch.float64)
-    counts.index_put_((group_of, strata), ones, accumulate=True)  # (groups, K)
+    _, group_codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    num_strata = int(strata.max()) + 1
+    rows = torch.from_numpy(group_codes.argsort(kind="stable"))
+    strata_of_group = torch.split(strata[rows], sizes.tolist())
     share = torch.tensor(fractions, dtype=torch.float64)
-    expected = share[:, None] * counts.sum(0)  # (splits, K)
+    closed = torch.where(share == 0, -torch.inf, 0.0)
+    expected = share[:, None] * strata.bincount()  # (splits, K)
     size = expected.sum(1).clamp(min=1e-9)
     assigned = torch.zeros_like(expected)
-    split_of_group = torch.zeros(len(counts), dtype=torch.int64)
-    order = torch.randperm(len(counts), generator=generator)
-    order = order[counts[order].sum(1).argsort(descending=True, stable=True)]
+    split_of_group = np.zeros(len(sizes), dtype=np.int64)
+    order = torch.randperm(len(sizes), generator=generator)
+    order = order[torch.from_numpy(sizes)[order].argsort(descending=True, stable=True)]
     for group in order.tolist():
-        gain = ((expected - assigned) * counts[group]).sum(1) / counts[group].sum()
-        gain[share == 0] = -torch.inf
-        split = int((gain / size).argmax())
+        counts = strata_of_group[group].bincount(minlength=num_strata)  # (K,)
+        gain = ((expected - assigned) * counts).sum(1) / sizes[group]
+        split = int((gain / size + closed).argmax())
         split_of_group[group] = split
-        assigned[split] += counts[group]
-    return split_of_group[group_of]
+        assigned[split] += counts
+    return torch.from_numpy(split_of_group[group_codes])

@@ -83,8 +83,7 @@ def read_contents(path: Paths, options: ReadOptions) -> FileContents:
     label_of = read_labels(options)
     with np.errstate(all="ignore"), errors_with_path(source.title):
         if is_table(source, options):
-            rows = join_rows(source_rows(source, options))
-            contents, _ = table_contents(rows, options)
+            contents, _ = table_contents(join_rows(source_rows(source, options)), options)
         else:
             contents = join_contents(list(array_contents(source, options)))
         contents, _ = complete_contents(contents, label_of, options)
@@ -129,14 +128,13 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
             num_sequences += len(sequences)
             ids = sequences.ids
             assert ids is not None
-            if (ids == row_ids(len(ids))).all():
+            if start > 0 and (ids == row_ids(len(ids))).all():
                 ids = row_ids(num_sequences)[start:]
                 sequences = sequences.replaced(ids=ids)
-            for row, name in enumerate(ids):
-                if name in known_ids:
-                    expected = "an id that no other sequence has"
-                    raise unexpected(f"sequence {row}", expected, quote(name))
-                known_ids.add(name)
+            distinct = set(ids)
+            if len(distinct) < len(ids) or not known_ids.isdisjoint(distinct):
+                _raise_repeated_id(ids, known_ids)
+            known_ids |= distinct
             has = (contents.labels is not None, sequences.groups is not None)
             names = (contents.feature_names, contents.step_names, contents.time_kind)
             found = (sequences.num_features, *names, *has)
@@ -145,6 +143,14 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
                 expected = "features, their names, kind of times, labels and groups"
                 raise unexpected("", f"{expected} as in {source.names[0]}", "others")
             yield replace(contents, sequences=sequences)
+
+
+def _raise_repeated_id(ids: np.ndarray, known_ids: set[str]) -> None:
+    """Raise the error of the first id that is known or repeated."""
+    for row, name in enumerate(ids):
+        if name in known_ids or name in ids[:row]:
+            expected = "an id that no other sequence has"
+            raise unexpected(f"sequence {row}", expected, quote(name))
 
 
 def _with_names_of_path(

@@ -58,13 +58,13 @@ def order_classes(labels: np.ndarray, positive: str | None) -> list[str]:
 def class_codes(labels: np.ndarray, ids: np.ndarray, class_names: list[str]) -> np.ndarray:
     """Return the (N,) codes of labels; a DataError names the sequence of one that has none."""
     code_of = {name: code for code, name in enumerate(class_names)}
-    codes: list[int] = []
-    for label, sequence in zip(labels, ids, strict=True):
-        if label not in code_of:
-            expected = f"a label seen in training ({', '.join(class_names)})"
-            raise unexpected(f"sequence {sequence!r}", expected, repr(label))
-        codes.append(code_of[label])
-    return np.array(codes)
+    codes = np.array([code_of.get(label, -1) for label in labels])
+    unknown = np.flatnonzero(codes < 0)
+    if len(unknown):
+        expected = f"a label seen in training ({', '.join(class_names)})"
+        row = unknown[0]
+        raise unexpected(f"sequence {ids[row]!r}", expected, repr(labels[row]))
+    return codes
 
 
 def check_not_continuous(labels: np.ndarray) -> None:

@@ -25,6 +25,8 @@ def text_column(column: "pl.Series") -> "pl.Series":
     if column.dtype.is_float():
         return class_column(column, ReadOptions())
     check_not_nested(column)
+    if column.dtype.is_integer():
+        return column.cast(pl.String).fill_null("")
     text = known_text(column.cast(pl.String)).fill_null("")
     return text.str.replace(r"^([+-]?[0-9]+)[.]0+$", "${1}")
 
@@ -41,6 +43,8 @@ def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
         with_point = name.replace(",", ".")
         is_number = options.decimal_comma and NUMBER.fullmatch(with_point)
         names.append(class_name(with_point if is_number else name))
+    if names == unique.to_list():
+        return text
     return text.replace_strict(unique, pl.Series(names, dtype=pl.String))
 
 

@@ -24,9 +24,14 @@ def check_cells(count: int, got: str, options: ReadOptions) -> None:
         raise unexpected("", expected, f"{count} ({got})")
 
 
+def max_line_bytes(options: ReadOptions) -> int:
+    """Return the length above which a line is too long for `max_cells`."""
+    return options.max_cells // CELLS_PER_BYTE
+
+
 def bounded_lines(file: Any, options: ReadOptions) -> Iterator[Any]:
     """Yield the lines of an open file, none of which may be too long for `max_cells`."""
-    limit = options.max_cells // CELLS_PER_BYTE
+    limit = max_line_bytes(options)
     while line := file.readline(limit + 1):
         if len(line) > limit:
             got = f"{CELLS_PER_BYTE} for each byte of a line"
@@ -35,10 +40,13 @@ def bounded_lines(file: Any, options: ReadOptions) -> Iterator[Any]:
 
 
 def utf8_lines(
-    lines: Iterable[bytes], comments: tuple[bytes, ...] = ()
+    lines: Iterable[bytes], comments: tuple[bytes, ...] = (), first: int = 1
 ) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line but the comments, which may be in any encoding."""
-    for number, line in enumerate(lines, start=1):
+    """Yield number and text of each line but the comments, which may be in any encoding.
+
+    `first` is the number of the first line.
+    """
+    for number, line in enumerate(lines, start=first):
         if line.lstrip().startswith(comments):
             continue
         try:

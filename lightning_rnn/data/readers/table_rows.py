@@ -4,7 +4,9 @@ import csv
 import gzip
 import io
 import itertools
+import os
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_rnn.data.readers.contents import ReadOptions, first_line, quote, unexpected
-from lightning_rnn.data.readers.limits import bounded_lines, check_columns, utf8_lines
+from lightning_rnn.data.readers.limits import (
+    bounded_lines,
+    check_columns,
+    max_line_bytes,
+    utf8_lines,
+)
 from lightning_rnn.errors import DataError, import_extra
 
 if TYPE_CHECKING:
@@ -102,32 +109,78 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
         is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         content: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
-        records = _records(_text_lines(content, options), options.separator)
-        line, header = next(records)
+        lines = _text_lines(content, options)
+        line, text, separator = _first_line(lines, options.separator)
+        records = _records(itertools.chain([text], lines), separator, line)
+        _, header = next(records)
         names = _column_names(header, line)
         check_columns(len(names), options)
         schema = dict.fromkeys(names, pl.String)
+        if options.encoding is None and '"' not in text:
+            line += 1
+            for rows in _plain_rows(content, schema, separator, options, size, line):
+                yield rows
+                line += rows.frame.height
+            records = _records(_text_lines(content, options, line), separator, line)
         piece_rows = max(1, size // (BYTES_PER_CELL * len(names)))
         while True:
-            lines: list[int] = []
-            rows: list[list[str]] = []
+            numbers: list[int] = []
+            table: list[list[str]] = []
             for line, cells in itertools.islice(records, piece_rows):
                 if len(cells) != len(names):
                     expected = f"{len(names)} cells as in the header"
                     expected += " (for others set separator, encoding or decimal_comma)"
                     raise unexpected(f"line {line}", expected, str(len(cells)))
-                lines.append(line)
-                rows.append(cells)
-            if not rows:
+                numbers.append(line)
+                table.append(cells)
+            if not table:
                 return
-            frame = pl.DataFrame(rows, schema=schema, orient="row")
-            yield Rows(frame, is_text=True, numbers=np.array(lines))
+            frame = pl.DataFrame(table, schema=schema, orient="row")
+            yield Rows(frame, is_text=True, numbers=np.array(numbers))
 
 
-def _text_lines(file: Any, options: ReadOptions) -> Iterator[str]:
-    """Yield the lines of an open file."""
+def _plain_rows(
+    file: Any, schema: dict[str, Any], separator: str, options: ReadOptions, size: int, line: int
+) -> Iterator[Rows]:
+    """Yield rows without quotes from line `line` of an open file on, up to others or wrong ones."""
+    limit = max_line_bytes(options)
+    while block := file.read(size):
+        block += file.readline(limit)
+        frame = None if len(block) > limit else plain_frame(block, schema, separator)
+        if frame is None:
+            file.seek(-len(block), os.SEEK_CUR)
+            return
+        numbers = np.arange(line, line + frame.height)
+        yield Rows(frame.fill_null(""), is_text=True, numbers=numbers)
+        line += frame.height
+
+
+def plain_frame(content: bytes, schema: dict[str, Any], separator: str) -> "pl.DataFrame | None":
+    """Return the cells of lines, null if empty; None if lines are wrong or need a CSV reader."""
+    import polars as pl
+
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    has_bom = not content.isascii() and BOM_UTF8 in content
+    if len(schema) == 1 or has_bom or any(mark in content for mark in (b'"', b"\r", b"\0")):
+        return None
+    try:
+        settings: dict[str, Any] = {"has_header": False, "quote_char": None, "schema": schema}
+        frame = pl.read_csv(content, separator=separator, **settings)
+    except pl.exceptions.PolarsError:
+        return None
+    num_lines = content.count(b"\n") + (not content.endswith(b"\n"))
+    has_null = any(column.null_count() for column in frame)  # a cell is empty or missing
+    num_separators = num_lines * (len(schema) - 1)
+    if has_null and content.count(separator.encode()) != num_separators:
+        return None
+    return frame if frame.height == num_lines else None
+
+
+def _text_lines(file: Any, options: ReadOptions, first: int = 1) -> Iterator[str]:
+    """Yield the lines of an open file from its line `first` on."""
     if options.encoding is None:
-        for _, text in utf8_lines(bounded_lines(file, options)):
+        for _, text in utf8_lines(bounded_lines(file, options), first=first):
             yield text
         return
     try:
@@ -138,30 +191,30 @@ def _text_lines(file: Any, options: ReadOptions) -> Iterator[str]:
         raise unexpected("encoding", "that of the file", first_line(error)) from error
 
 
-def _records(lines: Iterator[str], separator: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of the header and of each row; blank lines are left out.
+def _first_line(lines: Iterator[str], separator: str | None) -> tuple[int, str, str]:
+    """Return number and text of the first line that is not blank, and the separator.
 
     A line `sep=;`, which Excel writes before the header, sets the separator.
     """
-    num_skipped = 0
-    for text in lines:
+    for number, text in enumerate(lines, start=1):
         excel_separator = re.fullmatch(r"sep=([ -~\t])\r?\n", text)
         if excel_separator:
             separator = excel_separator[1]
         elif text.strip("\r\n"):
-            break
-        num_skipped += 1
-    else:
-        raise DataError("the file is empty")
-    separator = (separator or _find_separator(text)).replace("\\t", "\t")
+            return number, text, (separator or _find_separator(text)).replace("\\t", "\t")
+    raise DataError("the file is empty")
+
+
+def _records(lines: Iterable[str], separator: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of each row from line `first` on; blank lines are left out."""
     # the reader refuses a cell of more than 131,072 characters, which a lost quote would make
-    reader = csv.reader(itertools.chain([text], lines), delimiter=separator, strict=True)
-    line = num_skipped + 1
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    line = first
     try:
         for cells in reader:
             if cells:
                 yield line, cells
-            line = num_skipped + reader.line_num + 1
+            line = first + reader.line_num
     except csv.Error as error:
         raise unexpected(f"line {line}", CSV_SYNTAX, str(error)) from error
 

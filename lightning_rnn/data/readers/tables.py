@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,12 +50,11 @@ def table_contents(
 
     Returns the sequences in the order of their first rows, and the (N,) numbers of these rows.
     """
-    import polars as pl
-
-    frame = rows.frame
-    features, ignored = feature_columns(frame, options)
-    categories = find_categories(frame, options)
+    features, ignored = feature_columns(rows.frame, options)
+    categories = find_categories(rows.frame, options)
     values = _feature_values(rows, features, categories, options)  # (rows, F)
+    frame = rows.frame.drop(features)
+    rows = replace(rows, frame=frame)  # frees the memory of the text
     labels = None
     # files to predict need not be in the folder of their class
     has_labels = options.require_labels or options.label_column not in NAMES_OF_PATH
@@ -72,19 +72,18 @@ def table_contents(
         values = values.reshape(-1, 1)  # (N * T, 1)
     else:
         names_of = {"feature_names": features, "categories": categories}
-        # of each row, the first row with the same id
-        frame_of_ids = pl.DataFrame({"id": ids, "row": np.arange(frame.height)})
-        owners = frame_of_ids.select(pl.col("row").min().over("id"))["row"].to_numpy()
+        owners = _owners(ids)
         if options.window_length is None:
             _check_constant(labels, "label", owners, rows)
         _check_constant(groups, "group", owners, rows)
         order = np.argsort(owners, kind="stable")
         if options.time_column is not None:
-            keys, time_kind = parse_times(rows, options, time_kind)
-            order = _order_by_time(rows, options, keys, owners)
+            order, time_kind = _order_by_time(rows, options, owners, time_kind)
         if (order[1:] < order[:-1]).any():
             values = values[order]
-        first_rows, lengths = np.unique(owners, return_counts=True)
+        num_rows = np.bincount(owners)  # of the sequence that starts with each row
+        first_rows = np.flatnonzero(num_rows)
+        lengths = num_rows[first_rows]
     ids = np.asarray(ids[first_rows], dtype=object)
     groups = _pick(groups, first_rows)
     marks = options.missing_values
@@ -179,18 +178,20 @@ def _feature_values(
             values[:, i] = category_codes(rows, name, categories[name], options)
             continue
         column = rows.frame[name]
-        cells = column
-        if rows.is_text:
-            cells = known_text(column)
-            if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
-                cells = cells.str.replace_all(".", "_", literal=True)
-                cells = cells.str.replace(",", ".", literal=True)
-        elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        is_number = column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)
+        if not rows.is_text and not is_number:
             expected = "numbers or booleans"
             if not column.dtype.is_nested():
                 expected += f"; {NO_FEATURE}"
             raise unexpected(f"column {quote(name)}", expected, str(column.dtype))
+        cells = column
         numbers = cells.cast(pl.Float64, strict=False)
+        if rows.is_text and (options.decimal_comma or not _are_finite(numbers)):
+            cells = known_text(column)
+            if options.decimal_comma:  # a point, as in 1.234,5, makes the cell invalid
+                cells = cells.str.replace_all(".", "_", literal=True)
+                cells = cells.str.replace(",", ".", literal=True)
+            numbers = cells.cast(pl.Float64, strict=False)
         is_infinite = numbers.cast(pl.Float32).is_infinite()
         is_refused = cells.is_not_null() & (numbers.is_null() | is_infinite)
         if is_refused.any():
@@ -211,6 +212,10 @@ def _feature_values(
     return values
 
 
+def _are_finite(numbers: "pl.Series") -> bool:
+    return numbers.null_count() == 0 and bool(numbers.is_finite().all())
+
+
 def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.ndarray, str]:
     """Return (rows,) sortable keys of the times and their kind, which must be the given one."""
     assert options.time_column is not None
@@ -220,10 +225,20 @@ def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.
     return time_keys(column, kind, options, lambda row: f"{rows.place(row)}, column {name}")
 
 
+def _owners(ids: "pl.Series") -> np.ndarray:
+    """Return for each row the first row with the same id."""
+    import polars as pl
+
+    first_row = pl.col("row").min().over("id")
+    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    return frame.select(first_row).to_series().to_numpy()
+
+
 def _order_by_time(
-    rows: Rows, options: ReadOptions, keys: np.ndarray, owners: np.ndarray
-) -> np.ndarray:
-    """Return the rows sorted by sequence, then by time."""
+    rows: Rows, options: ReadOptions, owners: np.ndarray, kind: str | None
+) -> tuple[np.ndarray, str]:
+    """Return the rows sorted by sequence, then by time, and the kind of the times."""
+    keys, kind = parse_times(rows, options, kind)
     order = np.lexsort((keys, owners))
     is_repeated = (np.diff(owners[order]) == 0) & (np.diff(keys[order]) == 0)
     if is_repeated.any():
@@ -232,7 +247,7 @@ def _order_by_time(
         got = "id {} and time {}".format(*map(quote, repeated))
         got += f" as in {rows.place(first)}"
         raise unexpected(rows.place(second), "one row for each id and time", got)
-    return order
+    return order, kind
 
 
 def _check_constant(column: "pl.Series | None", what: str, owners: np.ndarray, rows: Rows) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from lightning_rnn.data.readers.contents import (
     unexpected,
 )
 from lightning_rnn.data.readers.limits import bounded_lines, utf8_lines
+from lightning_rnn.data.readers.table_rows import plain_frame
 from lightning_rnn.data.readers.times import time_keys
 from lightning_rnn.data.sequences import Sequences
 
@@ -79,25 +79,18 @@ def _read_plain_tsv(path: Path, options: ReadOptions) -> FileContents | None:
     import polars as pl
 
     with path.open("rb") as file:
-        first = next(bounded_lines(file, options))
-        content = first + file.read()
-    num_tabs = first.count(b"\t")
-    num_lines = content.rstrip(b"\n").count(b"\n") + 1
-    has_others = b"\r" in content or b"\xef\xbb\xbf" in content  # or a byte order mark
-    if has_others or num_tabs == 0 or content.count(b"\t") != num_tabs * num_lines:
-        return None
+        num_tabs = next(bounded_lines(file, options)).count(b"\t")
     schema = {"label": pl.String} | {str(i): pl.Float64 for i in range(num_tabs)}
-    settings: dict[str, Any] = {"has_header": False, "quote_char": None, "schema": schema}
-    try:
-        frame = pl.read_csv(content, separator="\t", **settings)
-    except pl.exceptions.PolarsError:
+    frame = plain_frame(path.read_bytes(), schema, separator="\t")
+    if frame is None:
         return None
-    values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty
-    # the words nan and inf are read with the others, which say what is wrong with them
-    if len(values) != num_lines or not np.abs(values).max() < EXACT_INTEGERS:
+    values = frame[:, 1:].to_numpy()  # (N, T), NaN where a cell is empty or missing
+    # NaN and large numbers are read line by line, which says what is wrong with them
+    if not (values.min() > -EXACT_INTEGERS and values.max() < EXACT_INTEGERS):
         return None
-    lengths = np.full(num_lines, num_tabs)
+    num_lines = len(values)
     labels = frame["label"].fill_null("").to_numpy()
+    lengths = np.full(num_lines, num_tabs)
     return _labelled(values.reshape(-1, 1), lengths, labels, range(1, num_lines + 1), options)
 
 

@@ -23,7 +23,12 @@ from lightning_rnn import (
 from lightning_rnn.errors import ExportError, OptionError
 from lightning_rnn.export import onnx_export as export_module
 from lightning_rnn.export import step_network as steps_module
-from lightning_rnn.export.onnx_export import TOLERANCE, TRACED_SIZE, VERIFIED_SIZES
+from lightning_rnn.export.onnx_export import (
+    TOLERANCE,
+    TRACED_SIZE,
+    VERIFIED_SIZES,
+    VERIFIED_STEP_SIZES,
+)
 from lightning_rnn.models import network as network_module
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.padding import Padding
@@ -75,6 +80,9 @@ def test_the_proof_leaves_the_traced_size_and_asks_enough():
     assert TOLERANCE == 1e-5
     assert TRACED_SIZE[0] not in {batch for batch, _ in VERIFIED_SIZES}
     assert sum(steps != TRACED_SIZE[1] for _, steps in VERIFIED_SIZES) >= 6
+    assert TRACED_SIZE[0] not in {batch for batch, _ in VERIFIED_STEP_SIZES}
+    assert len({batch for batch, _ in VERIFIED_STEP_SIZES}) >= 5
+    assert max(steps for _, steps in VERIFIED_STEP_SIZES) > 2 * steps_module.WINDOW
 
 
 def ignores_padding(self, x, padding):

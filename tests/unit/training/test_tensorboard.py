@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,14 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     assert scalars <= set(tags["scalars"])
     assert all(np.isfinite(e.value) for tag in tags["scalars"] for e in found.Scalars(tag))
     assert all(e.value > 1 for e in found.Scalars("train/sequences_per_second"))
+
+
+def test_drawing_is_not_counted_as_training(empty, run_ok, tiny, monkeypatch):
+    for callback, method in ((Figures, "_show"), (GradientFlowProbe, "_measure")):
+        monkeypatch.setattr(callback, method, lambda *_, **__: time.sleep(2.0))
+    run_ok("fit", *tiny, *SMALL, *EACH)
+    rates = [event.value for event in events().Scalars("train/sequences_per_second")]
+    assert min(rates) > 64 / 2.0
 
 
 def test_precision_recall_curves_equal_scikit_learns(empty, run_ok, tiny):
