@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -201,10 +201,8 @@ class CommandLine(LightningCLI):
         if shows_bar is None:
             shows_bar = has_bar or sys.stdout.isatty()
         if shows_bar and not has_bar:
-            bar_class: type[TQDMProgressBar | RunProgressBar] = TQDMProgressBar
-            if self.command == "fit":
-                bar_class = RunProgressBar
-            callbacks.append(bar_class(refresh_rate=20))  # at 1 it takes longer than a step
+            # at a refresh rate of 1 it takes longer than a step
+            callbacks.append(RunProgressBar(refresh_rate=20))
         if not chosen["fast_dev_run"]:
             callbacks += self._own_callbacks()
         if chosen["check_val_every_n_epoch"] is None:

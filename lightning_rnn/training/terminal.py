@@ -27,7 +27,6 @@ from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import shown_path
-from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.run_end import ending_of
 from lightning_rnn.training.settings import changed_first
 from lightning_rnn.training.validation_interval import (
@@ -290,7 +289,7 @@ def _available_commands(trainer: Trainer) -> list[str]:
 def _print(trainer: Trainer, line: str) -> None:
     """Print a line, above the progress bar if there is one."""
     bar = trainer.progress_bar_callback
-    if isinstance(bar, TQDMProgressBar | RunProgressBar):
+    if isinstance(bar, TQDMProgressBar):
         bar.print(line)
     else:
         print(line, flush=True)
