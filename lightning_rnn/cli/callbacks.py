@@ -50,7 +50,7 @@ def callbacks_of_evaluation(
         return [figures]
     figures.folder = folder / "figures"
     report = Report(run, figures, request.args)
-    callbacks: list[Callback] = [MetricsFile(folder, run.path), figures, report]
+    callbacks: list[Callback] = [MetricsFile(run), figures, report]
     if options["earliness"]:
         callbacks.append(Earliness(folder))
     return [*callbacks, HyperParameters()]

@@ -70,7 +70,8 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
     data = sequence_data(trainer)
     network: SequenceNetwork = model.network
     if model.hparams["memory_span"] is None:
-        span = longest_train_sequence(data) or UNKNOWN_SPAN
+        train = None if data is None else data.split("train")
+        span = UNKNOWN_SPAN if train is None else int(train.lengths.max())
         model.hparams["memory_span"] = span
         network.set_memory_span(span)
     if model.hparams["freeze"]:
@@ -99,12 +100,6 @@ def check_sizes(schema: Schema, trainer: Trainer) -> None:
     categories = getattr(data, "categories", schema.categories)
     is_same = schema.categories == categories
     check(is_same, "categories", schema.categories, f"{categories}, as the data have")
-
-
-def longest_train_sequence(data: SequenceDataModule | None) -> int | None:
-    """Return the number of steps of the longest training sequence, if it is known."""
-    train = None if data is None else data.split("train")
-    return None if train is None else int(train.lengths.max())
 
 
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:

@@ -36,7 +36,7 @@ from lightning_rnn.training.logs import shown_path
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_BETWEEN_QUERIES = 0.2  # of all ranks for a signal
 MAX_STEPS_BETWEEN_QUERIES = 64
-SECONDS_TO_END = 3.0  # after which a process that closed its connections is gone
+SECONDS_TO_END = 3.0  # within which a process that has closed its connections ends
 # messages of gloo, NCCL and the store of torch when another process is gone
 CONNECTION_ERRORS = re.compile("(?i)gloo|nccl|connection|broken pipe|store")
 

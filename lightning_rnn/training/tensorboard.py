@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_rnn.data.sequences import Sequences
@@ -222,7 +222,7 @@ class GradientFlowProbe(Watcher):
         self.curves = {name: list(curves) for name, curves in state_dict["curves"].items()}
 
 
-class Throughput(Watcher):
+class Throughput(Callback):
     """Logs at the end of each epoch how many sequences a second are trained on by all ranks.
 
     Neither validation nor drawing and saving, which follow it, are counted.
@@ -254,10 +254,9 @@ class Throughput(Watcher):
         """Log the throughput; loaders of other packages do not count their sequences."""
         self._stop()
         count = getattr(trainer.train_dataloader, "count", 0)
-        if self.is_enabled and count:
-            with self.contain_failure():
-                rate = count * trainer.world_size / max(1e-9, self._seconds)
-                write_to_loggers(trainer, {"train/sequences_per_second": rate})
+        if count:
+            rate = count * trainer.world_size / max(1e-9, self._seconds)
+            write_to_loggers(trainer, {"train/sequences_per_second": rate})
 
     def _stop(self) -> None:
         if self._start is not None:

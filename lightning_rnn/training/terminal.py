@@ -1,6 +1,7 @@
 """What `fit` prints: the data, a line per epoch, and what to do next."""
 
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 # tensorboard has no type hints for its messages
@@ -18,6 +19,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
     HParamsPluginData,
 )
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
@@ -80,16 +82,16 @@ class EpochLines(Callback):
             return
         sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
         if isinstance(sampler, TrainSampler) and sampler.padding() > 0:
-            _print(trainer, f"padding: {sampler.padding():.1%} of the steps in training batches")
+            _print(f"padding: {sampler.padding():.1%} of the steps in training batches")
         epochs = trainer.check_val_every_n_epoch
         if trainer.limit_val_batches and epochs is not None and epochs > 1:
             num_steps = epochs * trainer.num_training_batches
-            _print(trainer, f"validation: every {epochs} epochs ({num_steps} batches)")
+            _print(f"validation: every {epochs} epochs ({num_steps} batches)")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
             if isinstance(callback, WeightAveraging):
                 name = type(callback).__name__
                 text = "validation and checkpoints: of the averaged weights, train/loss of others"
-                _print(trainer, f"{text} ({name})")
+                _print(f"{text} ({name})")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metrics."""
@@ -137,7 +139,7 @@ class EpochLines(Callback):
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._line is not None and trainer.is_global_zero:
             train = _format_metrics(_of_split(trainer.callback_metrics, "train"))
-            _print(trainer, f"{self._line}{train}{self._validation}")
+            _print(f"{self._line}{train}{self._validation}")
         self._line = None
         self._validation = ""
 
@@ -286,10 +288,7 @@ def _available_commands(trainer: Trainer) -> list[str]:
     return names or ["predict --data.predict_path FILE"]
 
 
-def _print(trainer: Trainer, line: str) -> None:
+def _print(line: str) -> None:
     """Print a line, above the progress bar if there is one."""
-    bar = trainer.progress_bar_callback
-    if isinstance(bar, TQDMProgressBar):
-        bar.print(line)
-    else:
-        print(line, flush=True)
+    tqdm.write(line)
+    sys.stdout.flush()

@@ -88,10 +88,14 @@ class ThreadChoice(Callback):
 
 
 def num_free_cores() -> int:
-    """Return how many of this process's cores are idle; outside Linux by the load average."""
+    """Return how many of this process's cores are idle.
+
+    Outside Linux, the load average tells; on Windows, which has none, all cores count as idle.
+    """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if not Path("/proc/stat").exists():
-        return round((num_cores or 1) - os.getloadavg()[0])
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        return round((num_cores or 1) - load)
     idle_before = _idle_seconds()
     start = time.monotonic()
     time.sleep(SAMPLE_SECONDS)

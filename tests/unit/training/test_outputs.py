@@ -3,19 +3,21 @@
 import json
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from evaluations import random_evaluation
-from helpers import RUN
+from helpers import BEST, LAST, RUN
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.evaluation.metrics import evaluate_classes
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.training.outputs import class_tables
+from lightning_rnn.training.outputs import class_tables, num_steps
 
 
 def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
@@ -43,6 +45,30 @@ def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
     picture = imread(RUN / "earliness.png")
     assert picture.shape[0] > 300
     assert picture[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("tenths", range(1, 11))
+def test_shares_of_sequences_are_rounded_up(tenths):
+    """0.6 * 25 is 15 steps, although it is a little more in float32."""
+    lengths = torch.arange(1, 2000)
+    expected = [math.ceil(Fraction(tenths, 10) * length) for length in range(1, 2000)]
+    assert num_steps(lengths, tenths).tolist() == expected
+
+
+def test_metrics_are_not_those_of_a_file_written_meanwhile(trained, run, monkeypatch):
+    """As by a run that goes on training."""
+    evaluate = SequenceClassifier.on_test_epoch_end
+
+    def replace_file_and_evaluate(model):
+        BEST.unlink()
+        BEST.write_bytes(LAST.read_bytes()[:-1])
+        evaluate(model)
+
+    monkeypatch.setattr(SequenceClassifier, "on_test_epoch_end", replace_file_and_evaluate)
+    result = run("test")
+    assert result.code == 1
+    assert "best.ckpt: expected the same file to the end of the test, got" in result.err
+    assert not (RUN / "test_metrics.json").exists()
 
 
 def test_it_is_not_done_unasked(trained, run_ok):

@@ -62,6 +62,17 @@ def test_free_cores_are_a_sensible_number():
     assert 0 <= num_free_cores() <= threads.os.cpu_count()
 
 
+@pytest.mark.parametrize("load", [None, 0.0])
+def test_free_cores_of_other_systems(monkeypatch, load):
+    """Windows has no load average."""
+    monkeypatch.setattr(threads.Path, "exists", lambda path: False)
+    if load is None:
+        monkeypatch.delattr(threads.os, "getloadavg")
+    else:
+        monkeypatch.setattr(threads.os, "getloadavg", lambda: (load, load, load))
+    assert num_free_cores() >= 1
+
+
 def fit(folder, *, ckpt_path=None, max_epochs=1, error=None):
     """Train; return the number of threads in training and the path of the checkpoint."""
     seen = []
