@@ -123,7 +123,7 @@ class CheckpointFile:
         if resumes:
             check_resumable(self.path, self.content, model)
             names.add("optimizer")
-        self._compare(names, model.hparams, self.hyper_parameters)
+        self._compare(names, dict(model.hparams), self.hyper_parameters)
 
     def start(self, model: SequenceClassifier) -> str:
         """Load the weights into a model for other data, and describe what has been taken."""

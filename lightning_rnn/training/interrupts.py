@@ -123,7 +123,9 @@ class Interrupts(Callback):
 
     def _report_lost_ranks(self, trainer: Trainer, exception: BaseException) -> None:
         """Raise an error that names ranks whose process is gone, if that can be the reason."""
-        if len(self._processes) < 2 or CONNECTION_ERRORS.search(str(exception)) is None:
+        is_of_torch = isinstance(exception, RuntimeError)  # not a file in a folder `store`
+        is_lost = is_of_torch and CONNECTION_ERRORS.search(str(exception)) is not None
+        if len(self._processes) < 2 or not is_lost:
             return
         deadline = time.monotonic() + SECONDS_TO_END
         lost: list[int] = []

@@ -28,7 +28,7 @@ from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
-from lightning_rnn.training.logs import shown_path
+from lightning_rnn.training.logs import SHOWN_METRICS, shown_path
 from lightning_rnn.training.run_end import ending_of
 from lightning_rnn.training.settings import changed_first
 from lightning_rnn.training.validation_interval import (
@@ -38,7 +38,6 @@ from lightning_rnn.training.validation_interval import (
     is_report_due,
 )
 
-EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 MAX_LINES = 30  # of epochs, about
 READABLE_LIMIT = 1000  # metrics from here on are printed with three digits
 
@@ -258,7 +257,7 @@ def _print_data(data: SequenceDataModule) -> None:
 
 def _format_metrics(metrics: Mapping[str, Any]) -> str:
     text = ""
-    for name in EPOCH_METRICS:
+    for name in SHOWN_METRICS:
         if name in metrics:
             value = float(metrics[name])
             digits = ".4f" if abs(value) < READABLE_LIMIT else ".3g"
