@@ -11,7 +11,8 @@ from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.csv_history import CsvHistory
 from lightning_rnn.training.interrupts import Interrupts
-from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
+from lightning_rnn.training.outputs import Earliness, MetricsFile
+from lightning_rnn.training.predictions_file import PredictionsFile
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.report import Report
 from lightning_rnn.training.resumed_epoch import ResumedEpoch

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.conditions import CONDITIONS, THREADS
 from lightning_rnn.training.optimizers import create_optimizer
 from lightning_rnn.training.random_states import random_state
 from lightning_rnn.training.train_metrics import SUMS
@@ -24,13 +25,12 @@ MAX_SIZE = 1 << 62  # bytes; stands for that of a tensor without values, or a sp
 ENTRIES: dict[str, Any] = {
     "epoch": 0,
     "global_step": 0,
-    "num_threads": 1,
     "metrics": {},
     "loops": {},
     "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
     "lr_schedulers": [{}],
-    "conditions": {},
+    CONDITIONS: {},
     "gradients": [[]],
     "ending": {"reason": "", "rules": "", "num_epochs": 0},
     SUMS: torch.zeros(1, 3, dtype=torch.float64),
@@ -59,8 +59,9 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
     if not _is_current(version):
         expected = f"a version of Lightning from {OLDEST_LIGHTNING}"
         raise _unexpected(path, "pytorch-lightning_version", expected, version)
-    if content.get("num_threads", 1) not in range(1, MAX_THREADS + 1):
-        raise _unexpected(path, "num_threads", f"1 to {MAX_THREADS}", content["num_threads"])
+    num_threads = content.get(CONDITIONS, {}).get(THREADS, 1)
+    if num_threads not in range(1, MAX_THREADS + 1):
+        raise _unexpected(path, f"{CONDITIONS}.{THREADS}", f"1 to {MAX_THREADS}", num_threads)
     tensors: dict[tuple[int, torch.Size], int] = {}
     _add_sizes(content, tensors, set())
     if sum(tensors.values()) > path.stat().st_size:

@@ -192,7 +192,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             self._build(schema_of(self.trainer, self.hparams))
         existing: list[Callback] = getattr(self.trainer, "callbacks", [])
         attached = {type(callback) for callback in existing}  # by an earlier run of the Trainer
-        needed = (Conditions, ThreadChoice, LearningRateSchedule, StepMonitor, TrainMetrics)
+        needed = (ThreadChoice, Conditions, LearningRateSchedule, StepMonitor, TrainMetrics)
         return [callback() for callback in needed if callback not in attached]
 
     def configure_model(self) -> None:

@@ -1,8 +1,8 @@
-"""Files that `test` and `predict` write into the run folder."""
+"""Files that `test` writes into the run folder."""
 
 import copy
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from lightning_rnn.atomic_files import atomic_write, sha256, write_and_keep
-from lightning_rnn.errors import CheckpointError, OptionError, check, import_extra
+from lightning_rnn.atomic_files import sha256, write_and_keep
+from lightning_rnn.errors import CheckpointError, import_extra
 from lightning_rnn.evaluation.figures import new_axes, pixels, save_png, short_names
 from lightning_rnn.evaluation.intervals import MAX_RANKED, Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
 from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.data_statistics import sequence_data
-from lightning_rnn.training.prediction_columns import prediction_columns
+from lightning_rnn.training.predictions_file import prediction_columns
 from lightning_rnn.training.watching import Watcher
 
 MAX_MATRIX = 10  # classes whose confusion counts are printed as a matrix
@@ -234,65 +234,3 @@ class Earliness(Watcher):
 def num_steps(lengths: Tensor, tenths: int) -> Tensor:
     """Return how many steps so many tenths of each sequence are, (B,) int64, rounded up."""
     return (lengths * tenths + 9) // 10
-
-
-class PredictionsFile(Callback):
-    """Writes one row for each sequence, in the order of the data.
-
-    The columns are id, group (if the data have groups), the probability of each class
-    (`probability_up`), the predicted class (label), the class in the file (true_label, if the file
-    has classes), and with `embeddings` the pooled states (`embedding_0`).
-
-    Args:
-        folder: Folder of `predictions.csv`, or of `predictions-2.csv` and so on if it exists.
-        output: A .csv or .parquet file to write instead.
-        overwrite: Whether an existing file may be replaced.
-        embeddings: Whether to write the pooled states.
-
-    Raises:
-        OptionError: If `output` has another suffix, or exists and must not be replaced.
-    """
-
-    def __init__(
-        self, folder: Path, *, output: str | None, overwrite: bool, embeddings: bool
-    ) -> None:
-        self.path = folder / "predictions.csv"
-        if output is not None:
-            self.path = Path(output).expanduser()
-            is_known = self.path.suffix in (".csv", ".parquet")
-            check(is_known, "output", output, "a file name ending in .csv or .parquet")
-            if self.path.exists() and not overwrite:
-                message = f"expected a new file unless overwrite is true, but {output} exists"
-                raise OptionError(message, name="output")
-        number = 2
-        while self.path.exists() and not overwrite:
-            self.path = folder / f"predictions-{number}.csv"
-            number += 1
-        self._embeddings = embeddings
-        self._batches: list[Predictions] = []
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Collect a batch."""
-        if not self._embeddings:
-            outputs = replace(outputs, embeddings=outputs.embeddings[:, :0])
-        self._batches.append(outputs)
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Gather the predictions of all ranks and write the file."""
-        import polars
-
-        predictions = Predictions.gather(self._batches)  # a collective call
-        self._batches = []
-        if not trainer.is_global_zero:
-            return
-        data = sequence_data(trainer)
-        columns = prediction_columns(predictions.cpu(), data, pl_module.class_names, "predict")
-        frame = polars.DataFrame(columns)
-        with atomic_write(self.path) as temporary:
-            if self.path.suffix == ".csv":
-                frame.write_csv(temporary)
-            else:
-                frame.write_parquet(temporary)
-        print(f"{len(frame)} predictions written to {self.path}")

@@ -54,6 +54,9 @@ class RunProgressBar(TQDMProgressBar):
             self.train_progress_bar.set_postfix(metrics, refresh=False)
             self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n)
 
+    def on_train_epoch_end(self, *args: Any) -> None:
+        """Do nothing: a short epoch takes less time than an update."""
+
     def on_train_end(self, trainer: Trainer, *args: Any) -> None:
         """Leave the last state of the line."""
         self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n)

@@ -71,6 +71,19 @@ def test_metrics_are_not_those_of_a_file_written_meanwhile(trained, run, monkeyp
     assert not (RUN / "test_metrics.json").exists()
 
 
+def test_predictions_do_not_replace_a_file_written_meanwhile(trained, run_ok, monkeypatch):
+    path = RUN / "predictions.csv"
+    predict = SequenceClassifier.predict_step
+
+    def write_file_and_predict(model, batch, batch_idx):
+        path.write_text("of another process")
+        return predict(model, batch, batch_idx)
+
+    monkeypatch.setattr(SequenceClassifier, "predict_step", write_file_and_predict)
+    assert "predictions-2.csv" in run_ok("predict")
+    assert path.read_text() == "of another process"
+
+
 def test_it_is_not_done_unasked(trained, run_ok):
     run_ok("test")
     assert not list(RUN.glob("earliness*"))
