@@ -32,7 +32,6 @@ class RunProgressBar(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
         """Show the line."""
         self.train_progress_bar = tqdm(
-            desc=_epoch(trainer),
             total=trainer.estimated_stepping_batches,  # tqdm takes infinity for unknown
             initial=trainer.global_step,
             disable=self.is_disabled,
@@ -42,8 +41,12 @@ class RunProgressBar(TQDMProgressBar):
         )
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Name the epoch."""
-        self.train_progress_bar.set_description(_epoch(trainer), refresh=False)
+        """Name the epoch, at once if it is the first one."""
+        text = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs not in (None, -1):
+            text += f"/{trainer.max_epochs}"
+        is_up_to_date = self.train_progress_bar.n == trainer.global_step
+        self.train_progress_bar.set_description(text, refresh=is_up_to_date)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -65,10 +68,3 @@ class RunProgressBar(TQDMProgressBar):
     def on_exception(self, trainer: Trainer, *args: Any) -> None:
         """End the line before the message of the error."""
         self.on_train_end(trainer)
-
-
-def _epoch(trainer: Trainer) -> str:
-    text = f"epoch {trainer.current_epoch + 1}"
-    if trainer.max_epochs in (None, -1):
-        return text
-    return f"{text}/{trainer.max_epochs}"
