@@ -105,7 +105,6 @@ def as_arrays(x: Any, axis_order: str) -> Any:
     """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
     from sklearn import utils  # type: ignore[import-untyped]
 
-    check(axis_order in ("ntf", "nft"), "axis_order", axis_order, "ntf or nft")
     features_first = axis_order == "nft"
     if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
         x = list(x)

@@ -7,7 +7,6 @@ import torch
 from torch.optim import Optimizer
 
 from lightning_rnn.errors import check
-from lightning_rnn.training.schedules import SCHEDULES
 
 OptimizerName = Literal["adam", "adamw"]
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -16,11 +15,7 @@ MAX_LEARNING_RATE = 1e30
 
 
 def check_training(settings: Mapping[str, Any]) -> None:
-    """Raise an OptionError if an option of training is out of range."""
-    optimizer = settings["optimizer"]
-    check(optimizer in OPTIMIZERS, "optimizer", optimizer, "adam or adamw")
-    schedule = settings["schedule"]
-    check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
+    """Raise an OptionError if a number for training is out of range."""
     decay = settings["weight_decay"]
     check(decay >= 0, "weight_decay", decay, "a number of at least 0")
     smoothing = settings["label_smoothing"]
