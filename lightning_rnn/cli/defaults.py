@@ -13,8 +13,6 @@ from lightning_rnn.training.presets import CONFIG_OF, data_of_preset, read_prese
 from lightning_rnn.training.warm_start import architecture
 
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 10,
-    "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
     "enable_model_summary": False,  # EpochLines prints the number of parameters
     "enable_autolog_hparams": False,  # HyperParameters logs them together with the metrics

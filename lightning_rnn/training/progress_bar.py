@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from tqdm import tqdm  # type: ignore[import-untyped]
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 
 class RunProgressBar(TQDMProgressBar):
@@ -14,15 +14,14 @@ class RunProgressBar(TQDMProgressBar):
     Epochs are counted from 1. The line is updated every `refresh_rate` steps.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the line, which is hidden until training starts."""
-        super().setup(trainer, pl_module, stage)
-        self.train_progress_bar = tqdm(disable=True)
+    def __init__(self, refresh_rate: int) -> None:
+        super().__init__(refresh_rate)
+        self.train_progress_bar = Tqdm(disable=True)  # hidden until training starts
 
     def init_validation_tqdm(self) -> Any:
         """Return the line of a validation, which is hidden within training."""
         if self.trainer.state.fn == "fit":
-            return tqdm(disable=True)
+            return Tqdm(disable=True)
         return super().init_validation_tqdm()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -31,7 +30,7 @@ class RunProgressBar(TQDMProgressBar):
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
         """Show the line."""
-        self.train_progress_bar = tqdm(
+        self.train_progress_bar = Tqdm(
             total=trainer.estimated_stepping_batches,  # tqdm takes infinity for unknown
             initial=trainer.global_step,
             disable=self.is_disabled,

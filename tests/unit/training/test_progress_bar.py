@@ -1,5 +1,6 @@
 """The progress bar in a process that shows none, as every rank but one does."""
 
+import pytest
 from lightning.pytorch import Trainer
 
 from lightning_rnn import SequenceClassifier, SyntheticDataModule
@@ -25,6 +26,15 @@ def test_it_counts_the_steps_of_the_run(capsys):
     assert "epoch 2/2: 100%" in out
     assert "6/6" in out
     assert "Validation" not in out
+
+
+def test_an_error_before_training_is_not_hidden(monkeypatch):
+    def no_data(data):
+        raise OSError("no data")
+
+    monkeypatch.setattr(SyntheticDataModule, "prepare_data", no_data)
+    with pytest.raises(OSError, match="no data"):
+        fit(RunProgressBar(refresh_rate=1))
 
 
 def test_a_disabled_one_shows_nothing(capsys):
