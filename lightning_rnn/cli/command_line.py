@@ -147,7 +147,7 @@ class CommandLine(LightningCLI):
             self._check_against(self.run)
             if self.command == "fit":
                 self.continued = ContinuedRun(self.run, self.options["trainer"])
-                check_same_optimizer(self.request.saved, self.options)
+                check_same_optimizer(self.run.run_folder, self.options)
         is_new = self.run is None and self.initial is None
         is_accepted = self.command != "fit" or not is_new or not self._model_settings["freeze"]
         check(is_accepted, "freeze", True, "False without init_from")

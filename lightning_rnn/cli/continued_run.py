@@ -4,7 +4,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
@@ -17,16 +20,17 @@ def end_rules(trainer: dict[str, Any]) -> str:
     return json.dumps({name: trainer[name] for name in names}, default=str)
 
 
-def check_same_optimizer(saved: dict[str, Any], options: dict[str, Any]) -> None:
-    """Check that a run keeps an optimizer and a scheduler of Lightning's options.
+def check_same_optimizer(run_folder: Path, options: dict[str, Any]) -> None:
+    """Check that a run keeps the optimizer and the scheduler in its `config.yaml`.
 
-    Lightning restores their settings together with their state. `saved` are the settings in the
-    `config.yaml` of the run, or none.
+    Lightning restores their settings together with their state.
     """
+    path = run_folder / "config.yaml"
+    saved = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name in ("optimizer", "lr_scheduler"):
         chosen = json.loads(json.dumps(options[name], default=str))  # lists instead of tuples
         if name in saved and chosen != saved[name]:
-            message = f"expected {saved[name]} as in the run, got {chosen}"
+            message = f"expected {saved[name]} as in {path}, got {chosen}"
             raise OptionError(message, name=f"--{name}")
 
 

@@ -129,7 +129,8 @@ def test_optimizer_and_scheduler_of_the_user(empty, run, run_ok):
     assert group["momentum"] == 0.9
     assert group["lr"] == pytest.approx(0.5 * 0.1**3)
     for option in ("--optimizer.lr", "--lr_scheduler.gamma"):
-        refused = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", 4, option, 0.2)
+        config = ("--config", RUN / "config.yaml")  # which makes it trusted
+        refused = run("fit", *config, "--ckpt_path", "last", option, 0.2)
         assert refused.code == 2
         assert f"{option.partition('.')[0]}: expected {{'class_path': 'torch.optim." in refused.err
     for args, message in (
