@@ -40,7 +40,7 @@ except ModuleNotFoundError:
     raise
 
 
-# what the command line, too, takes where nothing else is given
+# defaults, which are those of the command line for files
 FILES = read_preset("files")
 MODEL: dict[str, Any] = FILES["model"]
 TRAINER: dict[str, Any] = FILES["trainer"]

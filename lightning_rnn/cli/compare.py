@@ -1,4 +1,4 @@
-"""The command `compare`: which cell suits the data, and how sure is that?"""
+"""The command `compare`, which trains and tests several cells on the same data."""
 
 import csv
 import os

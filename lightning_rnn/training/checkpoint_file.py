@@ -27,7 +27,7 @@ SIZES_AND_NAMES = (
     "missing_values",
     "categories",
 )
-WORDS = {  # for what has to be the same in the data, from the first to be compared to the last
+WORDS = {  # what has to be the same in the data, in messages and in the order of comparison
     "class_names": "classes",
     "feature_names": "features",
     "step_names": "time steps",

@@ -17,7 +17,7 @@ from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.conditions import CONDITIONS, THREADS
 from lightning_rnn.training.data_statistics import sequence_data
 
-WORK_PER_THREAD = 1 << 17  # multiplications in a time step's recurrent product that occupy a thread
+WORK_PER_THREAD = 1 << 17  # multiplications of a recurrent product that occupy one thread
 SAMPLE_SECONDS = 0.05  # time over which the use of the cores is measured
 
 
