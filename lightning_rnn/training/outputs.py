@@ -10,12 +10,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from lightning_rnn.atomic_files import sha256, write_and_keep
-from lightning_rnn.errors import CheckpointError, import_extra
+from lightning_rnn.atomic_files import write_and_keep
+from lightning_rnn.errors import import_extra
 from lightning_rnn.evaluation.figures import new_axes, pixels, save_png, short_names
 from lightning_rnn.evaluation.intervals import MAX_RANKED, Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
 from lightning_rnn.evaluation.results import Predictions
+from lightning_rnn.training.checkpoint_archive import check_unchanged
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.predictions_file import prediction_columns
@@ -51,9 +52,7 @@ class MetricsFile(Callback):
         """Print the table and write the file."""
         if not trainer.is_global_zero:
             return
-        if sha256(self.run.path) != self.run.checksum:
-            message = "expected the same file to the end of the test, got a new one; test again"
-            raise CheckpointError(f"{self.run.path}: {message}")
+        check_unchanged(self.run.path, self.run.checksum)
         evaluation = pl_module.evaluation
         data = sequence_data(trainer)
         sequences = None if data is None else data.split("test")

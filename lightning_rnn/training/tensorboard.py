@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -222,7 +222,7 @@ class GradientFlowProbe(Watcher):
         self.curves = {name: list(curves) for name, curves in state_dict["curves"].items()}
 
 
-class Throughput(Callback):
+class Throughput(Watcher):
     """Logs at the end of each epoch how many sequences a second are trained on by all ranks.
 
     Neither validation nor drawing and saving, which follow it, are counted.
@@ -254,9 +254,10 @@ class Throughput(Callback):
         """Log the throughput; loaders of other packages do not count their sequences."""
         self._stop()
         count = getattr(trainer.train_dataloader, "count", 0)
-        if count:
-            rate = count * trainer.world_size / max(1e-9, self._seconds)
-            write_to_loggers(trainer, {"train/sequences_per_second": rate})
+        if self.is_enabled and count:
+            with self.contain_failure():
+                rate = count * trainer.world_size / max(1e-9, self._seconds)
+                write_to_loggers(trainer, {"train/sequences_per_second": rate})
 
     def _stop(self) -> None:
         if self._start is not None:

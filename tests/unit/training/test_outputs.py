@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 from evaluations import random_evaluation
-from helpers import BEST, LAST, RUN
+from helpers import BEST, RUN
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
@@ -55,20 +55,26 @@ def test_shares_of_sequences_are_rounded_up(tenths):
     assert num_steps(lengths, tenths).tolist() == expected
 
 
-def test_metrics_are_not_those_of_a_file_written_meanwhile(trained, run, monkeypatch):
+@pytest.mark.parametrize("options", [("test",), ("validate", "--calibrate.when", "always")])
+def test_a_checkpoint_written_meanwhile_is_not_the_one_evaluated(
+    trained, run, monkeypatch, options
+):
     """As by a run that goes on training."""
-    evaluate = SequenceClassifier.on_test_epoch_end
+    hook = "on_test_epoch_end" if options == ("test",) else "on_validation_epoch_end"
+    evaluate = getattr(SequenceClassifier, hook)
+    newer = BEST.read_bytes() + b"."
 
     def replace_file_and_evaluate(model):
         BEST.unlink()
-        BEST.write_bytes(LAST.read_bytes()[:-1])
+        BEST.write_bytes(newer)
         evaluate(model)
 
-    monkeypatch.setattr(SequenceClassifier, "on_test_epoch_end", replace_file_and_evaluate)
-    result = run("test")
+    monkeypatch.setattr(SequenceClassifier, hook, replace_file_and_evaluate)
+    result = run(*options)
     assert result.code == 1
-    assert "best.ckpt: expected the same file to the end of the test, got" in result.err
+    assert "best.ckpt: expected the same file to the end of the evaluation, got" in result.err
     assert not (RUN / "test_metrics.json").exists()
+    assert BEST.read_bytes() == newer
 
 
 def test_predictions_do_not_replace_a_file_written_meanwhile(trained, run_ok, monkeypatch):
