@@ -49,14 +49,14 @@ def sha256(path: Path) -> str:
 
 def write_and_keep(path: Path, text: str) -> None:
     """Write a file; an earlier one with other content is renamed to `name-1` and so on."""
-    if path.exists() and path.read_bytes() != text.encode():
-        number = 1
-        while path.with_stem(f"{path.stem}-{number}").exists():
-            number += 1
-        kept = path.rename(path.with_stem(f"{path.stem}-{number}"))
-        print(f"the earlier {path.name}, which differs, is kept as {kept.name}")
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+        if path.exists() and path.read_bytes() != temporary.read_bytes():
+            number = 1
+            while path.with_stem(f"{path.stem}-{number}").exists():
+                number += 1
+            kept = path.rename(path.with_stem(f"{path.stem}-{number}"))
+            print(f"the earlier {path.name}, which differs, is kept as {kept.name}")
 
 
 def remove_drafts(folder: Path, pattern: str) -> None:

@@ -82,9 +82,10 @@ def check(condition: bool, name: str, got: object, expected: str) -> None:
 
 
 def check_types(owner: type, arguments: Mapping[str, Any]) -> None:
-    """Raise an `OptionError` for an argument of another type than the constructor of a class has.
+    """Raise an `OptionError` for an argument that has not the type in the constructor of a class.
 
-    Choices (`Literal`) are taken for strings. Arguments that the constructor lacks are ignored.
+    What lists and dictionaries contain is not checked. Arguments that the constructor lacks are
+    ignored.
 
     Example:
         >>> from lightning_rnn import SequenceClassifier
@@ -95,30 +96,29 @@ def check_types(owner: type, arguments: Mapping[str, Any]) -> None:
     """
     hints = get_type_hints(owner.__init__)  # type: ignore[misc]  # of the class itself
     for name in [name for name in arguments if name in hints]:
-        kinds = _kinds(hints[name])
-        words = " or ".join(kind.__name__ for kind in kinds)
-        is_accepted = any(_is_of_kind(arguments[name], kind) for kind in kinds)
-        check(is_accepted, name, arguments[name], words.replace("NoneType", "None"))
+        value = arguments[name]
+        is_union = get_origin(hints[name]) in (Union, UnionType)
+        kinds = get_args(hints[name]) if is_union else (hints[name],)
+        is_accepted = any(_is_of_kind(value, kind) for kind in kinds)
+        check(is_accepted, name, value, " or ".join(map(_in_words, kinds)))
 
 
-def _kinds(hint: Any) -> list[type]:
-    """Return the classes of an annotation, without what they contain."""
-    if get_origin(hint) in (Union, UnionType):
-        kinds = []
-        for part in get_args(hint):
-            kinds += _kinds(part)
-        return kinds
-    if get_origin(hint) is Literal:
-        return [str]
-    if hint is Any:
-        return [object]
-    return [get_origin(hint) or hint or NoneType]
-
-
-def _is_of_kind(value: object, kind: type) -> bool:
+def _is_of_kind(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    kind = object if kind is Any else get_origin(kind) or kind
     if isinstance(value, bool | np.generic):  # checkpoints hold plain values
         return kind in (type(value), object)
     return isinstance(value, kind) or (kind is float and isinstance(value, int))
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        words = get_args(kind)
+        return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
+    if kind is NoneType:
+        return "None"
+    return str(getattr(get_origin(kind) or kind, "__name__", kind))
 
 
 def import_extra(module: str, extra: str) -> Any:

@@ -25,7 +25,7 @@ from lightning_rnn.training.arrays import (
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.early_stopping import EarlyStopping
 from lightning_rnn.training.optimizers import OptimizerName
-from lightning_rnn.training.presets import Preset
+from lightning_rnn.training.presets import read_preset
 from lightning_rnn.training.schedules import Schedule
 from lightning_rnn.training.validation_interval import ValidationInterval
 from lightning_rnn.training.warm_start import take_weights
@@ -40,8 +40,8 @@ except ModuleNotFoundError:
     raise
 
 
-# what the command line, too, takes where nothing else is given
-FILES = Preset.read("files").settings
+# defaults, which are those of the command line for files
+FILES = read_preset("files")
 MODEL: dict[str, Any] = FILES["model"]
 TRAINER: dict[str, Any] = FILES["trainer"]
 ACCEPTED_DATA_SETTINGS = signature(SequenceDataModule).parameters.keys()

@@ -11,7 +11,8 @@ from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.csv_history import CsvHistory
 from lightning_rnn.training.interrupts import Interrupts
-from lightning_rnn.training.outputs import Earliness, MetricsFile, PredictionsFile
+from lightning_rnn.training.outputs import Earliness, MetricsFile
+from lightning_rnn.training.predictions_file import PredictionsFile
 from lightning_rnn.training.random_states import RandomStates
 from lightning_rnn.training.report import Report
 from lightning_rnn.training.resumed_epoch import ResumedEpoch
@@ -50,7 +51,7 @@ def callbacks_of_evaluation(
         return [figures]
     figures.folder = folder / "figures"
     report = Report(run, figures, request.args)
-    callbacks: list[Callback] = [MetricsFile(folder, run.path), figures, report]
+    callbacks: list[Callback] = [MetricsFile(run), figures, report]
     if options["earliness"]:
         callbacks.append(Earliness(folder))
     return [*callbacks, HyperParameters()]

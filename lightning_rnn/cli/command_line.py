@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_rnn.cli.callbacks import CALLBACKS, callbacks_of_evaluation, callbacks_of_fit
-from lightning_rnn.cli.continued_run import ContinuedRun, end_rules
+from lightning_rnn.cli.continued_run import ContinuedRun, check_same_optimizer, end_rules
 from lightning_rnn.cli.defaults import set_defaults
 from lightning_rnn.cli.launchers import apply_launched_world, check_world_size
 from lightning_rnn.cli.parser import (
@@ -34,6 +34,7 @@ from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.csv_history import keep_rows
 from lightning_rnn.training.interrupts import Interrupts
+from lightning_rnn.training.presets import CONFIG_OF
 from lightning_rnn.training.progress_bar import RunProgressBar
 from lightning_rnn.training.run_end import RunEnd, mark_finished
 from lightning_rnn.training.run_folder import locked, new_run_folder
@@ -146,6 +147,7 @@ class CommandLine(LightningCLI):
             self._check_against(self.run)
             if self.command == "fit":
                 self.continued = ContinuedRun(self.run, self.options["trainer"])
+                check_same_optimizer(self.run.run_folder, self.options)
         is_new = self.run is None and self.initial is None
         is_accepted = self.command != "fit" or not is_new or not self._model_settings["freeze"]
         check(is_accepted, "freeze", True, "False without init_from")
@@ -155,9 +157,9 @@ class CommandLine(LightningCLI):
                 # the weights belong to these categories, of which other data may have only some
                 known = self.initial.hyper_parameters.get("categories")
                 data["init_args"]["categories"] = known or None
-        if self.run is None and self.preset is not None and self.preset.name == "files":
+        if self.run is None and self.preset == "files":
             others = "--preset tutorial: those of the tutorial"
-            print_once(f"preset: files, defaults from {self.preset.path} ({others})")
+            print_once(f"preset: files, defaults from {CONFIG_OF['files']} ({others})")
 
     @property
     def _model_settings(self) -> dict[str, Any]:
@@ -201,10 +203,8 @@ class CommandLine(LightningCLI):
         if shows_bar is None:
             shows_bar = has_bar or sys.stdout.isatty()
         if shows_bar and not has_bar:
-            bar_class: type[TQDMProgressBar | RunProgressBar] = TQDMProgressBar
-            if self.command == "fit":
-                bar_class = RunProgressBar
-            callbacks.append(bar_class(refresh_rate=20))  # at 1 it takes longer than a step
+            # at a refresh rate of 1 it takes longer than a step
+            callbacks.append(RunProgressBar(refresh_rate=20))
         if not chosen["fast_dev_run"]:
             callbacks += self._own_callbacks()
         if chosen["check_val_every_n_epoch"] is None:

@@ -15,7 +15,7 @@ from lightning_rnn.errors import OptionError
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.model_card import metrics_of, write_model_card
-from lightning_rnn.training.presets import Preset
+from lightning_rnn.training.presets import data_of_preset, read_preset
 from lightning_rnn.training.run_folder import newest_checkpoint
 
 
@@ -111,7 +111,7 @@ def run_extra_command(name: str, args: list[str]) -> None:
             args = [f"--data.train_path={args[0]}", *args[1:]]
         data_class = Request.from_args([name, *args]).data_class
         if data_class == "FileDataModule":  # as fit reads them
-            parser.set_defaults({"data": Preset.read("files").data(data_class)})
+            parser.set_defaults({"data": data_of_preset(read_preset("files"), data_class)})
     config = parser.parse_args(args)
     with own_errors_with_flags(config.as_dict()):
         command(**vars(parser.instantiate_classes(config)))

@@ -1,4 +1,4 @@
-"""The command `compare`: which cell suits the data, and how sure is that?"""
+"""The command `compare`, which trains and tests several cells on the same data."""
 
 import csv
 import os
@@ -22,11 +22,8 @@ from lightning_rnn.training.interrupts import Interrupts
 OWN_OPTIONS = ("--cells", "--seeds", "--jobs", "--folder", "--runs")
 SET_BY_COMPARE = {  # options of fit, and what to give in their place
     "--model.cell": "--cells",
-    "--model": "--cells, as a class of your own has none",
     "--seed_everything": "--seeds",
     "--trainer.default_root_dir": "--folder",
-    "--ckpt_path": "--folder, which continues a comparison",
-    "--init_from": "its options, as cells that differ have no weights in common",
 }
 
 
@@ -110,7 +107,13 @@ def compare(
     given = {arg.partition("=")[0] for arg in fit_args}
     for name in sorted(given & SET_BY_COMPARE.keys()):
         raise OptionError(f"is set by compare; give {SET_BY_COMPARE[name]}", name=name)
-    rehearsal = Rehearsal(Request.from_args(["fit", *fit_args]), None, None, Interrupts())
+    request = Request.from_args(["fit", *fit_args])
+    own = request.model_class
+    check(own is None, "model", own, "none in a comparison, as a class of your own has no cells")
+    for name in ("ckpt_path", "init_from"):
+        value = getattr(request, name)
+        check(value is None, name, value, "none in a comparison, whose runs start from scratch")
+    rehearsal = Rehearsal(request, None, None, Interrupts())
     path = Path(folder).expanduser()
     check_folder(path, rehearsal)
     settings = rehearsal.config["data"].get("init_args", {})

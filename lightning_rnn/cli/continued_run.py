@@ -4,8 +4,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.run_end import is_finished, reason_to_stop
 
@@ -14,6 +18,20 @@ def end_rules(trainer: dict[str, Any]) -> str:
     """Return the settings of the rules that end a run, except `max_epochs` and `max_steps`."""
     names = ("callbacks", "max_time", "min_epochs", "min_steps")
     return json.dumps({name: trainer[name] for name in names}, default=str)
+
+
+def check_same_optimizer(run_folder: Path, options: dict[str, Any]) -> None:
+    """Check that a run keeps the optimizer and the scheduler in its `config.yaml`.
+
+    Lightning restores their settings together with their state.
+    """
+    path = run_folder / "config.yaml"
+    saved = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in ("optimizer", "lr_scheduler"):
+        chosen = json.loads(json.dumps(options[name], default=str))  # lists instead of tuples
+        if name in saved and chosen != saved[name]:
+            message = f"expected {saved[name]} as in {path}, got {chosen}"
+            raise OptionError(message, name=f"--{name}")
 
 
 @dataclass(frozen=True)
@@ -25,7 +43,7 @@ class ContinuedRun:
 
     @property
     def reason_to_stop(self) -> str | None:
-        """Why no step is left, in words; None if one is."""
+        """Why the run would train no further, in words; None if it would."""
         return reason_to_stop(self.file.content, self.trainer, end_rules(self.trainer))
 
     @property
@@ -42,14 +60,14 @@ class ContinuedRun:
 
     @property
     def purge_step(self) -> int:
-        """Step from which on is logged again what was logged: what follows training, at least."""
+        """First step whose entries in the logs are removed, because they are logged again."""
         return self.file.step if self.reason_to_stop is None else self.file.step + 1
 
     @contextmanager
     def own_folder(self, loggers: list[Any]) -> Iterator[None]:
-        """Let the settings of loggers lead to the folder of the run while they are created.
+        """Let the settings of loggers name the folder of the run while the loggers are created.
 
-        Afterwards, they are what the user has typed, as `config.yaml` has them.
+        Afterwards the settings are again what the user has typed, which `config.yaml` repeats.
         """
         own = {"version": self.file.run_folder.name, "purge_step": self.purge_step}
         changed = []

@@ -4,16 +4,15 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_rnn.cli.quick_answers import OptionTable, flatten
 from lightning_rnn.cli.request import Request, find_model_class
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES, CheckpointFile
-from lightning_rnn.training.presets import CONFIG_OF, Preset
+from lightning_rnn.training.presets import CONFIG_OF, data_of_preset, read_preset
 from lightning_rnn.training.warm_start import architecture
 
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 10,
-    "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
     "enable_model_summary": False,  # EpochLines prints the number of parameters
     "enable_autolog_hparams": False,  # HyperParameters logs them together with the metrics
@@ -29,8 +28,8 @@ def set_defaults(
     request: Request,
     run: CheckpointFile | None,
     initial: CheckpointFile | None,
-) -> Preset | None:
-    """Set defaults of the options of model, data and Trainer; return the preset, for fit.
+) -> str | None:
+    """Set defaults of options of model, data and Trainer; return the name of the preset, for fit.
 
     `run` is the checkpoint to evaluate or to continue, `initial` that whose weights a run starts
     with.
@@ -38,11 +37,13 @@ def set_defaults(
     defaults = {f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()}
     parser.set_defaults(defaults)
     model: dict[str, Any] = {}
-    preset = None
+    preset_name = None
     if request.command == "fit":
-        preset = Preset.read(_preset_name(request, run or initial))
+        preset_name = _preset_name(request, run or initial)
+        preset = read_preset(preset_name)
+        parser.set_defaults({"preset": preset_name})
         _set_defaults_of_preset(parser, request, preset)
-        model = dict(preset.settings["model"])
+        model = preset["model"]
     elif request.data_class in (None, *DATA_MODULES):
         parser.set_defaults({"data": {"class_path": request.data_class or DEFAULT_DATA}})
     if run is not None:
@@ -62,7 +63,7 @@ def set_defaults(
     else:
         find_model_class(request.model_class)  # refuses what is none
         parser.set_defaults({"model": {"class_path": request.model_class, "init_args": model}})
-    return preset
+    return preset_name
 
 
 def _preset_name(request: Request, checkpoint: CheckpointFile | None) -> str:
@@ -75,17 +76,19 @@ def _preset_name(request: Request, checkpoint: CheckpointFile | None) -> str:
 
 
 def _set_defaults_of_preset(
-    parser: LightningArgumentParser, request: Request, preset: Preset
+    parser: LightningArgumentParser, request: Request, preset: dict[str, Any]
 ) -> None:
-    options = preset.options()
-    for name in preset.settings["model"]:
-        del options[f"model.{name}"]
+    """Set all defaults of a preset but those of the model."""
+    defaults: dict[str, Any] = {}
+    for name, value in flatten(preset, OptionTable.read()):
+        if name.partition(".")[0] not in ("model", "data"):
+            defaults[name] = value
     if request.has_max_epochs:  # the user has chosen how long to train
-        options.pop("trainer.max_steps", None)
-    parser.set_defaults(options | {"preset": preset.name})
+        defaults.pop("trainer.max_steps", None)
     data_class = request.data_class or DEFAULT_DATA
     if data_class in DATA_MODULES:
-        parser.set_defaults({"data": preset.data(data_class)})
+        defaults["data"] = data_of_preset(preset, data_class)
+    parser.set_defaults(defaults)
 
 
 def _set_defaults_of_data(parser: LightningArgumentParser, checkpoint: CheckpointFile) -> None:

@@ -45,8 +45,9 @@ class EvaluatedRun:
 
     @property
     def data(self) -> str:
-        """What runs on the same test sequences have in common."""
-        return str(self.metrics["origin"].get("data", self.name))
+        """What runs on the same test sequences have in common; a test may be of some only."""
+        fingerprint = self.metrics["origin"].get("data", self.name)
+        return f"{fingerprint} {len(self.predictions)}"
 
     @property
     def rank(self) -> tuple[float, float]:

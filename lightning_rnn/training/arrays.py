@@ -18,8 +18,7 @@ from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import split_rows
 from lightning_rnn.errors import as_array, check
-
-METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+from lightning_rnn.training.logs import SHOWN_METRICS
 
 
 class ArraysDataModule(SequenceDataModule):
@@ -89,7 +88,7 @@ class History(Callback):
             return
         self._step = trainer.global_step
         row: dict[str, float] = {"step": self._step}
-        for name in METRICS:
+        for name in SHOWN_METRICS:
             is_measured = name.startswith("train/") or self._validation_step == self._step
             if is_measured and name in trainer.callback_metrics:
                 row[name] = float(trainer.callback_metrics[name])
@@ -106,7 +105,6 @@ def as_arrays(x: Any, axis_order: str) -> Any:
     """Return an (N, T, F) array, or a list of (T_i, F) or (T_i,) arrays."""
     from sklearn import utils  # type: ignore[import-untyped]
 
-    check(axis_order in ("ntf", "nft"), "axis_order", axis_order, "ntf or nft")
     features_first = axis_order == "nft"
     if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
         x = list(x)

@@ -6,9 +6,11 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_rnn.atomic_files import sha256
 from lightning_rnn.evaluation.calibration import Objective, calibrate, shortage
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
+from lightning_rnn.training.checkpoint_archive import check_unchanged
 from lightning_rnn.training.checkpoints import AtomicCheckpointIO
 from lightning_rnn.training.data_statistics import sequence_data
 
@@ -27,6 +29,7 @@ class Calibrate(Callback):
 
     Raises:
         OptionError: If the objective is not one of these.
+        CheckpointError: If the checkpoint has been replaced while it was validated.
     """
 
     def __init__(
@@ -66,10 +69,17 @@ class Calibrate(Callback):
                 batches.append(best.evaluate_batch(batch))
         self._calibrate(trainer, Evaluation.gather(batches), path)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Note which file is validated."""
+        if trainer.state.fn == "validate" and trainer.ckpt_path is not None:
+            self._checksum = sha256(Path(trainer.ckpt_path))
+
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Calibrate the checkpoint that was validated."""
         if self.is_active and trainer.state.fn == "validate" and trainer.ckpt_path is not None:
-            self._calibrate(trainer, pl_module.evaluation, Path(trainer.ckpt_path))
+            path = Path(trainer.ckpt_path)
+            check_unchanged(path, self._checksum)
+            self._calibrate(trainer, pl_module.evaluation, path)
 
     def _calibrate(self, trainer: Trainer, evaluation: Evaluation, path: Path) -> None:
         evaluation = evaluation.cpu()

@@ -1,7 +1,10 @@
-"""Checking the ZIP archive of a checkpoint, whose checksums torch does not compare."""
+"""Checking the file of a checkpoint: a ZIP archive whose checksums torch does not compare."""
 
 import zipfile
 from pathlib import Path
+
+from lightning_rnn.atomic_files import sha256
+from lightning_rnn.errors import CheckpointError
 
 
 def check_archive(path: Path) -> None:
@@ -21,6 +24,13 @@ def check_archive(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} is wrong")
+
+
+def check_unchanged(path: Path, checksum: str) -> None:
+    """Raise a CheckpointError if a file no longer has a SHA-256: a run may have replaced it."""
+    if sha256(path) != checksum:
+        message = "expected the same file to the end of the evaluation, got a new one; try again"
+        raise CheckpointError(f"{path}: {message}")
 
 
 def is_intact(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from lightning_rnn.atomic_files import sha256
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
@@ -26,7 +27,7 @@ SIZES_AND_NAMES = (
     "missing_values",
     "categories",
 )
-WORDS = {  # for what has to be the same in the data, from the first to be compared to the last
+WORDS = {  # what has to be the same in the data, in messages and in the order of comparison
     "class_names": "classes",
     "feature_names": "features",
     "step_names": "time steps",
@@ -51,14 +52,16 @@ class CheckpointFile:
     path: Path
     content: dict[str, Any]  # see `load_checkpoint`
     data_class: str | None  # a name in `DATA_MODULES`; None for a class of the user's own
+    checksum: str  # SHA-256 of the file; a run that goes on may replace the file
 
     @classmethod
     def read(cls, path: Path, model_class: ModelClass = SequenceClassifier) -> "CheckpointFile":
         """Read a checkpoint; see `load_checkpoint`."""
         path = path.expanduser()
+        checksum = sha256(path) if path.is_file() else ""
         content = load_checkpoint(path, model_class)
         data_class = next((name for name in DATA_MODULES if name in content), None)
-        return cls(path.absolute(), content, data_class)
+        return cls(path.absolute(), content, data_class, checksum)
 
     @property
     def step(self) -> int:
@@ -73,16 +76,16 @@ class CheckpointFile:
     @property
     def data_settings(self) -> dict[str, Any]:
         """Arguments of the data module; empty for a class of the user's own."""
-        if self.data_class is None:
-            return {}
-        return dict(self.content[self.data_class]["settings"])
+        return dict(self._data_state.get("settings", {}))
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the splits of the data module; empty for a class of the user's own."""
-        if self.data_class is None:
-            return {}
-        return dict(self.content[self.data_class].get("fingerprints", {}))
+        return dict(self._data_state.get("fingerprints", {}))
+
+    @property
+    def _data_state(self) -> dict[str, Any]:
+        return dict(self.content.get(str(self.data_class), {}))
 
     @property
     def is_in_run_folder(self) -> bool:
@@ -111,10 +114,16 @@ class CheckpointFile:
             raise CheckpointError(message) from None
 
     def check_state(self, trainer: Trainer, model: SequenceClassifier, *, resumes: bool) -> None:
-        """Raise a CheckpointError if a Trainer could not restore its state."""
+        """Raise a CheckpointError if a Trainer could not restore its state.
+
+        An OptionError is raised for an option that the restored state would override.
+        """
         check_loops(self.path, self.content, trainer)
+        names = {"class_weights", "pos_weight"}
         if resumes:
             check_resumable(self.path, self.content, model)
+            names.add("optimizer")
+        self._compare(names, dict(model.hparams), self.hyper_parameters)
 
     def start(self, model: SequenceClassifier) -> str:
         """Load the weights into a model for other data, and describe what has been taken."""

@@ -11,24 +11,26 @@ from torch import Tensor
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.errors import CheckpointError
 from lightning_rnn.training.classifier import SequenceClassifier
+from lightning_rnn.training.conditions import CONDITIONS, THREADS
+from lightning_rnn.training.optimizers import create_optimizer
 from lightning_rnn.training.random_states import random_state
 from lightning_rnn.training.train_metrics import SUMS
 
 OLDEST_LIGHTNING = Version("2.6")
 MAX_THREADS = 4096
 MAX_SIZE = 1 << 62  # bytes; stands for that of a tensor without values, or a sparse one
-# Examples of entries. A dict must have the keys of its example, each item of a list must be as the
-# only one of its example, a tuple stands for a list of such items, and a number is at least 0.
+# Examples of entries. A dict must have the keys of its example. All items of a list must be like
+# the only item of its example. A tuple, or a list in its place, must have as many items as its
+# example, each like the item there. A number must be at least 0.
 ENTRIES: dict[str, Any] = {
     "epoch": 0,
     "global_step": 0,
-    "num_threads": 1,
     "metrics": {},
     "loops": {},
     "callbacks": {},
     "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
     "lr_schedulers": [{}],
-    "conditions": {},
+    CONDITIONS: {},
     "gradients": [[]],
     "ending": {"reason": "", "rules": "", "num_epochs": 0},
     SUMS: torch.zeros(1, 3, dtype=torch.float64),
@@ -57,8 +59,9 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
     if not _is_current(version):
         expected = f"a version of Lightning from {OLDEST_LIGHTNING}"
         raise _unexpected(path, "pytorch-lightning_version", expected, version)
-    if content.get("num_threads", 1) not in range(1, MAX_THREADS + 1):
-        raise _unexpected(path, "num_threads", f"1 to {MAX_THREADS}", content["num_threads"])
+    num_threads = content.get(CONDITIONS, {}).get(THREADS, 1)
+    if num_threads not in range(1, MAX_THREADS + 1):
+        raise _unexpected(path, f"{CONDITIONS}.{THREADS}", f"1 to {MAX_THREADS}", num_threads)
     tensors: dict[tuple[int, torch.Size], int] = {}
     _add_sizes(content, tensors, set())
     if sum(tensors.values()) > path.stat().st_size:
@@ -86,7 +89,8 @@ def check_resumable(path: Path, content: dict[str, Any], model: SequenceClassifi
     for name in REQUIRED:
         if name not in content:
             raise CheckpointError(f"{path}: expected a checkpoint to continue, got no {name}")
-    callbacks = {"RandomStates": {"ranks": [random_state()]}, "Checkpoints": {"is_best": True}}
+    checkpoints = {"monitor": "", "is_best": True}
+    callbacks = {"RandomStates": {"ranks": [random_state()]}, "Checkpoints": checkpoints}
     _check_like(path, "callbacks", content["callbacks"], callbacks)
     if not content["callbacks"]["RandomStates"]["ranks"]:
         raise CheckpointError(f"{path}: callbacks.RandomStates: expected a state, got none")
@@ -106,8 +110,7 @@ def check_resumable(path: Path, content: dict[str, Any], model: SequenceClassifi
 
 def _check_optimizer(path: Path, state: dict[str, Any], model: SequenceClassifier) -> None:
     """Compare the state of an optimizer with that of a new one, whose switches are off."""
-    optimizer = model.optimizer_options.create(model.parameters(), lr=model.lr, fused=False)
-    example = optimizer.state_dict()["param_groups"][0]
+    example = create_optimizer(model, fused=False).state_dict()["param_groups"][0]
     numbers = {name: value for name, value in example.items() if type(value) in (float, tuple)}
     switches = {name: value for name, value in example.items() if value is False}
     for group in state["param_groups"]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_rnn.atomic_files import atomic_write, remove_drafts
 from lightning_rnn.errors import CheckpointError, DataError, check
-from lightning_rnn.training.checkpoint_archive import check_archive, is_intact
+from lightning_rnn.training.checkpoint_archive import is_intact
 from lightning_rnn.training.validation_interval import ends_epoch, is_report_due
 
 Monitor = Literal["val/loss", "val/accuracy", "val/auroc", "val/f1"]
@@ -29,10 +29,8 @@ class Checkpoints(Checkpoint):
     date when the metric does not improve, and never takes NaN for a best value.
 
     Args:
-        monitor: Validation metric that decides which state is the best. Without validation data,
-            the last state is the best.
-        mode: Whether the lowest (min) or the highest (max) value is best; auto chooses by the
-            metric.
+        monitor: Validation metric that decides which state is the best: that with the lowest loss,
+            or with the highest other metric. Without validation data, the last state is the best.
         every_n_steps: Number of steps after which to save, in addition to the end of an epoch (of
             several, if they are short).
         every_n_minutes: Number of minutes after which to save; checked when a step is logged.
@@ -45,7 +43,6 @@ class Checkpoints(Checkpoint):
         self,
         *,
         monitor: Monitor = "val/loss",
-        mode: Literal["auto", "min", "max"] = "auto",
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
     ) -> None:
@@ -55,8 +52,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.folder: Path | None = None
-        lower_is_better = mode == "min" or (mode == "auto" and monitor == "val/loss")
-        self._sign = -1.0 if lower_is_better else 1.0
+        self._sign = -1.0 if monitor == "val/loss" else 1.0
         self._best_score = -math.inf  # highest value of the metric times the sign
         self._is_best = False  # whether the last state that was saved is the best
         self._has_validated = False
@@ -70,7 +66,7 @@ class Checkpoints(Checkpoint):
         """What makes a state the best, in words."""
         if not self._has_validated:
             return "the last state, as there is no validation"
-        return f"{'lowest' if self._sign < 0 else 'highest'} {self.monitor}"
+        return "lowest val/loss" if self.monitor == "val/loss" else f"highest {self.monitor}"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Determine the folder; a collective call."""
@@ -105,7 +101,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if an interval has passed, unless a validation comes first (part of the state)."""
+        """Save if an interval has passed; after the next step if a validation follows."""
         has_interval = self.every_n_steps is not None or self.every_n_minutes is not None
         is_new_step = trainer.global_step != self._saved_step  # False while gradients accumulate
         if self.folder is None or not has_interval or not is_new_step:
@@ -182,14 +178,16 @@ class Checkpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far."""
         return {
+            "monitor": self.monitor,
             "best": self._best_score,
             "is_best": self._is_best,
             "validated": self._has_validated,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the best value so far."""
-        self._best_score = float(state_dict["best"])
+        """Continue from the best value so far, unless it is that of another metric."""
+        if state_dict["monitor"] == self.monitor:
+            self._best_score = float(state_dict["best"])
         self._is_best = bool(state_dict["is_best"])
         self._has_validated = bool(state_dict["validated"])
 
@@ -203,15 +201,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint."""
         with atomic_write(Path(path), durable=True) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
-
-    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint after comparing its checksums."""
-        try:
-            check_archive(Path(path))
-        except Exception as error:  # zipfile raises many types, depending on the damage
-            raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
-        content: dict[str, Any] = super().load_checkpoint(path, *args, **options)
-        return content
 
 
 def replace_by_link(source: Path, target: Path) -> None:

@@ -29,8 +29,8 @@ from lightning_rnn.training.logs import log_epoch, log_validation
 from lightning_rnn.training.optimizers import (
     FUSED_DEVICES,
     OptimizerName,
-    OptimizerOptions,
     check_training,
+    create_optimizer,
 )
 from lightning_rnn.training.schedules import LearningRateSchedule, Schedule
 from lightning_rnn.training.threads import ThreadChoice
@@ -139,8 +139,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         check_types(SequenceClassifier, self.hparams)
         if num_layers is None:
             self.hparams["num_layers"] = 2 if cell == "mingru" else 1
-        self.optimizer_options = OptimizerOptions(optimizer, weight_decay)
-        check_training(lr, schedule, label_smoothing)
+        check_training(self.hparams)
         self.lr = lr
         self.schedule = schedule
         self.options = NetworkOptions.select(self.hparams)
@@ -161,11 +160,10 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         for name in ("class_names", "feature_names", "step_names", "categories"):
             self.hparams[name] = getattr(schema, name)
         self.schema = schema
-        of_categories = schema.category_sizes
         self.network = SequenceNetwork(
             **sizes,
             options=self.options,
-            category_sizes=of_categories,
+            category_sizes=schema.category_sizes,
             make_encoder=self.make_encoder,
         )
         self.network.preprocess.missing_values = self.hparams["missing_values"] or []
@@ -194,7 +192,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             self._build(schema_of(self.trainer, self.hparams))
         existing: list[Callback] = getattr(self.trainer, "callbacks", [])
         attached = {type(callback) for callback in existing}  # by an earlier run of the Trainer
-        needed = (Conditions, ThreadChoice, LearningRateSchedule, StepMonitor, TrainMetrics)
+        needed = (ThreadChoice, Conditions, LearningRateSchedule, StepMonitor, TrainMetrics)
         return [callback() for callback in needed if callback not in attached]
 
     def configure_model(self) -> None:
@@ -218,7 +216,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         """Return Adam or AdamW; not fused in mixed precision, where Lightning could not clip."""
         is_mixed = str(self.trainer.precision).endswith("mixed")
         fused = self.device.type in FUSED_DEVICES and not is_mixed
-        return self.optimizer_options.create(self.parameters(), lr=self.lr, fused=fused)
+        return create_optimizer(self, fused=fused)
 
     def forward(self, x: Tensor, lengths: Tensor | Padding) -> Tensor:
         """Return logits (B,) or (B, K) from raw values (B, T, F); see `SequenceNetwork.forward`."""
@@ -294,7 +292,5 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         """Evaluate a labelled batch."""
         labels = labels_of(batch)
         logits = self(batch.x, batch.padding).float()
-        return Evaluation(batch.index, logits, labels, self._losses(logits, labels))
-
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropies(logits, labels) * self.class_weight[labels]
+        losses = cross_entropies(logits, labels) * self.class_weight[labels]
+        return Evaluation(batch.index, logits, labels, losses)

@@ -6,7 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-ENTRY = "conditions"  # of a checkpoint
+CONDITIONS = "conditions"  # entry of a checkpoint
+THREADS = "threads"  # condition of a run on the CPU; `ThreadChoice` has restored it
 
 
 class Conditions(Callback):
@@ -16,13 +17,13 @@ class Conditions(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the conditions."""
-        checkpoint[ENTRY] = conditions_of(trainer)
+        checkpoint[CONDITIONS] = conditions_of(trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Warn of conditions that differ from those of the checkpoint."""
-        stored = checkpoint.get(ENTRY, {})
+        stored = checkpoint.get(CONDITIONS, {})
         for name, value in conditions_of(trainer).items():
             if name in stored and stored[name] != value:
                 rank_zero_warn(
@@ -40,6 +41,8 @@ def conditions_of(trainer: Trainer) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+    if trainer.strategy.root_device.type == "cpu":
+        conditions[THREADS] = torch.get_num_threads()
     if trainer.strategy.root_device.type == "cuda":
         conditions["TF32 in cuDNN"] = torch.backends.cudnn.allow_tf32
         conditions["cuDNN benchmark"] = torch.backends.cudnn.benchmark

@@ -70,7 +70,8 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
     data = sequence_data(trainer)
     network: SequenceNetwork = model.network
     if model.hparams["memory_span"] is None:
-        span = longest_train_sequence(data) or UNKNOWN_SPAN
+        train = None if data is None else data.split("train")
+        span = UNKNOWN_SPAN if train is None else int(train.lengths.max())
         model.hparams["memory_span"] = span
         network.set_memory_span(span)
     if model.hparams["freeze"]:
@@ -90,21 +91,11 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
     """Check that a model has the sizes and categories of its data, as far as they are known."""
     data = getattr(trainer, "datamodule", None)
-    num_features = getattr(data, "num_features", schema.num_features)
-    is_same = schema.num_features == num_features
-    check(is_same, "input_size", schema.num_features, f"{num_features}, as the data have")
-    size = len(schema.class_names)
-    num_classes = getattr(data, "num_classes", size)
-    check(size == num_classes, "num_classes", size, f"{num_classes}, as the data have")
-    categories = getattr(data, "categories", schema.categories)
-    is_same = schema.categories == categories
-    check(is_same, "categories", schema.categories, f"{categories}, as the data have")
-
-
-def longest_train_sequence(data: SequenceDataModule | None) -> int | None:
-    """Return the number of steps of the longest training sequence, if it is known."""
-    train = None if data is None else data.split("train")
-    return None if train is None else int(train.lengths.max())
+    sizes = {"num_features": schema.num_features, "num_classes": len(schema.class_names)}
+    for attribute, value in (sizes | {"categories": schema.categories}).items():
+        expected = getattr(data, attribute, value)
+        name = attribute.replace("num_features", "input_size")
+        check(value == expected, name, value, f"{expected}, as the data have")
 
 
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:

@@ -16,33 +16,6 @@ from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.padding import Padding
 
 
-@torch.inference_mode()
-def infer(
-    network: SequenceNetwork, x: Any, function: Callable[[Tensor, Padding], Tensor]
-) -> np.ndarray:
-    """Return what a function computes for each sequence; see `SequenceClassifier.predict_proba`.
-
-    The function takes the values (B, T, F) of a batch and their padding, and returns B rows. The
-    network is in evaluation mode meanwhile, on its own device.
-    """
-    sequences = Sequences.from_arrays(x, missing_values=network.preprocess.missing_values)
-    if sequences.num_features != network.input_size:
-        got = sequences.num_features
-        raise DataError(f"x: expected {network.input_size} features, got {got}")
-    parameter = next(network.parameters())
-    was_training = network.training
-    network.eval()
-    rows = []
-    results = []
-    for batch in SequenceLoader(sequences, EvalSampler(sequences.lengths, batch_size=1)):
-        result = function(batch.x.to(parameter), batch.padding.to(parameter.device))
-        rows.append(batch.index)
-        results.append(result.cpu())
-    network.train(was_training)
-    order = torch.cat(rows).argsort()
-    return torch.cat(results)[order].numpy()
-
-
 class InferenceMixin:
     """Predictions of a model from arrays."""
 
@@ -80,20 +53,44 @@ class InferenceMixin:
                 category was not in the training data.
             OptionError: If the model was created without sizes and has not been trained.
         """
-        self._check_sizes()
-        return infer(self.network, self._encoded(x), self._probabilities)
+        return self._infer(x, self._probabilities)
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict class names (N,) from raw values; see `predict_proba`."""
-        self._check_sizes()
-        codes = infer(self.network, self._encoded(x), self._predictions)
+        codes = self._infer(x, self._predictions)
         names: np.ndarray = np.array(self.class_names)[codes]
         return names
 
     def embed(self, x: Any) -> np.ndarray:
         """Return the pooled states (N, D H) that the head classifies; see `predict_proba`."""
         self._check_sizes()
-        return infer(self.network, self._encoded(x), self.network.embed)
+        return self._infer(x, self.network.embed)
+
+    @torch.inference_mode()
+    def _infer(self, x: Any, function: Callable[[Tensor, Padding], Tensor]) -> np.ndarray:
+        """Return what a function computes for each sequence, in evaluation mode.
+
+        The function takes the values (B, T, F) of a batch and their padding, and returns B rows.
+        """
+        self._check_sizes()
+        network = self.network
+        missing_values = network.preprocess.missing_values
+        sequences = Sequences.from_arrays(self._encoded(x), missing_values=missing_values)
+        if sequences.num_features != network.input_size:
+            got = sequences.num_features
+            raise DataError(f"x: expected {network.input_size} features, got {got}")
+        parameter = next(network.parameters())
+        was_training = network.training
+        network.eval()
+        rows = []
+        results = []
+        for batch in SequenceLoader(sequences, EvalSampler(sequences.lengths, batch_size=1)):
+            result = function(batch.x.to(parameter), batch.padding.to(parameter.device))
+            rows.append(batch.index)
+            results.append(result.cpu())
+        network.train(was_training)
+        order = torch.cat(rows).argsort()
+        return torch.cat(results)[order].numpy()
 
     def _check_sizes(self) -> None:
         is_known = hasattr(self, "network")

@@ -36,7 +36,7 @@ from lightning_rnn.training.logs import shown_path
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_BETWEEN_QUERIES = 0.2  # of all ranks for a signal
 MAX_STEPS_BETWEEN_QUERIES = 64
-SECONDS_TO_END = 3.0  # after which a process that closed its connections is gone
+SECONDS_TO_END = 3.0  # within which a process that has closed its connections ends
 # messages of gloo, NCCL and the store of torch when another process is gone
 CONNECTION_ERRORS = re.compile("(?i)gloo|nccl|connection|broken pipe|store")
 
@@ -123,7 +123,9 @@ class Interrupts(Callback):
 
     def _report_lost_ranks(self, trainer: Trainer, exception: BaseException) -> None:
         """Raise an error that names ranks whose process is gone, if that can be the reason."""
-        if len(self._processes) < 2 or CONNECTION_ERRORS.search(str(exception)) is None:
+        is_of_torch = isinstance(exception, RuntimeError)  # not a file in a folder `store`
+        is_lost = is_of_torch and CONNECTION_ERRORS.search(str(exception)) is not None
+        if len(self._processes) < 2 or not is_lost:
             return
         deadline = time.monotonic() + SECONDS_TO_END
         lost: list[int] = []

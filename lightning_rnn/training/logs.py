@@ -10,6 +10,8 @@ from torch import Tensor
 from lightning_rnn.evaluation.metrics import EPOCH_METRICS, evaluate
 from lightning_rnn.training.validation_interval import is_last_step
 
+# in the line of an epoch, and in the history of the estimator
+SHOWN_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 MAX_SORTED_CLASSES = 20  # at each validation of `fit`: AUROC sorts the sequences for each class
 
 # the maximum of equal numbers is exact, their mean over three ranks is not

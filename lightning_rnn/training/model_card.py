@@ -24,7 +24,7 @@ def metrics_of(run: CheckpointFile) -> dict[str, Any] | None:
     if not (run.run_folder / "test_metrics.json").is_file():
         return None
     saved = read_metrics(run.run_folder)
-    return saved if saved["origin"]["checkpoint"] == sha256(run.path) else None
+    return saved if saved["origin"]["checkpoint"] == run.checksum else None
 
 
 def write_model_card(
@@ -33,7 +33,7 @@ def write_model_card(
     """Write `model_card.md` beside an exported file, and return its path.
 
     An earlier card that differs, which may have been filled in, is kept as `model_card-1.md` and so
-    on. The card tells no paths of data.
+    on. The card contains no paths of data files.
     """
     data_class = DATA_MODULES.get(str(run.data_class), object)
     settings, _ = changed_first(run.hyper_parameters, run.data_settings, data_class)
@@ -45,7 +45,7 @@ def write_model_card(
         "run": run,
         "model": model,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "checksums": {path.name: sha256(path) for path in (exported, run.path)},
+        "checksums": {exported.name: sha256(exported), run.path.name: run.checksum},
         "saved": saved,
         "metrics": metric_texts(saved or {}),
         "settings": yaml.safe_dump(shown, sort_keys=False, allow_unicode=True),

@@ -1,15 +1,12 @@
-"""Optimizers, and the values that their options may have."""
+"""Optimizers, and the values that the options of training may have."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_rnn.errors import check
-from lightning_rnn.training.schedules import SCHEDULES, Schedule
 
 OptimizerName = Literal["adam", "adamw"]
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -17,27 +14,23 @@ FUSED_DEVICES = ("cpu", "cuda")  # devices for which torch has a fused Adam
 MAX_LEARNING_RATE = 1e30
 
 
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """Options of an optimizer, without the learning rate, which a schedule changes."""
-
-    optimizer: OptimizerName
-    weight_decay: float
-
-    def __post_init__(self) -> None:  # noqa: D105  # documented in the class docstring
-        check(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, "adam or adamw")
-        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number of at least 0")
-
-    def create(self, parameters: Iterable[Tensor], *, lr: float, fused: bool) -> Optimizer:
-        """Return an optimizer of the parameters; `fused` asks for torch's fused kernel."""
-        options = {"weight_decay": self.weight_decay, "fused": fused or None}
-        optimizer: Optimizer = OPTIMIZERS[self.optimizer](parameters, lr=lr, **options)
-        return optimizer
-
-
-def check_training(lr: float, schedule: Schedule, label_smoothing: float) -> None:
-    """Raise an OptionError if an option of training is out of range."""
-    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "at least 0, below 1")
-    check(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
+def check_training(settings: Mapping[str, Any]) -> None:
+    """Raise an OptionError if a number for training is out of range."""
+    decay = settings["weight_decay"]
+    check(decay >= 0, "weight_decay", decay, "a number of at least 0")
+    smoothing = settings["label_smoothing"]
+    check(0 <= smoothing < 1, "label_smoothing", smoothing, "at least 0, below 1")
+    lr = settings["lr"]
     expected = f"a number above 0, at most {MAX_LEARNING_RATE:g}"
     check(0 < lr <= MAX_LEARNING_RATE, "lr", lr, expected)
+
+
+def create_optimizer(model: Any, *, fused: bool) -> Optimizer:
+    """Return the optimizer of a `SequenceClassifier`; `fused` asks for torch's fused kernel."""
+    optimizer: Optimizer = OPTIMIZERS[model.hparams["optimizer"]](
+        model.parameters(),
+        lr=model.lr,
+        weight_decay=model.hparams["weight_decay"],
+        fused=fused or None,
+    )
+    return optimizer

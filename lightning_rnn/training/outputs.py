@@ -1,26 +1,29 @@
-"""Files that `test` and `predict` write into the run folder."""
+"""Files that `test` writes into the run folder."""
 
 import copy
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from lightning_rnn.atomic_files import atomic_write, sha256, write_and_keep
-from lightning_rnn.errors import OptionError, check, import_extra
+from lightning_rnn.atomic_files import write_and_keep
+from lightning_rnn.errors import import_extra
 from lightning_rnn.evaluation.figures import new_axes, pixels, save_png, short_names
 from lightning_rnn.evaluation.intervals import MAX_RANKED, Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
 from lightning_rnn.evaluation.results import Predictions
+from lightning_rnn.training.checkpoint_archive import check_unchanged
+from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.data_statistics import sequence_data
-from lightning_rnn.training.prediction_columns import prediction_columns
+from lightning_rnn.training.predictions_file import prediction_columns
 from lightning_rnn.training.watching import Watcher
 
 MAX_MATRIX = 10  # classes whose confusion counts are printed as a matrix
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # read by Earliness
+TENTHS = range(1, 11)  # of each sequence, read by Earliness
 
 
 class MetricsFile(Callback):
@@ -33,18 +36,21 @@ class MetricsFile(Callback):
     `PredictionsFile`. Earlier files with other content are kept as `test_metrics-1.json` and so on.
 
     Args:
-        folder: Folder of the files.
-        checkpoint: The checkpoint that is evaluated.
+        run: The checkpoint that is evaluated, in whose run folder the files are written.
+
+    Raises:
+        CheckpointError: If the file of the checkpoint has been replaced since it was read.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path) -> None:
-        self.path = folder / "test_metrics.json"
-        self.checkpoint = checkpoint
+    def __init__(self, run: CheckpointFile) -> None:
+        self.run = run
+        self.path = run.run_folder / "test_metrics.json"
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the table and write the file."""
         if not trainer.is_global_zero:
             return
+        check_unchanged(self.run.path, self.run.checksum)
         evaluation = pl_module.evaluation
         data = sequence_data(trainer)
         sequences = None if data is None else data.split("test")
@@ -69,7 +75,7 @@ class MetricsFile(Callback):
         for name, interval in intervals.items():
             metrics[f"test/{name}_low"] = interval.low
             metrics[f"test/{name}_high"] = interval.high
-        metrics["origin"] = {"checkpoint": sha256(self.checkpoint)}
+        metrics["origin"] = {"checkpoint": self.run.checksum}
         if sequences is not None:
             metrics["origin"]["data"] = sequences.fingerprint()
         write_and_keep(self.path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
@@ -178,7 +184,8 @@ class Earliness(Watcher):
     def __init__(self, folder: Path) -> None:
         import_extra("matplotlib.figure", "figures")
         self.folder = folder
-        self._counts = torch.zeros(len(SHARES) + 1)  # correct predictions by share, sequences
+        # correct predictions by share, and sequences
+        self._counts = torch.zeros(len(TENTHS) + 1, dtype=torch.int64)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
@@ -186,9 +193,8 @@ class Earliness(Watcher):
         """Classify the beginnings of a batch."""
         is_sequence = batch.index >= 0  # other rows only fill the batch of an idle rank
         counts = []
-        for share in SHARES:
-            # 1e-9 less, so that 0.7 * 10 = 7.000000000000001 is 7 steps
-            lengths = (batch.lengths * share - 1e-9).ceil().long().clamp(min=1)
+        for tenths in TENTHS:
+            lengths = num_steps(batch.lengths, tenths)
             predicted = pl_module.network.decision.predict(pl_module(batch.x, lengths))
             counts.append((predicted == batch.y)[is_sequence].sum())
         counts.append(is_sequence.sum())
@@ -197,83 +203,25 @@ class Earliness(Watcher):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Sum over all ranks and write the files."""
         counts: Any = trainer.strategy.reduce(self._counts, reduce_op="sum")
-        self._counts = torch.zeros(len(SHARES) + 1)
+        self._counts = torch.zeros_like(self._counts)
         if not trainer.is_global_zero:
             return
         accuracy = (counts[:-1].double() / counts[-1].double()).tolist()
         lines = ["share_seen,accuracy"]
-        for share, value in zip(SHARES, accuracy, strict=True):
-            lines.append(f"{share},{value:.6g}")
+        for tenths, value in zip(TENTHS, accuracy, strict=True):
+            lines.append(f"{tenths / 10},{value:.6g}")
         path = self.folder / "earliness.csv"
         write_and_keep(path, "\n".join(lines) + "\n")
         print(f"earliness written to {path}")
         with self.contain_failure():
             figure, axes = new_axes("earliness", "share of each sequence seen (%)", "accuracy")
-            axes.plot([100 * share for share in SHARES], accuracy, marker="o")
+            axes.plot([10 * tenths for tenths in TENTHS], accuracy, marker="o")
             axes.set_xlim(0, 103)
             axes.set_ylim(0, 1.03)
             save_png(pixels(figure), path.with_suffix(".png"))
             print(f"figure written to {path.with_suffix('.png')}")
 
 
-class PredictionsFile(Callback):
-    """Writes one row for each sequence, in the order of the data.
-
-    The columns are id, group (if the data have groups), the probability of each class
-    (`probability_up`), the predicted class (label), the class in the file (true_label, if the file
-    has classes), and with `embeddings` the pooled states (`embedding_0`).
-
-    Args:
-        folder: Folder of `predictions.csv`, or of `predictions-2.csv` and so on if it exists.
-        output: A .csv or .parquet file to write instead.
-        overwrite: Whether an existing file may be replaced.
-        embeddings: Whether to write the pooled states.
-
-    Raises:
-        OptionError: If `output` has another suffix, or exists and must not be replaced.
-    """
-
-    def __init__(
-        self, folder: Path, *, output: str | None, overwrite: bool, embeddings: bool
-    ) -> None:
-        self.path = folder / "predictions.csv"
-        if output is not None:
-            self.path = Path(output).expanduser()
-            is_known = self.path.suffix in (".csv", ".parquet")
-            check(is_known, "output", output, "a file name ending in .csv or .parquet")
-            if self.path.exists() and not overwrite:
-                message = f"expected a new file unless overwrite is true, but {output} exists"
-                raise OptionError(message, name="output")
-        number = 2
-        while self.path.exists() and not overwrite:
-            self.path = folder / f"predictions-{number}.csv"
-            number += 1
-        self._embeddings = embeddings
-        self._batches: list[Predictions] = []
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Collect a batch."""
-        states = outputs.embeddings
-        if not self._embeddings:
-            states = states.new_empty(len(states), 0)
-        self._batches.append(replace(outputs, embeddings=states))
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Gather the predictions of all ranks and write the file."""
-        import polars
-
-        predictions = Predictions.gather(self._batches)  # a collective call
-        self._batches = []
-        if not trainer.is_global_zero:
-            return
-        data = sequence_data(trainer)
-        columns = prediction_columns(predictions.cpu(), data, pl_module.class_names, "predict")
-        frame = polars.DataFrame(columns)
-        with atomic_write(self.path) as temporary:
-            if self.path.suffix == ".csv":
-                frame.write_csv(temporary)
-            else:
-                frame.write_parquet(temporary)
-        print(f"{len(frame)} predictions written to {self.path}")
+def num_steps(lengths: Tensor, tenths: int) -> Tensor:
+    """Return how many steps so many tenths of each sequence are, (B,) int64, rounded up."""
+    return (lengths * tenths + 9) // 10

@@ -14,7 +14,7 @@ class ResumedEpoch(Callback):
     """Saves gradients that are still accumulating, and sets up callbacks within an epoch.
 
     Lightning sets up `StochasticWeightAveraging` and `GradientAccumulationScheduler` at the start
-    of an epoch only, and the first not without changing the learning rate.
+    of an epoch only, and the former changes the learning rate at that time.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ MARKER = "finished.txt"  # in the run folder
 
 
 class RunEnd(Callback):
-    """Stores which rule has ended a run, and keeps a resumed run that has ended from training on.
+    """Stores which rule has ended a run; a run that has ended does not train on when it is resumed.
 
     It also keeps `max_steps` from Lightning while a checkpoint is loaded: with a limit on the
     steps, Lightning takes an epoch that has ended for an unfinished one and enters it again. It has

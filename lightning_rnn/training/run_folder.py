@@ -75,7 +75,7 @@ def new_run_folder(
     """
     logs = root / "lightning_logs"
     if process_rank() > 0:
-        yield logs / "version_0"  # not that of rank 0, which counts
+        yield logs / "version_0"  # not used: the folder is that of rank 0
         return
     suffix = ""
     if name is not None:

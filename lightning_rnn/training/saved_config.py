@@ -1,4 +1,4 @@
-"""The `config.yaml` of a run, which may come from anywhere, as the checkpoint beside it may."""
+"""The `config.yaml` of a run, which is checked for names of code, as it may come from anyone."""
 
 import re
 from collections.abc import Iterator, Set

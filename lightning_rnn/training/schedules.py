@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 from lightning_rnn.errors import check
 
 Schedule = Literal["constant", "cosine", "onecycle"]
-SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "onecycle")
 WARM_UP_FRACTION = 0.3  # of the steps of onecycle
 ONECYCLE_START = 1 / 25  # first rate of onecycle, as a fraction of the highest
 ONECYCLE_END = 1 / 250_000  # last rate of onecycle, as a fraction of the highest

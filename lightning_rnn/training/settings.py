@@ -1,4 +1,4 @@
-"""The settings of a run by name, those first that somebody has changed."""
+"""The settings of a run by name; those that are not the default come first."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -14,9 +14,9 @@ LEFT_OUT = ("_instantiator", "categories", "data/categories")  # of which there 
 def changed_first(
     model_settings: Mapping[str, Any], data_settings: Mapping[str, Any], data_class: Any
 ) -> tuple[dict[str, Any], int]:
-    """Return settings that are not the default, then the others, then what the data determine.
+    """Return the settings in order, and how many of them are not the default.
 
-    The number is that of settings which are not the default.
+    Those that are not the default come first, those that the data determine last.
     """
     cell = model_settings.get("cell", "rnn")
     defaults = dict(SequenceClassifier(cell=cell).hparams) | {"cell": "rnn"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_rnn.data.sequences import Sequences
@@ -29,7 +30,6 @@ from lightning_rnn.training.watching import (
     is_due,
     show_image,
     shows_images,
-    tensorboard_writer,
 )
 
 NUM_MEASURED = 32  # sequences of a measurement of gradient flow
@@ -99,11 +99,11 @@ class Figures(Watcher):
             return
         self.saved = []
         with self.contain_failure():
-            writer = tensorboard_writer(trainer)
             evaluation = classifier.evaluation
             decision = classifier.network.decision
-            if writer is not None:
-                _add_curves(writer, classifier, split, step)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    _add_curves(logger.experiment, classifier, split, step)
             schema = classifier.schema
             sequences = data.split(split)
             has_place = shows_images(trainer) or self.folder is not None

@@ -1,6 +1,7 @@
 """What `fit` prints: the data, a line per epoch, and what to do next."""
 
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 # tensorboard has no type hints for its messages
@@ -18,6 +19,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
     HParamsPluginData,
 )
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
@@ -26,8 +28,7 @@ from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
-from lightning_rnn.training.logs import shown_path
-from lightning_rnn.training.progress_bar import RunProgressBar
+from lightning_rnn.training.logs import SHOWN_METRICS, shown_path
 from lightning_rnn.training.run_end import ending_of
 from lightning_rnn.training.settings import changed_first
 from lightning_rnn.training.validation_interval import (
@@ -37,7 +38,6 @@ from lightning_rnn.training.validation_interval import (
     is_report_due,
 )
 
-EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 MAX_LINES = 30  # of epochs, about
 READABLE_LIMIT = 1000  # metrics from here on are printed with three digits
 
@@ -81,16 +81,16 @@ class EpochLines(Callback):
             return
         sampler = getattr(trainer.train_dataloader, "batch_sampler", None)
         if isinstance(sampler, TrainSampler) and sampler.padding() > 0:
-            _print(trainer, f"padding: {sampler.padding():.1%} of the steps in training batches")
+            _print(f"padding: {sampler.padding():.1%} of the steps in training batches")
         epochs = trainer.check_val_every_n_epoch
         if trainer.limit_val_batches and epochs is not None and epochs > 1:
             num_steps = epochs * trainer.num_training_batches
-            _print(trainer, f"validation: every {epochs} epochs ({num_steps} batches)")
+            _print(f"validation: every {epochs} epochs ({num_steps} batches)")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
             if isinstance(callback, WeightAveraging):
                 name = type(callback).__name__
                 text = "validation and checkpoints: of the averaged weights, train/loss of others"
-                _print(trainer, f"{text} ({name})")
+                _print(f"{text} ({name})")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metrics."""
@@ -138,7 +138,7 @@ class EpochLines(Callback):
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._line is not None and trainer.is_global_zero:
             train = _format_metrics(_of_split(trainer.callback_metrics, "train"))
-            _print(trainer, f"{self._line}{train}{self._validation}")
+            _print(f"{self._line}{train}{self._validation}")
         self._line = None
         self._validation = ""
 
@@ -257,7 +257,7 @@ def _print_data(data: SequenceDataModule) -> None:
 
 def _format_metrics(metrics: Mapping[str, Any]) -> str:
     text = ""
-    for name in EPOCH_METRICS:
+    for name in SHOWN_METRICS:
         if name in metrics:
             value = float(metrics[name])
             digits = ".4f" if abs(value) < READABLE_LIMIT else ".3g"
@@ -287,10 +287,7 @@ def _available_commands(trainer: Trainer) -> list[str]:
     return names or ["predict --data.predict_path FILE"]
 
 
-def _print(trainer: Trainer, line: str) -> None:
+def _print(line: str) -> None:
     """Print a line, above the progress bar if there is one."""
-    bar = trainer.progress_bar_callback
-    if isinstance(bar, TQDMProgressBar | RunProgressBar):
-        bar.print(line)
-    else:
-        print(line, flush=True)
+    tqdm.write(line)
+    sys.stdout.flush()

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rnn.models.network import NetworkOptions
+from lightning_rnn.training.conditions import CONDITIONS, THREADS
 from lightning_rnn.training.data_statistics import sequence_data
 
-WORK_PER_THREAD = 1 << 17  # multiplications in a time step's recurrent product that occupy a thread
+WORK_PER_THREAD = 1 << 17  # multiplications of a recurrent product that occupy one thread
 SAMPLE_SECONDS = 0.05  # time over which the use of the cores is measured
 
 
@@ -55,26 +55,14 @@ class ThreadChoice(Callback):
         batch_size = getattr(sequence_data(trainer), "batch_size", None) or 1
         torch.set_num_threads(choose_num_threads(pl_module.options, batch_size))
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Store the number of threads."""
-        checkpoint["num_threads"] = torch.get_num_threads()
-
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Continue with the stored number of threads, unless `OMP_NUM_THREADS` is set."""
-        stored = checkpoint.get("num_threads")
-        if self._num_threads_before is None or stored in (None, torch.get_num_threads()):
-            return
-        if "OMP_NUM_THREADS" in os.environ:
-            rank_zero_warn(
-                f"the checkpoint was trained with {stored} threads, OMP_NUM_THREADS asks for "
-                f"{torch.get_num_threads()}: sums are rounded differently from here on"
-            )
-            return
-        torch.set_num_threads(stored)
+        stored = checkpoint.get(CONDITIONS, {}).get(THREADS)
+        is_chosen = self._num_threads_before is not None and "OMP_NUM_THREADS" not in os.environ
+        if is_chosen and stored is not None:
+            torch.set_num_threads(stored)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the number of threads."""
@@ -88,10 +76,14 @@ class ThreadChoice(Callback):
 
 
 def num_free_cores() -> int:
-    """Return how many of this process's cores are idle; outside Linux by the load average."""
+    """Return how many of this process's cores are idle.
+
+    Outside Linux, the load average tells; on Windows, which has none, all cores count as idle.
+    """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if not Path("/proc/stat").exists():
-        return round((num_cores or 1) - os.getloadavg()[0])
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        return round((num_cores or 1) - load)
     idle_before = _idle_seconds()
     start = time.monotonic()
     time.sleep(SAMPLE_SECONDS)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, Trainer
@@ -82,14 +81,6 @@ def can_draw() -> bool:
         return True
     print("figures skipped: matplotlib is not installed; run: pip install 'lightning_rnn[figures]'")
     return False
-
-
-def tensorboard_writer(trainer: Trainer) -> Any | None:
-    """Return the TensorBoard writer of a run, if it has one."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            return logger.experiment
-    return None
 
 
 def shows_images(trainer: Trainer) -> bool:

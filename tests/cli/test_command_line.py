@@ -141,22 +141,11 @@ def test_seeds_decide_the_weights(empty, run_ok, tiny):
     assert not torch.equal(first["network.head.weight"], other["network.head.weight"])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        (
-            "--checkpoint.mode",
-            "max",
-            "--data.num_train",
-            640,
-        ),  # a falling loss is then one that gets worse
-        ("--model.lr", 5, "--model.schedule", "constant"),
-    ],
-)
-def test_best_is_the_best_and_last_the_last(empty, run_ok, tiny, options):
-    out = run_ok("fit", *tiny, *TINY_DATA, "--trainer.max_epochs", 4, *options)
+def test_best_is_the_best_and_last_the_last(empty, run_ok, tiny):
+    options = ("--trainer.max_epochs", 4, "--model.lr", 5, "--model.schedule", "constant")
+    out = run_ok("fit", *tiny, *TINY_DATA, *options)
     losses = [line["val/loss"] for line in epoch_lines(out)]
-    expected = int(np.argmax(losses) if "max" in options else np.argmin(losses))
+    expected = int(np.argmin(losses))
     assert expected < 3, "the last epoch must not be the best one"
     assert load(BEST)["epoch"] == expected
     assert load(LAST)["epoch"] == 3

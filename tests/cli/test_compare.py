@@ -116,10 +116,15 @@ def test_a_folder_of_others_is_refused(empty, refused):
         (("--model.size", 3), "--model.size: unknown option", 2),
         (("--trainer.devices", 2), "--trainer.devices: expected 1", 2),
         (("--data", "FileDataModule", "--data.train_path", "train.csv"), "test_path", 1),
+        (("--init_from", "x.ckpt"), "--init_from: expected none in a comparison", 2),
+        (("--config", "last.yaml"), "--ckpt_path: expected none in a comparison", 2),
+        (("--config", "own.yaml"), "--model: expected none in a comparison", 2),
     ],
 )
 def test_bad_options_end_before_training(options, message, code, empty, refused):
     Path("train.csv").write_text("label,t0,t1\na,1,2\nb,3,4\na,1,2\nb,3,4\n")
+    Path("last.yaml").write_text("ckpt_path: last")
+    Path("own.yaml").write_text("model: {class_path: own.Model}")
     assert message in refused("compare", *options, code=code)
     assert not Path("comparison").exists()
 

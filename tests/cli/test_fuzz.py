@@ -30,7 +30,7 @@ MODEL_OPTIONS = """cell hidden_size num_layers bidirectional dropout pooling ste
     class_weights optimizer lr weight_decay schedule"""
 DATA_OPTIONS = """task length min_length num_features num_train num_val num_test batch_size seed
     fresh class_path init_args train_path val_fraction stratify"""
-CHECKPOINT_OPTIONS = "monitor mode every_n_steps every_n_minutes"
+CHECKPOINT_OPTIONS = "monitor every_n_steps every_n_minutes"
 TRAINER_OPTIONS = """max_epochs max_steps gradient_clip_val log_every_n_steps val_check_interval
     accumulate_grad_batches limit_train_batches max_time deterministic"""
 OTHER_OPTIONS = """--model --data --checkpoint --trainer --seed_everything --ckpt_path --config

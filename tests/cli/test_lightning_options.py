@@ -107,6 +107,17 @@ def test_progress_bar_counts_from_one(empty, run):
     assert "v_num" not in first + second
 
 
+@pytest.mark.parametrize("bar", ["RunProgressBar", "TQDMProgressBar"])
+def test_no_line_is_lost_to_a_progress_bar(empty, run, bar):
+    """The last epoch's line comes after the bar of Lightning is closed."""
+    options = ("--trainer.enable_progress_bar", "true")
+    if bar == "TQDMProgressBar":
+        options = callback_options(bar, {})
+    out = run("fit", *TINY, *TINY_DATA, *options).out
+    lines = re.findall(r"epoch (\d)/2  train/loss", out)
+    assert lines == ["1", "2"]
+
+
 def test_a_package_that_is_missing(empty, refused, monkeypatch):
     name = "lightning.pytorch.loggers.wandb._WANDB_AVAILABLE"
     monkeypatch.setattr(name, RequirementCache("not-there>=1.2"))

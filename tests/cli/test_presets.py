@@ -146,7 +146,7 @@ def test_a_new_key_of_the_config_is_enough(empty, run_ok, train_path, monkeypatc
     content = FILES | {"checkpoint": {"every_n_steps": 3}, "matmul_precision": "high"}
     content["model"] = FILES["model"] | {"pos_weight": 2.0}
     Path("files.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(presets, "CONFIGS", empty)
+    monkeypatch.setitem(presets.CONFIG_OF, "files", empty / "files.yaml")
     found = settings(run_ok, train_path)
     assert found["checkpoint"]["every_n_steps"] == 3
     assert found["matmul_precision"] == "high"

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from helpers import RUN, TINY, TINY_DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_rnn.cli.run_table import EvaluatedRun, table
 from lightning_rnn.evaluation.comparison import paired_p_value
 from lightning_rnn.training import tensorboard
 
@@ -31,6 +33,19 @@ def test_the_p_value_of_many_differences_is_continuous():
     normal = paired_p_value([1] * 530 + [-1] * 471)
     assert exact == pytest.approx(0.0620, abs=1e-4)  # of the binomial distribution
     assert normal == pytest.approx(exact, abs=5e-3)
+
+
+def test_tests_of_a_part_are_compared_with_each_other_only():
+    """As with `--trainer.limit_test_batches`."""
+    runs = []
+    for num_sequences in (4, 2):
+        labels = pl.DataFrame({"label": ["a"] * num_sequences}).with_columns(
+            true_label=pl.col("label")
+        )
+        metrics = {"test/num_sequences": num_sequences, "test/accuracy": 1.0, "test/log_loss": 0.0}
+        metrics |= {"origin": {"data": "0" * 64}, "classes": {}}
+        runs.append(EvaluatedRun(f"run_{num_sequences}", {}, metrics, labels))
+    assert [row["difference from *"] for row in table(runs)] == ["", ""]
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,11 @@ def test_optimizer_and_scheduler_of_the_user(empty, run, run_ok):
     [group] = resumed["optimizer_states"][0]["param_groups"]
     assert group["momentum"] == 0.9
     assert group["lr"] == pytest.approx(0.5 * 0.1**3)
+    for option in ("--optimizer.lr", "--lr_scheduler.gamma"):
+        config = ("--config", RUN / "config.yaml")  # which makes it trusted
+        refused = run("fit", *config, "--ckpt_path", "last", option, 0.2)
+        assert refused.code == 2
+        assert f"{option.partition('.')[0]}: expected {{'class_path': 'torch.optim." in refused.err
     for args, message in (
         ((*sgd, *step), "--model.schedule: expected constant with --lr_scheduler, got 'cosine'"),
         ((*step, *constant), "--lr_scheduler: expected an optimizer, too, got none"),

@@ -265,6 +265,9 @@ def test_the_config_of_a_run_continues_it(trained, run_ok):
         ("--model.stem", "conv"),
         ("--model.initialization", "torch"),
         ("--model.memory_span", 9),
+        ("--model.optimizer", "adamw"),
+        ("--model.class_weights", "[1, 5]"),
+        ("--model.pos_weight", 2),
         ("--data.batch_size", 8),
         ("--data.seed", 6),
         ("--data.num_train", 65),
@@ -377,6 +380,15 @@ def test_best_is_the_best_of_the_whole_history(empty, run_ok, better):
     assert best["global_step"] == (at + 1) * STEPS
     assert best["metrics"]["val/loss"] == pytest.approx(losses[at])
     assert load(LAST)["global_step"] == 6 * STEPS
+
+
+def test_the_best_value_of_another_metric_is_forgotten(empty, run_ok):
+    """An accuracy near 1, as the value to beat, would be out of reach for a loss."""
+    run_ok("fit", *SMALL, "--trainer.max_epochs", 1, "--checkpoint.monitor", "val/accuracy")
+    run_ok(
+        "fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--checkpoint.monitor", "val/loss"
+    )
+    assert load(BEST)["epoch"] == 1
 
 
 def test_every_file_has_one_name(trained, run_ok):

@@ -346,7 +346,7 @@ def test_warm_start():
         ({"early_stopping": "yes"}, "^early_stopping: expected bool, got 'yes'$"),
         ({"validation_fraction": 1.0}, "^validation_fraction: expected a number between 0 and 1,"),
         ({"n_iter_no_change": 0}, "^n_iter_no_change: expected an integer of at least 1, got 0$"),
-        ({"class_weight": [1, 2, 3]}, "^class_weight: expected str or dict or None, got"),
+        ({"class_weight": [1, 2, 3]}, "^class_weight: expected balanced or dict or None, got"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, message):

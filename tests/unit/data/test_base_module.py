@@ -415,7 +415,7 @@ def test_a_split_without_training_names_the_file():
         ({"feature_columns": "x"}, "feature_columns: expected list or None, got 'x'"),
         ({"missing_values": ["-9"]}, "missing_values: expected finite float32 numbers, got ['-9']"),
         ({"window_length": 2.5}, "window_length: expected int or None, got 2.5"),
-        ({"window_label": "first"}, "window_label: expected last, majority, any, got 'first'"),
+        ({"window_label": "first"}, "window_label: expected one of last, majority, any, got"),
         ({"separator": ";;"}, "separator: expected one ASCII character, got ';;'"),
         ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
         ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),

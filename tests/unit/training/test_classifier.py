@@ -478,7 +478,7 @@ def test_a_model_without_sizes_says_what_is_missing(method):
         ({"lr": np.float64(0.1)}, "lr: expected float, got np.float64(0.1)"),
         ({"num_layers": True}, "num_layers: expected int or None, got True"),
         ({"lr": None}, "lr: expected float, got None"),
-        ({"cell": ["gru"]}, "cell: expected str, got ['gru']"),
+        ({"cell": ["gru"]}, "cell: expected one of rnn, lstm, gru, mingru, got ['gru']"),
         ({"pos_weight": "2"}, "pos_weight: expected float or None, got '2'"),
         ({"bidirectional": 1}, "bidirectional: expected bool, got 1"),
         ({"class_names": "ab"}, "class_names: expected list or None, got 'ab'"),

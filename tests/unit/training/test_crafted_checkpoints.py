@@ -222,7 +222,7 @@ STATES = [  # an entry, and a value with which the run cannot be continued
     ((*OPTIMIZER, "param_groups", 0, "lr"), -1.0),
     ((*OPTIMIZER, "param_groups", 0, "maximize"), True),
     (("lr_schedulers",), "text"),
-    (("num_threads",), 10**9),
+    (("conditions", "threads"), 10**9),
     (("metrics",), {"val/loss": "text"}),
     (("train_sums",), torch.zeros(1, 2, dtype=torch.float64)),
     (("metrics",), {7: 0.5}),

@@ -3,19 +3,21 @@
 import json
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from evaluations import random_evaluation
-from helpers import RUN
+from helpers import BEST, RUN
 from matplotlib.image import imread
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.evaluation.metrics import evaluate_classes
 from lightning_rnn.models.decision import Decision
-from lightning_rnn.training.outputs import class_tables
+from lightning_rnn.training.outputs import class_tables, num_steps
 
 
 def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
@@ -43,6 +45,49 @@ def test_earliness_is_that_of_sequences_cut_short(trained_on_files, run_ok):
     picture = imread(RUN / "earliness.png")
     assert picture.shape[0] > 300
     assert picture[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("tenths", range(1, 11))
+def test_shares_of_sequences_are_rounded_up(tenths):
+    """0.6 * 25 is 15 steps, although it is a little more in float32."""
+    lengths = torch.arange(1, 2000)
+    expected = [math.ceil(Fraction(tenths, 10) * length) for length in range(1, 2000)]
+    assert num_steps(lengths, tenths).tolist() == expected
+
+
+@pytest.mark.parametrize("options", [("test",), ("validate", "--calibrate.when", "always")])
+def test_a_checkpoint_written_meanwhile_is_not_the_one_evaluated(
+    trained, run, monkeypatch, options
+):
+    """As by a run that goes on training."""
+    hook = "on_test_epoch_end" if options == ("test",) else "on_validation_epoch_end"
+    evaluate = getattr(SequenceClassifier, hook)
+    newer = BEST.read_bytes() + b"."
+
+    def replace_file_and_evaluate(model):
+        BEST.unlink()
+        BEST.write_bytes(newer)
+        evaluate(model)
+
+    monkeypatch.setattr(SequenceClassifier, hook, replace_file_and_evaluate)
+    result = run(*options)
+    assert result.code == 1
+    assert "best.ckpt: expected the same file to the end of the evaluation, got" in result.err
+    assert not (RUN / "test_metrics.json").exists()
+    assert BEST.read_bytes() == newer
+
+
+def test_predictions_do_not_replace_a_file_written_meanwhile(trained, run_ok, monkeypatch):
+    path = RUN / "predictions.csv"
+    predict = SequenceClassifier.predict_step
+
+    def write_file_and_predict(model, batch, batch_idx):
+        path.write_text("of another process")
+        return predict(model, batch, batch_idx)
+
+    monkeypatch.setattr(SequenceClassifier, "predict_step", write_file_and_predict)
+    assert "predictions-2.csv" in run_ok("predict")
+    assert path.read_text() == "of another process"
 
 
 def test_it_is_not_done_unasked(trained, run_ok):

@@ -62,6 +62,17 @@ def test_free_cores_are_a_sensible_number():
     assert 0 <= num_free_cores() <= threads.os.cpu_count()
 
 
+@pytest.mark.parametrize("load", [None, 0.0])
+def test_free_cores_of_other_systems(monkeypatch, load):
+    """Windows has no load average."""
+    monkeypatch.setattr(threads.Path, "exists", lambda path: False)
+    if load is None:
+        monkeypatch.delattr(threads.os, "getloadavg")
+    else:
+        monkeypatch.setattr(threads.os, "getloadavg", lambda: (load, load, load))
+    assert num_free_cores() >= 1
+
+
 def fit(folder, *, ckpt_path=None, max_epochs=1, error=None):
     """Train; return the number of threads in training and the path of the checkpoint."""
     seen = []
@@ -100,11 +111,11 @@ def test_threads_are_restored_after_an_error(tmp_path, four_free_cores):
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_resumed_run_has_the_threads_of_its_checkpoint(tmp_path, monkeypatch, four_free_cores):
     _, path = fit(tmp_path / "first")
-    assert torch.load(path, weights_only=True)["num_threads"] == 4
+    assert torch.load(path, weights_only=True)["conditions"]["threads"] == 4
     monkeypatch.setattr(threads, "num_free_cores", lambda: 0)
     seen, _ = fit(tmp_path / "second", ckpt_path=path, max_epochs=2)
     assert seen == [4]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with pytest.warns(UserWarning, match="trained with 4 threads, OMP_NUM_THREADS asks for 1"):
+    with pytest.warns(UserWarning, match="trained with threads 4, this run has 1: "):
         seen, _ = fit(tmp_path / "third", ckpt_path=path, max_epochs=2)
     assert seen == [1]
