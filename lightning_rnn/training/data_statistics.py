@@ -31,32 +31,27 @@ def schema_of(trainer: Trainer, given: Mapping[str, Any]) -> Schema:
     The arguments `given` to the model must agree with the data where they are not None.
     """
     data = getattr(trainer, "datamodule", None)
-    num_features = getattr(data, "num_features", None)
-    num_classes = getattr(data, "num_classes", None)
-    if num_features is None or num_classes is None:
+    found: dict[str, Any] = {"input_size": getattr(data, "num_features", None)}
+    for name in ("num_classes", "class_names", "feature_names", "step_names", "categories"):
+        found[name] = getattr(data, name, None)
+    if None in (found["input_size"], found["num_classes"]):
         raise OptionError(
             "pass input_size and num_classes to SequenceClassifier: there is no data module with "
             "the attributes num_features and num_classes"
         )
-    class_names = getattr(data, "class_names", None)
-    if class_names is None:
-        class_names = [str(code) for code in range(num_classes)]
-    class_names = list(class_names)
-    feature_names = getattr(data, "feature_names", None) or given["feature_names"]
-    step_names = getattr(data, "step_names", None) or given["step_names"]
-    categories = getattr(data, "categories", None) or given["categories"]
-    found = {
-        "input_size": num_features,
-        "num_classes": num_classes,
-        "class_names": class_names,
-        "feature_names": feature_names,
-        "step_names": step_names,
-        "categories": categories,
-    }
+    class_names = found["class_names"] or [str(code) for code in range(found["num_classes"])]
+    found["class_names"] = list(class_names)
     for name, value in found.items():
-        is_same = given[name] is None or given[name] == value
-        check(is_same, name, given[name], f"{value}, as the data have")
-    return Schema(num_features, class_names, feature_names, step_names, categories or {})
+        found[name] = value or given[name]
+        is_same = given[name] in (None, found[name])
+        check(is_same, name, given[name], f"{found[name]}, as the data have")
+    return Schema(
+        num_features=found["input_size"],
+        class_names=found["class_names"],
+        feature_names=found["feature_names"],
+        step_names=found["step_names"],
+        categories=found["categories"] or {},
+    )
 
 
 def prepare_for_data(model: Any, trainer: Trainer) -> None:

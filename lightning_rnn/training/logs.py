@@ -14,9 +14,6 @@ from lightning_rnn.training.validation_interval import is_last_step
 SHOWN_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 MAX_SORTED_CLASSES = 20  # at each validation of `fit`: AUROC sorts the sequences for each class
 
-# the maximum of equal numbers is exact, their mean over three ranks is not
-EQUAL_ON_ALL_RANKS: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
-
 
 def shown_path(path: Path) -> Path:
     """Return a path for messages: relative to the working folder if it lies below it."""
@@ -39,9 +36,10 @@ def log_epoch(module: LightningModule, split: str, metrics: Mapping[str, Any]) -
     values = {f"{split}/{name}": value for name, value in metrics.items()}
     is_fitting = module.trainer.state.fn == "fit"
     logger = False if is_fitting else None  # None: as Lightning decides
+    # over ranks: the maximum of equal numbers is exact, the mean of three is not
+    options: dict[str, Any] = {"logger": logger, "sync_dist": True, "reduce_fx": "max"}
     for name, value in values.items():
-        in_bar = name.endswith("/accuracy")
-        module.log(name, value, prog_bar=in_bar, logger=logger, **EQUAL_ON_ALL_RANKS)
+        module.log(name, value, prog_bar=name.endswith("/accuracy"), **options)
     if is_fitting and not module.trainer.sanity_checking:
         write_to_loggers(module.trainer, values)
 
