@@ -81,7 +81,7 @@ def test_on_the_command_line(own_network, run, run_ok):
         (["export", "--model", f"{NAME}s"], "--model: expected the path of a class"),
         (["export", "--model", "own_network.ConvEncoder"], "--model: expected a subclass of"),
         (["export", "--model", NAME, "--streaming", "true"], "--streaming: expected False"),
-        (["compare", "--model", NAME], "--model: is set by compare"),
+        (["compare", "--model", NAME], "--model: expected none in a comparison"),
     ):
         refused = run(*args)
         assert refused.code == 2, refused
