@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from lightning_rnn.errors import check
+from lightning_rnn.errors import check, check_types
 from lightning_rnn.models.decision import Decision
 from lightning_rnn.models.inception import InceptionStem
 from lightning_rnn.models.initialization import (
@@ -20,18 +20,12 @@ from lightning_rnn.models.initialization import (
 )
 from lightning_rnn.models.padding import last_step, valid_steps
 from lightning_rnn.models.preprocess import Preprocess
-from lightning_rnn.models.recurrent import CELLS, CellName, RecurrentStack
+from lightning_rnn.models.recurrent import CellName, RecurrentStack
 from lightning_rnn.models.stem import ConvStem, StemOutput, output_lengths
 from lightning_rnn.padding import Padding
 
 Pooling = Literal["last", "mean", "max"]
 Stem = Literal["none", "conv", "inception"]
-CHOICES = {
-    "cell": CELLS,
-    "pooling": get_args(Pooling),
-    "stem": get_args(Stem),
-    "initialization": get_args(Initialization),
-}
 HEADS = ("head", "summary_head")  # parts that depend on the classes
 
 
@@ -40,7 +34,7 @@ class NetworkOptions:
     """Architecture of a `SequenceNetwork`; the arguments of `SequenceClassifier` with these names.
 
     Raises:
-        OptionError: If a value is out of range.
+        OptionError: If a value has another type or is out of range.
     """
 
     cell: CellName = "rnn"
@@ -60,9 +54,7 @@ class NetworkOptions:
         return cls(**{field.name: settings[field.name] for field in fields(cls)})
 
     def __post_init__(self) -> None:  # noqa: D105  # documented in the class docstring
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            check(value in choices, name, value, f"one of {', '.join(choices)}")
+        check_types(NetworkOptions, vars(self))
         for name in ("hidden_size", "num_layers", "memory_span", "embedding_size"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, value, "an integer of at least 1")

@@ -174,7 +174,7 @@ def test_long_lags_can_be_learned(cell, initialization):
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(OptionError, match=r"^initialization: expected one of chrono, torch, got"):
+    with pytest.raises(OptionError, match=r"^initialization: expected chrono or torch, got"):
         network("rnn", initialization="zeros")
     with pytest.raises(
         OptionError, match=r"^memory_span: expected an integer of at least 1, got 0"
