@@ -34,9 +34,10 @@ class FileDataModule(SequenceDataModule):
     Files are opened when a stage needs them.
 
     Args:
-        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .csv, .csv.gz, .xlsx or
-            .parquet, or a folder made by `pack`. Several files of one kind are a folder, a pattern
-            such as walks/*.csv, or a list [a.csv,b.csv]; the same holds for the other paths.
+        train_path: File of the training sequences: .ts, .tsv, .npz, .npy, .h5, .hdf5, .csv,
+            .csv.gz, .xlsx or .parquet, or a folder made by `pack`. Several files of one kind are a
+            folder, a pattern such as walks/*.csv, or a list [a.csv,b.csv]; the same holds for the
+            other paths.
         val_path: File of the validation sequences; None for `val_fraction` of `train_path`.
         test_path: File of the test sequences; None for `test_fraction` of `train_path`.
         predict_path: File of sequences to predict, labelled or not; None for the test sequences.

@@ -19,6 +19,7 @@ from lightning_rnn.data.readers.contents import (
     row_ids,
     unexpected,
 )
+from lightning_rnn.data.readers.hdf5 import read_hdf5
 from lightning_rnn.data.readers.label_table import add_labels, read_labels
 from lightning_rnn.data.readers.sources import (
     Paths,
@@ -44,6 +45,8 @@ READERS: dict[str, Reader] = {
     ".tsv": read_tsv,
     ".npz": read_npz,
     ".npy": read_npy,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
 }
 
 
@@ -53,7 +56,7 @@ def read_file(path: Paths, options: ReadOptions | None = None) -> FileContents:
     Args:
         path: The file, or a folder written by `pack`; or files: a folder with all its subfolders, a
             pattern such as `walks/*.csv`, or a list. The extension, in any case, names the format:
-            .ts, .tsv, .npz, .npy, .csv, .csv.gz, .parquet or .xlsx.
+            .ts, .tsv, .npz, .npy, .h5, .hdf5, .csv, .csv.gz, .parquet or .xlsx.
         options: What to read from the file; by default `ReadOptions()`.
 
     Raises:
@@ -217,7 +220,7 @@ def find_reader(path: Path, options: ReadOptions) -> Reader | None:
         unsupported.append("group_column")
     for name in unsupported:
         value = getattr(options, name)
-        is_from_path = value in NAMES_OF_PATH and extension in (".npy", ".npz")
+        is_from_path = value in NAMES_OF_PATH and extension not in (".ts", ".tsv")
         if value is not None and not is_from_path:
             expected = f"None, because {extension} files have no columns (tables are named .csv)"
             raise unexpected(name, expected, repr(value))

@@ -70,11 +70,11 @@ class ReadOptions:
             file's folder.
         id_column: Column with the name of a row's sequence (CSV, Parquet); each row is one time
             step. If None, each row is one sequence of a single feature, and each column one step.
-            With `file_name` a file is a sequence, also an .npy or .npz file of shape (T, F).
+            With `file_name` a file is a sequence, also an array (T, F) of .npy, .npz, .h5.
         time_column: Column that orders the steps of a sequence: numbers, ISO 8601 dates with or
             without time and offset to UTC, clock or elapsed times H:MM[:SS[.f]], or Parquet's dates
             and times. If None, rows keep their order.
-        group_column: Column of groups; for .npz and .npy any name requests the array of groups.
+        group_column: Column of groups; of files of arrays, any name requests the array of groups.
         feature_columns: Features in order. If None, every column without another role.
         category_columns: Features that are categories, not numbers.
         token_column: A further one of the `category_columns`.

@@ -7,6 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from lightning_rnn.categories import class_name
 from lightning_rnn.data import pack as pack_module
-from lightning_rnn.data.readers import FileContents, ReadOptions, read_file
+from lightning_rnn.data.readers import FileContents, ReadOptions, hdf5, read_file
 from lightning_rnn.data.readers import arrays as array_files
 from lightning_rnn.data.readers.checked_folders import mark_as_checked
 from lightning_rnn.data.readers.class_names import class_names, sort_classes
@@ -161,8 +162,8 @@ def test_no_such_file_folder_extension_empty(refused, tmp_path):
         read_file(tmp_path)
     assert (
         refused("a.txt", "x") == "expected one of the extensions .ts, .tsv, .npz,"
-        " .npy, .csv, .csv.gz, .parquet, .xlsx (.tsv for UCR text files, with tabs between label"
-        " and values), got '.txt'"
+        " .npy, .h5, .hdf5, .csv, .csv.gz, .parquet, .xlsx (.tsv for UCR text files, with tabs "
+        "between label and values), got '.txt'"
     )
     for name in ("a.ts", "a.tsv", "a.npz", "a.npy", "a.csv", "a.parquet"):
         assert refused(name, "") == "the file is empty"
@@ -827,6 +828,9 @@ def test_formats_agree(tmp_path):
         "\n".join(f"{label}.0\t" + "\t".join(row) for row, label in zip(cells, y, strict=True))
     )
     np.savez(tmp_path / "a.npz", X=x, y=np.array(y, dtype=int))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["X"] = x
+        file["y"] = y
     np.save(tmp_path / "a.npy", x)
     np.save(tmp_path / "a_labels.npy", np.array(y, dtype=float))
     wide = pl.DataFrame({f"s{i}": x[:, i] for i in range(4)} | {"label": y})
@@ -845,7 +849,7 @@ def test_formats_agree(tmp_path):
         for path in sorted(tmp_path.iterdir())
         if path.stem != "a_labels"
     ]
-    assert len(others) == 7
+    assert len(others) == 8
     assert first.sequences.lengths.tolist() == [4, 2, 4, 4, 4]
     for other in others:
         np.testing.assert_equal(as_lists(other), as_lists(first))
@@ -893,6 +897,14 @@ def good_bytes(write):
         return next(Path(folder).iterdir()).read_bytes()
 
 
+def write_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["X"] = np.arange(8.0).reshape(4, 2)
+        file.create_dataset("lengths", data=[1, 3], chunks=(1,), compression="gzip")
+        file["y"] = ["a", "b"]
+        file["ids"] = [b"u", b"v"]
+
+
 GOOD = {
     ".ts": b"# c\n@timeStamps false\n@classLabel true 1 2\n@data\n1.5,?,3:4,5,6:1\n1,2:3,4:2\n"
     b"3,4:7,8:1\n",
@@ -907,6 +919,7 @@ GOOD = {
     ".npy": good_bytes(
         lambda p: np.save(p.with_suffix(".npy"), np.ones((2, 3, 2), dtype=np.float32))
     ),
+    ".h5": good_bytes(write_hdf5),
     ".csv": b'\xef\xbb\xbfid,t,"a b",label\r\n1,1,2.5,x\r\n\r\n2,'
     b'1,,"y,z"\r\n1,0,NA,x\r\n2,2.5,3,"y,z"\r\n',
     ".CSV": b"id;t;v;label\n1;2020-01-01T00:00:00.5Z;2;x\n1;2019-01-01 00:00:00+02:00;2;x\n",
@@ -953,13 +966,15 @@ def try_to_read(path, **options):
 
 
 @pytest.mark.parametrize("extension", GOOD)
-def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd):
+def test_any_bytes_are_read_or_refused(extension, tmp_path, capfd, monkeypatch):
     path = tmp_path / f"fuzz{extension}"
     options = st.sampled_from(
         [{}, LONG] if ".c" in extension.lower() or extension == ".parquet" else [{}]
     )
-    # every Parquet file costs a child process
-    examples = max(1, EXAMPLES // 10) if extension == ".parquet" else EXAMPLES
+    examples = EXAMPLES
+    if extension in (".parquet", ".h5"):  # every file costs a child process
+        examples = max(1, EXAMPLES // 10)
+    monkeypatch.setattr(hdf5, "SECONDS", 2)
 
     @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=200) | damaged(GOOD[extension]), options, st.booleans())
