@@ -45,7 +45,7 @@ def as_values(exact: Tensor, missing_values: list[float] | None) -> Tensor:
 
 def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
     """Return the `rounding` of `Sequences` for numbers in a (rows, F) array or tensor."""
-    rounding = torch.full((3, data.shape[1]), -torch.inf, dtype=torch.float64)
+    rounding = torch.full((5, data.shape[1]), -torch.inf, dtype=torch.float64)
     chunk_rows = max(1, CACHED_VALUES // data.shape[1])
     for start in range(0, len(data), chunk_rows):
         chunk = as_tensor(data[start : start + chunk_rows], "values")
@@ -53,10 +53,13 @@ def rounding_of(data: Any, missing_values: list[float] | None) -> Tensor:
             break
         rounded = as_values(chunk, missing_values).double()
         numbers = chunk.masked_fill(rounded.isnan(), torch.nan)
-        columns = (-numbers, numbers, (rounded - numbers).abs())
+        columns = [-numbers, numbers, (rounded - numbers).abs()]
         found = [each.nan_to_num(-torch.inf, torch.inf).amax(0) for each in columns]
-        rounding = torch.maximum(rounding, torch.stack(found))
-    rounding[2, _become_equal(data)] = torch.inf
+        if (torch.stack(found[:2]) >= 2**53).any():
+            remainder = _remainders(data[start : start + chunk_rows], chunk) + 0 * numbers
+            found += [(-remainder).nan_to_num(-torch.inf).amax(0)]
+            found += [remainder.nan_to_num(-torch.inf).amax(0)]
+        rounding[: len(found)] = torch.maximum(rounding[: len(found)], torch.stack(found))
     return rounding
 
 
@@ -69,17 +72,14 @@ def check_integers(data: Any, name: str) -> None:
                 raise DataError(f"{name}: expected integers that float64 holds, got {value}")
 
 
-def _become_equal(data: Any) -> list[int]:
-    """Return the features whose numbers differ, but are all the same in float64."""
-    if isinstance(data, Tensor) and data.dtype == torch.int64:
-        data = data.detach().cpu().numpy()
-    if not isinstance(data, np.ndarray) or data.dtype.kind not in "iu" or len(data) == 0:
-        return []
-    low = data.min(0)
-    high = data.max(0)
-    is_equal = low.astype(np.float64) == high.astype(np.float64)
-    found: list[int] = np.flatnonzero(is_equal & (low != high)).tolist()
-    return found
+def _remainders(data: Any, rounded: Tensor) -> Tensor:
+    """Return what is lost of (rows, F) numbers when they are rounded to float64."""
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if array.dtype.kind not in "iu":
+        return torch.zeros_like(rounded)
+    high = (array >> 32).astype(np.float64) * 2.0**32
+    low = (array & (2**32 - 1)).astype(np.float64)
+    return torch.from_numpy(high) - rounded + torch.from_numpy(low)
 
 
 def check_rounding(rounding: Tensor, std: Tensor, names: list[str] | None) -> None:
@@ -88,11 +88,13 @@ def check_rounding(rounding: Tensor, std: Tensor, names: list[str] | None) -> No
     A `std` is NaN if it is 0 but for rounding. Differences in the last digits of float64, which
     calculations leave behind, may be lost.
     """
-    low, high, change = -rounding[0], rounding[1], rounding[2]
+    low, high = -rounding[0], rounding[1]
+    lost_by_float64 = rounding[3] + rounding[4]
+    change = torch.maximum(rounding[2], lost_by_float64)
     noise = (1e-14 * torch.maximum(low.abs(), high.abs())).clamp(max=0.5)
     spread = torch.where(std.isnan(), high - low, std)
     is_rounded_away = (change > MAX_CHANGE * spread) & (high - low > noise)
-    lost = is_rounded_away | change.isposinf()
+    lost = is_rounded_away | ((high == low) & (lost_by_float64 > 0))
     if lost.any():
         found = lost.nonzero().flatten().tolist()
         named = ", ".join(str(i) if names is None else repr(names[i]) for i in found)

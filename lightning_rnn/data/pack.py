@@ -168,7 +168,7 @@ def _parts_by_id(
 def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     """Write the sequences to the folder `work / "packed"`, in the order of their first rows."""
     columns: dict[str, list[Any]] = {}
-    rounding: list[Any] = []  # of each part, (3, F), see `Sequences`
+    rounding: list[Any] = []  # of each part, (5, F), see `Sequences`
     with (work / "rows").open("wb") as file:
         for part in parts:
             sequences = part.contents.sequences

@@ -79,8 +79,9 @@ class Sequences:
         ids: (N,) name of each sequence, or None if they are identified by their position.
         offsets: (N,) int64, row of `values` at which each sequence starts, to share the values of
             other `Sequences`; None if the sequences follow each other.
-        rounding: (3, F) float64: minus the lowest number, the highest number and the largest change
-            when the numbers of a feature were rounded to float32; None to take it from `values`.
+        rounding: (5, F) float64: minus the lowest number, the highest, and the largest change when
+            the numbers of a feature were rounded to float32; minus the lowest and the highest
+            remainder when they were rounded to float64; None to take it from `values`.
         missing_values: Numbers in `values` that stand for missing values, compared in float32.
         checked: Whether values are known to be finite and without steps to cut off.
 

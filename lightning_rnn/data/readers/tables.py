@@ -3,9 +3,11 @@
 import math
 import re
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from lightning_rnn.categories import Categories
 from lightning_rnn.data.readers.class_names import known_text
@@ -52,7 +54,7 @@ def table_contents(
     """
     features, ignored = feature_columns(rows.frame, options)
     categories = find_categories(rows.frame, options)
-    values = _feature_values(rows, features, categories, options)  # (rows, F)
+    values, remainders = _feature_values(rows, features, categories, options)  # (rows, F), (2, F)
     frame = rows.frame.drop(features)
     rows = replace(rows, frame=frame)  # frees the memory of the text
     labels = None
@@ -70,6 +72,7 @@ def table_contents(
         first_rows = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
+        remainders = remainders.max(1, keepdims=True)
     else:
         names_of = {"feature_names": features, "categories": categories}
         owners = _owners(ids)
@@ -88,6 +91,7 @@ def table_contents(
     groups = _pick(groups, first_rows)
     marks = options.missing_values
     sequences = Sequences(values, lengths, groups=groups, ids=ids, missing_values=marks)
+    sequences.rounding[3:] = torch.from_numpy(remainders)
     if options.window_length is not None:
         names_of["step_labels"] = _pick(labels, order)
         labels = None
@@ -166,13 +170,14 @@ def feature_columns(
 
 def _feature_values(
     rows: Rows, features: list[str], categories: Categories, options: ReadOptions
-) -> np.ndarray:
-    """Return (rows, F) float64, NaN where a cell is missing."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rows, F) float64, NaN where a cell is missing, and what `_remainders` returns."""
     import polars as pl
 
     if categories and options.id_column is None and not rows.are_steps:
         raise unexpected("id_column", "a column, as there are columns of categories", "None")
     values = np.empty((rows.frame.height, len(features)), dtype=np.float64)
+    remainders = np.full((2, len(features)), -math.inf)
     for i, name in enumerate(features):
         if name in categories:
             values[:, i] = category_codes(rows, name, categories[name], options)
@@ -203,13 +208,29 @@ def _feature_values(
                 expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"
             raise unexpected(place, expected, quote(column[row]))
-        known = numbers.drop_nulls().to_numpy()
-        is_one = len(known) > 0 and abs(known[0]) >= 2**53 and (known == known[0]).all()
-        if is_one and cells.drop_nulls().n_unique() > 1:
-            got = f"numbers that are all rounded to {known[0]:.17g}"
-            raise unexpected(f"column {quote(name)}", "numbers that float64 tells apart", got)
         values[:, i] = numbers.fill_null(math.nan).to_numpy()
-    return values
+        if (np.abs(values[:, i]) >= 2**53).any():
+            remainders[:, i] = _remainders(cells, values[:, i], options)
+    return values, remainders
+
+
+def _remainders(
+    cells: "pl.Series", numbers: np.ndarray, options: ReadOptions
+) -> tuple[float, float]:
+    """Return rows 3 and 4 of `rounding`, see `Sequences`, of cells and their (rows,) numbers.
+
+    They are minus infinity unless all numbers are the same in float64.
+    """
+    import polars as pl
+
+    marks = np.array(options.missing_values or [], dtype=np.float32)
+    is_known = ~np.isnan(numbers) & ~np.isin(numbers.astype(np.float32), marks)
+    known = np.unique(numbers[is_known])
+    if len(known) != 1:
+        return -math.inf, -math.inf
+    words = cells.filter(pl.Series(is_known)).cast(pl.String).unique()
+    found = [float(Fraction(word) - Fraction(known[0])) for word in words]
+    return -min(found), max(found)
 
 
 def _are_finite(numbers: "pl.Series") -> bool:

@@ -1,5 +1,6 @@
 """Features whose digits float32 cannot hold are refused, whatever holds them."""
 
+import re
 from math import prod
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from lightning_rnn import FileDataModule, RecurrentClassifier, Sequences
 from lightning_rnn.data import checks
+from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import arrays, read_file
 from lightning_rnn.data.readers.contents import ReadOptions
@@ -147,9 +149,9 @@ def test_large_integers_that_float64_makes_equal_are_refused(tmp_path, start):
     frame.write_parquet(tmp_path / "a.parquet")
     frame.write_csv(tmp_path / "a.csv")
     np.savez(tmp_path / "a.npz", X=integers.reshape(2, 30), y=["x", "y"])
+    number = re.escape(f"{start:.17g}")
     for name in ("a.parquet", "a.csv"):
-        message = "column 'v': expected numbers that float64 tells apart, got numbers that are all"
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=f"feature 'v': .* got {number} to {number}"):
             read_file(tmp_path / name, OPTIONS)
     with pytest.raises(DataError, match=LOST):
         read_file(tmp_path / "a.npz")
@@ -179,3 +181,61 @@ def test_integers_of_a_list_that_float64_would_round_are_refused(kind):
     Sequences.from_arrays([kind([[2**60], [3]]), kind([[-(2**61)]])])
     with pytest.raises(DataError, match=f"x.1.: expected integers .* got {2**60 + 1}"):
         Sequences.from_arrays([kind([[2**60]]), kind([[2**60 + 1]])])
+
+
+def is_lost(path, options=None):
+    try:
+        read_file(path, options)
+    except DataError as error:
+        assert re.search(LOST, str(error))
+        return True
+    return False
+
+
+LARGE = st.sampled_from([2**53, 2**60, -(2**60), 2**63 - 1024])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    start=LARGE,
+    steps=st.lists(st.sampled_from([0, 1, 3]), min_size=2, max_size=12),
+    mark=st.sampled_from([None, -9999]),
+    outlier=st.booleans(),
+)
+def test_pieces_files_and_formats_agree_on_large_integers(
+    tmp_path_factory, start, steps, mark, outlier
+):
+    """A feature is lost if its numbers differ, but are one number in float64, wherever they lie."""
+    integers = [start + step for step in steps]
+    if mark is not None:
+        integers[1:1] = [mark]
+    if outlier:
+        integers.append(7)
+    known = [value for value in integers if value != mark]
+    expected = len(set(known)) > 1 and len(set(map(np.float32, known))) == 1
+    marks = [mark] if mark is not None else None
+    folder = tmp_path_factory.mktemp("large")
+    ids = [f"s{i}" for i in range(len(integers))]
+    labels = ["x", "y"] * len(ids)
+    frame = pl.DataFrame({"id": ids, "v": integers, "label": labels[: len(ids)]})
+    frame.write_csv(folder / "a.csv")
+    (folder / "tables").mkdir()
+    (folder / "arrays").mkdir()
+    for i, value in enumerate(integers):
+        frame[i : i + 1].write_csv(folder / f"tables/{i}.csv")
+        np.savez(folder / f"arrays/{i}.npz", X=[[[value]]], y=["x"])
+    options = ReadOptions(id_column="id", feature_columns=["v"], missing_values=marks)
+    found = [is_lost(folder / "a.csv", options), is_lost(folder / "tables", options)]
+    found.append(is_lost(folder / "arrays", ReadOptions(missing_values=marks)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_module, "CHUNK_BYTES", 8)
+        for name in ("a.csv", "tables", "arrays"):
+            columns = {} if name == "arrays" else {"id_column": "id", "feature_columns": ["v"]}
+            target = folder / f"packed {name}"
+            pack(input=str(folder / name), output=str(target), missing_values=marks, **columns)
+            found.append(is_lost(target))
+        frame.drop("id").write_csv(folder / "wide.csv")  # one feature: the single step
+        pack(input=str(folder / "wide.csv"), output=str(folder / "w"), missing_values=marks)
+    found += [is_lost(folder / "wide.csv", ReadOptions(missing_values=marks))]
+    found += [is_lost(folder / "w")]
+    assert found == [expected] * len(found)
