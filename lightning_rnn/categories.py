@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -43,6 +44,21 @@ def class_name(raw: object) -> str:
     if NUMBER.fullmatch(text):
         return _number_name(text)
     return text
+
+
+def quoted(name: str) -> str:
+    """Return a class name as lists in messages show it: in quotes if it has punctuation of lists.
+
+    Example:
+        >>> [quoted("up"), quoted("up, then down")]
+        ['up', "'up, then down'"]
+    """
+    return repr(str(name)) if re.search("[,;:()'\"]", name) or not name.isprintable() else name
+
+
+def join_classes(names: Iterable[str]) -> str:
+    """Return class names separated by commas."""
+    return ", ".join(map(quoted, names))
 
 
 def _number_name(text: str) -> str:

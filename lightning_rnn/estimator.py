@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from lightning_rnn.categories import join_classes
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, check, check_types, import_extra
@@ -210,8 +211,10 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         others = take_weights(
             model, last.state_dict(), last.hparams, option="warm_start", source="the last fit"
         )
-        classes = ", ".join(model.class_names)
-        check(not others, "y", f"the classes {classes}", f"{', '.join(others)} as in the last fit")
+        classes = join_classes(model.class_names)
+        check(
+            not others, "y", f"the classes {classes}", f"{join_classes(others)} as in the last fit"
+        )
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of N sequences, (N, K) float32 in the order of `classes_`.

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rnn.categories import quoted
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.readers.contents import join_names
 from lightning_rnn.data.schema import Schema
@@ -74,7 +75,9 @@ def class_counts(sequences: Sequences, class_names: list[str]) -> str:
     if sequences.labels is None:
         return "no labels"
     counts = sequences.labels.bincount(minlength=len(class_names)).tolist()
-    return ", ".join(f"{name} {count}" for name, count in zip(class_names, counts, strict=True))
+    return ", ".join(
+        f"{quoted(name)} {count}" for name, count in zip(class_names, counts, strict=True)
+    )
 
 
 def length_histogram(lengths: Tensor) -> list[str]:
@@ -99,7 +102,7 @@ def suspicions(name: str, sequences: Sequences, digests: np.ndarray, schema: Sch
     if sequences.labels is not None:
         counts = sequences.labels.bincount(minlength=len(schema.class_names)).tolist()
         classes = zip(schema.class_names, counts, strict=True)
-        rare = [f"{label} {count}" for label, count in classes if count < MIN_CLASS_SIZE]
+        rare = [f"{quoted(label)} {count}" for label, count in classes if count < MIN_CLASS_SIZE]
         if rare:
             text = ", ".join(rare)
             findings.append(f"classes of fewer than {MIN_CLASS_SIZE} sequences: {text}")

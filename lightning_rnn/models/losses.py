@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from lightning_rnn.categories import join_classes
 from lightning_rnn.errors import check
 
 
@@ -56,7 +57,7 @@ def class_weight(
     if isinstance(class_weights, dict):
         weight_of = {str(name): weight for name, weight in class_weights.items()}  # YAML has 1: 3
         unknown = sorted(set(weight_of) - set(class_names))
-        check(not unknown, "class_weights", unknown, f"names among {', '.join(class_names)}")
+        check(not unknown, "class_weights", unknown, f"names among {join_classes(class_names)}")
         class_weights = [weight_of.get(name, 1.0) for name in class_names]
     if isinstance(class_weights, list):
         fits = len(class_weights) == num_classes and all(0 < w < math.inf for w in class_weights)

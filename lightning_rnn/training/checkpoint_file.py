@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_rnn.atomic_files import sha256
+from lightning_rnn.categories import join_classes
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
@@ -136,8 +137,8 @@ class CheckpointFile:
         )
         text = f"initial weights: {self.path}, step {self.step}"
         if others:
-            classes = ", ".join(model.class_names)
-            text += f"; new head for the classes {classes} (checkpoint: {', '.join(others)})"
+            classes = join_classes(model.class_names)
+            text += f"; new head for the classes {classes} (checkpoint: {join_classes(others)})"
         return text
 
     def check_model(self, settings: dict[str, Any]) -> None:

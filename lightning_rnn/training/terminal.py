@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import
 )
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from lightning_rnn.categories import join_classes, quoted
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
@@ -71,7 +72,7 @@ class EpochLines(Callback):
         weights: Any = pl_module.class_weight
         if (weights != 1).any():
             pairs = zip(data.class_names, weights.tolist(), strict=True)
-            text = ", ".join(f"{name} {weight:.4g}" for name, weight in pairs)
+            text = ", ".join(f"{quoted(name)} {weight:.4g}" for name, weight in pairs)
             print(f"class weights: {text}", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -246,7 +247,7 @@ def _print_data(data: SequenceDataModule) -> None:
     lengths = torch.cat([sequences.lengths for sequences in splits.values()])
     print(
         f"data: {sizes} sequences; steps: {length_range(lengths)}; "
-        f"features: {data.num_features}; classes: {', '.join(data.class_names)}"
+        f"features: {data.num_features}; classes: {join_classes(data.class_names)}"
     )
     for name, sequences in splits.items():
         counts = class_counts(sequences, data.class_names)

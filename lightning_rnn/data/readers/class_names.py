@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_rnn.categories import MISSING_WORDS, NUMBER, class_name
+from lightning_rnn.categories import MISSING_WORDS, NUMBER, class_name, join_classes
 from lightning_rnn.data.readers.contents import unexpected
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def order_classes(labels: np.ndarray, positive: str | None) -> list[str]:
     if positive is not None:
         if positive not in names or len(names) != 2:
             expected = f"two classes, one of them the positive_class {positive!r}"
-            raise unexpected("", expected, ", ".join(names))
+            raise unexpected("", expected, join_classes(names))
         names.remove(positive)
         names.append(positive)
     return names
@@ -61,7 +61,7 @@ def class_codes(labels: np.ndarray, ids: np.ndarray, class_names: list[str]) -> 
     codes = np.array([code_of.get(label, -1) for label in labels])
     unknown = np.flatnonzero(codes < 0)
     if len(unknown):
-        expected = f"a label seen in training ({', '.join(class_names)})"
+        expected = f"a label seen in training ({join_classes(class_names)})"
         row = unknown[0]
         raise unexpected(f"sequence {ids[row]!r}", expected, repr(labels[row]))
     return codes

@@ -7,7 +7,7 @@ from lightning_rnn.data.readers.contents import ReadOptions, unexpected
 
 CELLS_PER_COLUMN = 2000  # for `max_cells`, by the memory that they need
 CELLS_PER_BYTE = 4
-UTF8 = "UTF-8 text (for a CSV file of another encoding set encoding)"
+UTF8 = "UTF-8 text (for another one in a CSV file set, for example, encoding='latin-1')"
 
 
 def check_columns(count: int, options: ReadOptions) -> None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 GZIP_MAGIC = b"\x1f\x8b"
 BYTES_PER_CELL = 8
 CSV_PIECE_BYTES = 1 << 20
+OTHER_DIALECTS = (
+    "for others set, for example, separator=';', encoding='latin-1' or decimal_comma=True"
+)
 CSV_SYNTAX = "lines that end in \\n or \\r\\n, and double quotes around whole cells"
 
 
@@ -129,7 +132,7 @@ def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
             for line, cells in itertools.islice(records, piece_rows):
                 if len(cells) != len(names):
                     expected = f"{len(names)} cells as in the header"
-                    expected += " (for others set separator, encoding or decimal_comma)"
+                    expected += f" ({OTHER_DIALECTS})"
                     raise unexpected(f"line {line}", expected, str(len(cells)))
                 numbers.append(line)
                 table.append(cells)

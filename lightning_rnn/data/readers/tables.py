@@ -38,7 +38,7 @@ from lightning_rnn.data.sequences import Sequences
 if TYPE_CHECKING:
     import polars as pl
 
-TEXT_OR_TIME = re.compile("[A-Za-z]|[0-9][:/-][0-9]")
+TEXT_OR_TIME = re.compile(r"[^\W\d_]|[0-9][:/_-][0-9]")
 NO_FEATURE = (
     "id_column, time_column, group_column or category_columns must name a column of ids, times, "
     "groups or categories"
@@ -147,8 +147,9 @@ def feature_columns(
     for option, name in required.items():
         if name is not None and name not in columns:
             expected = f"one of the columns {join_names(columns)}"
-            if any(re.search("[;|\t]", column) for column in columns):
-                expected += " (set separator if it is not the comma)"
+            found = re.search("[;|\t]", "".join(columns))
+            if found:
+                expected += f" (if they are more, set separator={found[0]!r})"
             if option == "label_column":
                 expected += " (or labels_path, or folder_name)"
                 possible = possible_classes(frame, options)
@@ -203,7 +204,7 @@ def _feature_values(
             row = int(is_refused.arg_true()[0])
             expected = FINITE_NUMBERS
             if rows.is_text and re.search("[0-9],[0-9]", column[row]):
-                expected += "; for decimal commas set decimal_comma, and separator if it is ','"
+                expected += "; for decimal commas set decimal_comma=True"
             elif rows.is_text and TEXT_OR_TIME.search(column[row]) and numbers[row] is None:
                 expected += f"; {NO_FEATURE}"
             place = f"{rows.place(row)}, column {quote(name)}"

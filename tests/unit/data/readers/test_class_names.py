@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_rnn.categories import class_name
+from lightning_rnn.categories import class_name, join_classes
 from lightning_rnn.data.readers import ReadOptions, read_file
-from lightning_rnn.data.readers.class_names import check_not_continuous
+from lightning_rnn.data.readers.class_names import check_not_continuous, order_classes
 from lightning_rnn.errors import DataError
 
 SPELLINGS = st.decimals(-1000, 1000, places=3).flatmap(
@@ -114,3 +114,10 @@ def test_numbers_to_predict(labels, is_refused):
             check_not_continuous(array)
     else:
         check_not_continuous(array)
+
+
+def test_names_with_commas_are_quoted_in_messages():
+    names = ["a, b", "c", "5 %", 'say "x"', "f (g)"]
+    assert join_classes(names) == """'a, b', c, 5 %, 'say "x"', 'f (g)'"""
+    with pytest.raises(DataError, match=r"the positive_class 'a', got 'a, b', c$"):
+        order_classes(np.array(["a, b", "c"]), "a")

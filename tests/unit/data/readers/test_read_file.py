@@ -274,7 +274,7 @@ def test_ts_without_labels(accepted, refused):
             "@classLabel true 1\r@data\r1:1\r",
             "line 1: expected lines that end in \\n or \\r\\n, got",
         ),
-        (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text (for a CSV file of another "),
+        (TS.encode() + b"1,\xff:1\n", "line 4: expected UTF-8 text (for another one in a CSV "),
         (TS + "(1,2:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
         (TS + "(1,2),3:1\n", "line 4, channel 1: expected values with time stamps, (time,value)"),
         (TS + "(1,2),(1.0,3):1\n", "line 4: expected distinct time stamps"),
@@ -587,19 +587,22 @@ def test_csv_wide(accepted):
             "a,label\n1,x\n2\n",
             {},
             "line 3: expected 2 cells as in the header "
-            "(for others set separator, encoding or decimal_comma), got 1",
+            "(for others set, for example, separator=';', encoding='latin-1' or "
+            "decimal_comma=True), got 1",
         ),
         (
             "a,label\n1,x\n\n2,y,z\n",
             {},
             "line 4: expected 2 cells as in the header "
-            "(for others set separator, encoding or decimal_comma), got 3",
+            "(for others set, for example, separator=';', encoding='latin-1' or "
+            "decimal_comma=True), got 3",
         ),
         (
             'a,label\n1,"x\ny"\n2\n',
             {},
             "line 4: expected 2 cells as in the header "
-            "(for others set separator, encoding or decimal_comma), got 1",
+            "(for others set, for example, separator=';', encoding='latin-1' or "
+            "decimal_comma=True), got 1",
         ),
         (
             "a,b,label\n1,2,x\n1,abc,x\n",
@@ -647,7 +650,8 @@ def test_csv_wide(accepted):
         (
             b"a,label\n1,\xff\n",
             {},
-            "line 2: expected UTF-8 text (for a CSV file of another encoding set encoding), "
+            "line 2: expected UTF-8 text (for another one in a CSV file set, for example, "
+            "encoding='latin-1'), "
             "got byte b'\\xff'",
         ),
         (

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 from contextlib import closing
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -81,7 +82,9 @@ def test_points_are_refused_where_commas_are_decimal(tmp_path, cell):
 def test_other_encodings_are_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("a,label\n1,\u00e9t\u00e9\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"line 2: expected UTF-8 text .*set encoding\), got byte"):
+    with pytest.raises(
+        DataError, match=r"line 2: expected UTF-8 text .*encoding='latin-1'\), got byte"
+    ):
         read_file(path)
     assert read_file(path, ReadOptions(encoding="latin-1")).labels.tolist() == ["\u00e9t\u00e9"]
     for encoding in ("ascii", "latin-99", "\0"):
@@ -101,6 +104,25 @@ def test_a_header_with_two_separators_is_read_with_commas(tmp_path):
 def test_separators_are_checked(separator):
     with pytest.raises(OptionError, match="separator: expected one ASCII character"):
         ReadOptions(separator=separator)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("a,label\n1,x\n1,2,x\n", "--data.separator --data.encoding --data.decimal_comma"),
+        ("a|b|label\n1|2|x\n", "--data.separator --data.label_column"),
+        ("a,label\n1,\u00e9\n", "--data.encoding"),
+        ('a,label\n"1,5",x\n', "--data.decimal_comma"),
+        ("who,t,v,label\n\u00c9,1,2,x\n", "--data.encoding"),
+        ("who,t,v,label\na,1,2,x\na,2,2,x\n", "--data.id_column --data.time_column"),
+        ("who,t,v,label\n1_2,1,2,x\n1_2,2,2,x\n", "--data.id_column"),
+    ],
+)
+def test_errors_name_the_flags_to_type(empty, run, text, flags):
+    Path("a.csv").write_bytes(text.encode("latin-1"))
+    result = run("inspect", "a.csv")
+    assert result.code == 1
+    assert [flag for flag in flags.split() if flag not in result.err] == []
 
 
 def test_pack_takes_the_same_options(tmp_path):
