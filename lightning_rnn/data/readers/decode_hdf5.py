@@ -6,7 +6,6 @@ Damaged files end or hang the HDF5 library, so that it runs in a process of its 
 with the file is the last line of standard error.
 """
 
-import resource
 import sys
 import warnings
 from math import prod
@@ -61,8 +60,10 @@ def copy(source: str, target: str, max_cells: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    seconds = int(sys.argv[4])
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[4]),) * 2)
     try:
         copy(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[5:])
     except Exception as error:

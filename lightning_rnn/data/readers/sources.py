@@ -17,6 +17,7 @@ from lightning_rnn.data.readers.contents import (
     ReadOptions,
     errors_with_path,
     join_names,
+    quote,
     unexpected,
 )
 from lightning_rnn.data.readers.parquet import ParquetDecoder
@@ -95,6 +96,7 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
         path = Path(paths).expanduser()
         if glob.has_magic(str(path)) and not path.exists():
             found = [Path(name) for name in glob.iglob(str(path), recursive=True)]
+            found = [file for file in found if not _is_beside(file)]
             root = Path(re.split("[*?[]", f"{path}")[0] + "_").parent  # above the first wildcard
         elif path.is_dir() and not (path / "values.npy").is_file():
             found = [file for file in path.rglob("*") if _is_data(file, path)]
@@ -118,9 +120,13 @@ def find_source(paths: Paths, options: ReadOptions) -> Source:
 def _is_data(file: Path, folder: Path) -> bool:
     """Return whether a file in a folder is neither hidden nor read with another one."""
     is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.is_file() and not is_hidden and not _is_beside(file)
+
+
+def _is_beside(file: Path) -> bool:
+    """Return whether a file is read with another one, as its labels, for example."""
     beside = BESIDE.fullmatch(file.name)
-    is_beside = beside is not None and file.with_name(f"{beside[1]}.npy").is_file()
-    return file.is_file() and not is_hidden and not is_beside
+    return beside is not None and file.with_name(f"{beside[1]}.npy").is_file()
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -145,6 +151,7 @@ def source_rows(source: Source, options: ReadOptions, size: int | None = None) -
     """
     origins: list[tuple[int, str]] = []
     columns: list[str] = []
+    first_types: dict[str, Any] = {}
     next_number = 0
     with closing(ParquetDecoder()) as decoder:
         for position, file in enumerate(source.files):
@@ -156,10 +163,22 @@ def source_rows(source: Source, options: ReadOptions, size: int | None = None) -
                     if set(frame.columns) != set(columns):
                         expected = f"the columns {join_names(columns)} as in {source.names[0]}"
                         raise unexpected("", expected, join_names(frame.columns))
+                    _check_booleans(frame, first_types)
                     numbers = rows.numbers + origins[-1][0]
                     next_number = int(numbers[-1]) + 1
                     frame = frame.select(columns)
                     yield replace(rows, frame=frame, numbers=numbers, origins=origins)
+
+
+def _check_booleans(frame: "pl.DataFrame", first_types: dict[str, Any]) -> None:
+    """Check that columns are booleans in all files or in none: true and 1 would be two classes."""
+    import polars as pl
+
+    for column in frame:
+        types = {column.dtype, first_types.setdefault(column.name, column.dtype)}
+        if pl.Boolean in types and any(found.is_numeric() for found in types):
+            expected = f"{first_types[column.name]} as in the first file"
+            raise unexpected(f"column {quote(column.name)}", expected, str(column.dtype))
 
 
 def _with_columns_of_path(

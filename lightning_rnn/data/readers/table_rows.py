@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_rnn.data.readers.contents import ReadOptions, first_line, quote, unexpected
+from lightning_rnn.data.readers.formulas import check_formulas
 from lightning_rnn.data.readers.limits import (
     bounded_lines,
     check_columns,
@@ -99,10 +100,22 @@ def concatenate(frames: "list[pl.DataFrame]") -> "pl.DataFrame":
     """Return the rows of all frames, with the types that hold the values of all of them."""
     import polars as pl
 
+    for name in frames[0].columns:
+        _check_integers([frame[name] for frame in frames if name in frame.columns])
     try:
         return pl.concat(frames, how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
         raise unexpected("", "columns of one type in all files", first_line(error)) from error
+
+
+def _check_integers(columns: "list[pl.Series]") -> None:
+    """Check that the integers of a column stay apart beside the floats of other files."""
+    if not any(column.dtype.is_float() for column in columns):
+        return
+    for column in columns:
+        if column.dtype.is_integer() and (column.abs() >= 2**53).any():
+            expected = "columns of one type in all files, as there are integers above 2^53"
+            raise unexpected(f"column {quote(column.name)}", expected, "floats and integers")
 
 
 def _csv_rows(path: Path, options: ReadOptions, size: int) -> Iterator[Rows]:
@@ -209,14 +222,24 @@ def _first_line(lines: Iterator[str], separator: str | None) -> tuple[int, str, 
 
 
 def _records(lines: Iterable[str], separator: str, first: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each row from line `first` on; blank lines are left out."""
+    """Yield line number and cells of each row from line `first` on; blank lines are left out.
+
+    Between the rows of a single column, of which they could be cells, they are an error.
+    """
     # the reader refuses a cell of more than 131,072 characters, which a lost quote would make
     reader = csv.reader(lines, delimiter=separator, strict=True)
     line = first
+    num_cells = 0
+    blank_line = 0
     try:
         for cells in reader:
             if cells:
+                num_cells = num_cells or len(cells)
+                if num_cells == 1 and blank_line > 0:
+                    raise unexpected(f"line {blank_line}", "a value, or NA", "a blank line")
                 yield line, cells
+            else:
+                blank_line = line
             line = first + reader.line_num
     except csv.Error as error:
         raise unexpected(f"line {line}", CSV_SYNTAX, str(error)) from error
@@ -246,6 +269,7 @@ def _excel_rows(path: Path) -> Iterator[Rows]:
     import polars as pl
 
     workbook = import_extra("fastexcel", "excel").read_excel(path)
+    check_formulas(path)
     options = {"header_row": None, "skip_rows": 0}  # so that the n-th row is line n
     cells = workbook.load_sheet(0, dtypes="string", **options).to_polars()
     # the text of a number has at most nine decimals

@@ -233,7 +233,10 @@ def test_lists_of_different_lengths_are_an_error(tmp_path):
 
 
 def write_xlsx(path, rows):
-    """Write a minimal Excel file: numbers, booleans and text; None leaves a cell out."""
+    """Write a minimal Excel file: numbers, booleans, text, and attributes and content of cells.
+
+    None leaves a cell out.
+    """
     lines = []
     for number, row in enumerate(rows, start=1):
         cells = []
@@ -241,6 +244,8 @@ def write_xlsx(path, rows):
             place = f'r="{column}{number}"'
             if isinstance(value, bool):
                 cells.append(f'<c {place} t="b"><v>{int(value)}</v></c>')
+            elif isinstance(value, tuple):
+                cells.append(f"<c {place}{value[0]}>{value[1]}</c>")
             elif isinstance(value, str):
                 cells.append(f'<c {place} t="inlineStr"><is><t>{escape(value)}</t></is></c>')
             elif value is not None:
@@ -306,6 +311,22 @@ def test_excel(tmp_path):
     path.write_bytes(b"PK no archive")
     with pytest.raises(DataError, match=r"damaged, or not a .XLSX file"):
         read_file(path, options)
+
+
+@pytest.mark.parametrize(
+    "content", ["<f>A2*2</f><v></v>", "<f>A2*2</f><v/>", "<f>A2*2</f>", '<f t="shared" si="0"/>']
+)
+def test_excel_formulas_without_values_are_refused(tmp_path, content):
+    """Programs that only write files leave the value out; it is not a missing value."""
+    pytest.importorskip("fastexcel")
+    path = tmp_path / "a.xlsx"
+    rows = [["x", "y", "label"], [1, ("", "<f>A2*2</f><v>2</v>"), "u"]]
+    write_xlsx(path, [*rows, [2, (' t="str"', '<f>""</f><v></v>'), "v"]])
+    found = read_file(path).sequences
+    assert (found.values[:, 0].tolist()[:3], found.lengths.tolist()) == ([1, 2, 2], [2, 1])
+    write_xlsx(path, [*rows, [2, ("", content), "v"]])
+    with pytest.raises(DataError, match=r"cell B3: expected a value, got a formula without one"):
+        read_file(path)
 
 
 def test_excel_without_its_package(tmp_path, monkeypatch):

@@ -320,3 +320,30 @@ def test_file_name_is_needed_for_recordings(tmp_path):
         read_file(tmp_path / "a.csv", ReadOptions(window_length=2))
     with pytest.raises(OptionError, match="window_label: expected also a positive_class"):
         ReadOptions(window_length=2, window_label="any")
+
+
+def test_types_of_several_files_that_would_merge_ids_or_classes_are_refused(tmp_path):
+    large = pl.DataFrame({"id": [2**60, 2**60 + 1], "v": [1.0, 2.0], "label": ["x", "x"]})
+    large.write_parquet(tmp_path / "0.parquet")
+    pl.DataFrame({"id": [0.5], "v": [3.0], "label": ["y"]}).write_parquet(tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=r"column 'id': expected columns of one type .* above 2\^53"):
+        read_file(tmp_path, ReadOptions(id_column="id"))
+    pl.DataFrame({"v": [1.0], "label": [1]}).write_parquet(tmp_path / "0.parquet")
+    pl.DataFrame({"v": [3.0], "label": [True]}).write_parquet(tmp_path / "1.parquet")
+    message = "1.parquet: column 'label': expected Int64 as in the first file, got Boolean"
+    with pytest.raises(DataError, match=message):
+        read_file(tmp_path)
+    with pytest.raises(DataError, match=message):
+        pack(input=str(tmp_path), output=str(tmp_path / "packed"))
+
+
+def test_a_pattern_leaves_out_what_is_read_beside_a_file(tmp_path):
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.ones(3))
+        np.save(tmp_path / f"{name}_labels.npy", [7])
+    np.save(tmp_path / "of_labels.npy", np.ones(2))  # beside no other file
+    options = ReadOptions(id_column="file_name", label_column="folder_name")
+    for path in (tmp_path, tmp_path / "*.npy"):
+        found = read_file(path, options).sequences
+        assert found.ids.tolist() == ["a.npy", "b.npy", "of_labels.npy"]
+        assert found.lengths.tolist() == [3, 3, 2]

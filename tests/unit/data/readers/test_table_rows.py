@@ -106,6 +106,17 @@ def test_separators_are_checked(separator):
         ReadOptions(separator=separator)
 
 
+def test_blank_lines_between_rows_of_one_column_are_refused(tmp_path):
+    """They could be cells, whose rows would be lost; blank lines at the end could not."""
+    path = tmp_path / "a.csv"
+    options = ReadOptions(require_labels=False)
+    path.write_text('\na\n1\n""\n3\n\n\n')
+    assert read_file(path, options).sequences.lengths.tolist() == [1, 1, 1]
+    path.write_text("a\n1\n\n3\n")
+    with pytest.raises(DataError, match="line 3: expected a value, or NA, got a blank line"):
+        read_file(path, options)
+
+
 @pytest.mark.parametrize(
     ("text", "flags"),
     [
