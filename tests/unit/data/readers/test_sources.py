@@ -326,7 +326,7 @@ def test_types_of_several_files_that_would_merge_ids_or_classes_are_refused(tmp_
     large = pl.DataFrame({"id": [2**60, 2**60 + 1], "v": [1.0, 2.0], "label": ["x", "x"]})
     large.write_parquet(tmp_path / "0.parquet")
     pl.DataFrame({"id": [0.5], "v": [3.0], "label": ["y"]}).write_parquet(tmp_path / "1.parquet")
-    with pytest.raises(DataError, match=r"column 'id': expected columns of one type .* above 2\^53"):
+    with pytest.raises(DataError, match=r"column 'id': expected columns of one type .*2\^53"):
         read_file(tmp_path, ReadOptions(id_column="id"))
     pl.DataFrame({"v": [1.0], "label": [1]}).write_parquet(tmp_path / "0.parquet")
     pl.DataFrame({"v": [3.0], "label": [True]}).write_parquet(tmp_path / "1.parquet")
