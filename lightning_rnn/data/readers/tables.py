@@ -57,12 +57,7 @@ def table_contents(
     values, remainders = _feature_values(rows, features, categories, options)  # (rows, F), (2, F)
     frame = rows.frame.drop(features)
     rows = replace(rows, frame=frame)  # frees the memory of the text
-    labels = None
-    # files to predict need not be in the folder of their class
-    has_labels = options.require_labels or options.label_column not in NAMES_OF_PATH
-    if options.label_column in frame.columns and has_labels:
-        names = class_column(frame[options.label_column], options)
-        labels = complete(names, "a label in every row", rows.place, options)
+    labels = _labels(rows, options)
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
         groups = complete(text_column(frame[options.group_column]), "a group", rows.place)
@@ -98,6 +93,17 @@ def table_contents(
     picked = _pick(labels, first_rows)
     contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
+
+
+def _labels(rows: Rows, options: ReadOptions) -> "pl.Series | None":
+    """Return the (rows,) class names, None without them."""
+    # files to predict need not be in the folder of their class
+    has_labels = options.require_labels or options.label_column not in NAMES_OF_PATH
+    if options.label_column not in rows.frame.columns or not has_labels:
+        return None
+    names = class_column(rows.frame[options.label_column], options)
+    labels: pl.Series = complete(names, "a label in every row", rows.place, options)
+    return labels
 
 
 def _ids(rows: Rows, options: ReadOptions) -> Any:
