@@ -11,8 +11,8 @@ import numpy as np
 from lightning_rnn.errors import DataError, as_array
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# in lower case; "-" is not one of them, because "+" and "-" are common classes
-MISSING_WORDS = ("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none")
+# in lower case; C writes "-nan"; "-" is no such word, because "+" and "-" are common classes
+MISSING_WORDS = ("", "?", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none")
 
 Categories = dict[str, list[str]]  # by feature, in the order of their codes 1, 2, ...
 

@@ -17,7 +17,7 @@ from lightning_rnn.categories import Categories
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, OptionError, check
 
-MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, null or None)"
+MISSING_VALUE = "a missing value (empty, ?, NA, N/A, #N/A, <NA>, NaN, -nan, null or None)"
 FINITE_NUMBERS = "finite float32 numbers or a missing value (empty, NaN, NA, null or ?)"
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103  # from here on, numbers are rounded to infinity
 FILE_NAME = "file_name"  # columns that tables have by the names of their files and folders

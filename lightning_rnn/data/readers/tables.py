@@ -206,6 +206,8 @@ def _feature_values(
             numbers = cells.cast(pl.Float64, strict=False)
         is_infinite = numbers.cast(pl.Float32).is_infinite()
         is_refused = cells.is_not_null() & (numbers.is_null() | is_infinite)
+        if rows.is_text:
+            is_refused |= numbers.is_nan()  # such as +nan, which is not in the list of words
         if is_refused.any():
             row = int(is_refused.arg_true()[0])
             expected = FINITE_NUMBERS

@@ -49,7 +49,7 @@ def test_values(name, options, values):
         ("label_null.csv", {}, "line 3: expected a label in every row, got a missing value"),
         ("first_label_only.csv", {}, "line 3: expected a label in every row, got a missing value"),
         ("id_na.csv", {}, "line 3: expected an id, got a missing value"),
-        ("semicolon_decimal_comma.csv", {}, "line 2, column 'v': .* decimal_comma, .* got '3,5'"),
+        ("semicolon_decimal_comma.csv", {}, "line 2, column 'v': .* decimal_comma=True, got '3,5'"),
         (
             "semicolon_decimal_comma.csv",
             {"separator": ","},

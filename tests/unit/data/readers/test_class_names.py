@@ -56,8 +56,19 @@ def test_formats_agree_on_names(tmp_path, values):
     assert all(other == names[0] for other in names)
 
 
+@pytest.mark.parametrize("word", ["+nan", "nan(1)", "1.#QNAN", "-1.#IND", "missing", "--", "."])
+def test_other_words_are_no_missing_values(tmp_path, word):
+    (tmp_path / "b.csv").write_text(f"a,b,label\n1,{word},x\n")
+    (tmp_path / "b.tsv").write_text(f"x\t1\t{word}\n")
+    (tmp_path / "b.ts").write_text(f"@data\n1,{word}:x\n")
+    for name in ("b.csv", "b.tsv", "b.ts"):
+        with pytest.raises(DataError, match="expected (finite|values with time stamps)"):
+            read_file(tmp_path / name)
+
+
 @pytest.mark.parametrize(
-    "word", ["", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"]
+    "word",
+    ["", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None"],
 )
 def test_missing_words_are_the_same_everywhere(tmp_path, word):
     def refused(name, text, **options):
