@@ -62,7 +62,7 @@ def test_other_words_are_no_missing_values(tmp_path, word):
     (tmp_path / "b.tsv").write_text(f"x\t1\t{word}\n")
     (tmp_path / "b.ts").write_text(f"@data\n1,{word}:x\n")
     for name in ("b.csv", "b.tsv", "b.ts"):
-        with pytest.raises(DataError, match="expected (finite|values with time stamps)"):
+        with pytest.raises(DataError, match=r"expected (finite|values with time stamps)"):
             read_file(tmp_path / name)
 
 
