@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, pad
 
 from lightning_rnn.distributed import is_distributed
 from lightning_rnn.models.padding import valid_steps
@@ -138,6 +138,9 @@ class ConvStem(nn.Module):
         x = x.transpose(1, 2)  # (B, F, T)
         lengths = padding.lengths
         for conv, norm in zip(self.convs, self.norms, strict=True):
+            if self.training and x.shape[2] == 1:
+                # of a single step, torch 2.13 returns arbitrary weight gradients in bfloat16 on CPU
+                x = pad(x, (0, 1))  # as many outputs, with the same values
             x = conv(x)
             lengths = (lengths + 1) // 2
             mask = valid_steps(lengths, x.shape[2])[:, None]  # (B, 1, T)

@@ -140,3 +140,21 @@ def test_stem_is_zero_after_each_end():
     assert output.padding.lengths.tolist() == [6, 2]
     assert output.x[1, 2:].abs().max() == 0
     assert (output.x[1, :2] > 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_weights_that_see_only_padding_have_no_gradient(num_steps, dtype):
+    """Those of a single step in bfloat16 are uninitialised memory in torch 2.13 on a CPU."""
+    torch.manual_seed(0)
+    stem = ConvStem(1).to(dtype)
+    x = torch.randn(4, num_steps, 1, dtype=dtype)
+    output = stem(x, Padding(torch.full((4,), num_steps), is_full=True)).x
+    assert output.shape == (4, 1, 64)
+    used = [torch.full((size,), 1e4, dtype=dtype) for size in (4096, 40000) for _ in range(9)]
+    del used  # so that the next allocations do not find zeros
+    output.backward(torch.randn_like(output))
+    gradient = stem.convs[1].weight.grad  # (64, 64, 9), of one step at the centre
+    assert gradient[:, :, 4].any()
+    assert not gradient[:, :, :4].any()
+    assert not gradient[:, :, 5:].any()
