@@ -99,7 +99,7 @@ def show_runs(folder: Path) -> None:
         "*: the most accurate of the runs with the same test data; its accuracy is too optimistic"
     )
     print("p: p-value of a paired test that both runs are equally accurate, for a single pair")
-    for path in sorted(folder.rglob("checkpoints/best.ckpt")):
+    for path in sorted(folder.rglob("checkpoints/best.ckpt"), key=natural_order):
         if not (path.parents[1] / "test_metrics.json").exists():
             print(f"not tested: {path.parents[1]}")
 

@@ -80,6 +80,8 @@ class Calibrate(Callback):
             path = Path(trainer.ckpt_path)
             check_unchanged(path, self._checksum)
             self._calibrate(trainer, pl_module.evaluation, path)
+            if trainer.is_global_zero:
+                print("metrics before this calibration:", flush=True)
 
     def _calibrate(self, trainer: Trainer, evaluation: Evaluation, path: Path) -> None:
         evaluation = evaluation.cpu()

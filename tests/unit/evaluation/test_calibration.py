@@ -249,7 +249,9 @@ def test_too_little_validation_sets_nothing(trained, run_ok):
     )
     assert message in Path("fit.txt").read_text()
     assert stored(BEST) == (1, 0.5)
-    assert message in run_ok("validate", "--calibrate.objective", "f1")
+    out = run_ok("validate", "--calibrate.objective", "f1")
+    assert message in out
+    assert out.index("metrics before this calibration") < out.index("val/accuracy")
     last = LAST.read_bytes()
     out = run_ok("validate", "--calibrate.objective", "f1", "--calibrate.when", "always")
     assert "threshold" in out
