@@ -237,9 +237,9 @@ class Sequences:
             x.masked_fill_((steps >= lengths[:, None])[..., None], 0.0)
         return SequenceBatch(x, Padding(lengths, is_full=is_full), y, index)
 
-    def chunks(self, num_values: int = checks.CHUNK_VALUES) -> Iterator[Tensor]:
-        """Yield all values, some whole sequences as (rows, F) at a time, if possible not more."""
-        chunk_rows = num_values // self.num_features
+    def chunks(self, num_values: int | None = None) -> Iterator[Tensor]:
+        """Yield all values, some whole sequences as (rows, F) at a time."""
+        chunk_rows = (num_values or checks.CHUNK_VALUES) // self.num_features
         ends = self.lengths.cumsum(0)
         start = 0
         while start < len(self):
@@ -255,25 +255,24 @@ class Sequences:
         values has mean 0; one that is constant up to float32 rounding has deviation 1. If rounding
         changed a feature by more than 1 % of its deviation, a DataError names it by its `names`.
         """
-        sample = self._sample()
-        # of x - shift, with a shift close to the mean, so that the squares lose no digits
-        shift = next(sample.chunks(checks.CACHED_VALUES)).double().nanmean(0).nan_to_num(0.0)
         count = torch.zeros(self.num_features, dtype=torch.float64)
-        total = torch.zeros_like(count)
-        squares = torch.zeros_like(count)
-        for values in sample.chunks(checks.CACHED_VALUES):
-            centred = values.double() - shift
-            count += (~centred.isnan()).sum(0)
-            total += centred.nansum(0)
-            squares += centred.square().nansum(0)
-        mean = total / count.clamp(min=1)
-        variance = squares / count.clamp(min=1) - mean.square()
-        std = variance.clamp(min=0).sqrt()
-        rounding = torch.finfo(torch.float32).eps * (shift + mean).abs()
+        mean = torch.zeros_like(count)
+        squares = torch.zeros_like(count)  # of deviations from the mean
+        for part in self._sample().chunks(checks.CACHED_VALUES):  # Chan et al. 1979
+            values = part.double()
+            part_count = (~values.isnan()).sum(0)
+            part_mean = values.nanmean(0).nan_to_num(0.0)
+            squares += (values - part_mean).square().nansum(0)
+            count += part_count
+            share = part_count / count.clamp(min=1)
+            squares += (part_mean - mean).square() * share * (count - part_count)
+            mean += (part_mean - mean) * share
+        std = (squares / count.clamp(min=1)).sqrt()
+        rounding = torch.finfo(torch.float32).eps * mean.abs()
         is_constant = (std <= rounding) | (std == 0)
         checks.check_rounding(self.rounding, torch.where(is_constant, torch.nan, std), names)
         std[is_constant] = 1.0
-        return torch.where(count > 0, shift + mean, 0.0).float(), std.float()
+        return mean.float(), std.float()
 
     def fingerprint(self) -> str:
         """Return a hash of sizes, labels and values; beyond 2^26 values, of a random sample."""

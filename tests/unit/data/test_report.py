@@ -76,6 +76,17 @@ def test_other_numbers_do_not(kind):
     assert not any("far from" in finding for finding in suspicions_of(part))
 
 
+def test_digests_differ_where_the_values_differ():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 4, size=300)
+    values = rng.integers(0, 2, size=(lengths.sum(), 2)).astype(np.float32)
+    parts = [part.tobytes() for part in np.split(values, lengths.cumsum()[:-1])]
+    digests = digests_of(Sequences(values, lengths))
+    same = np.array(parts, dtype=object)[:, None] == np.array(parts, dtype=object)
+    assert (same == (digests[:, None] == digests)).all()
+    assert 300 < same.sum() < 300**2
+
+
 def test_parts_that_share():
     groups = np.array([f"g{i}" for i in range(50)], dtype=object)
     train, val = (

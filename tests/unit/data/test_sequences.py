@@ -247,7 +247,7 @@ def test_memory_mapped_values_stay_mapped(tmp_path):
 @pytest.mark.parametrize("chunk_rows", [1, 3, 1 << 20])
 @pytest.mark.parametrize("offset", [0.0, 1e4, -3e5])
 def test_moments_equal_numpys(chunk_rows, offset, monkeypatch):
-    monkeypatch.setattr(checks, "CHUNK_VALUES", chunk_rows)
+    monkeypatch.setattr(checks, "CACHED_VALUES", chunk_rows)
     rng = np.random.default_rng(0)
     values = (rng.normal(size=(40, 4)) * [1, 5, 0.7, 1] + offset).astype(np.float32)
     values[rng.random(values.shape) < 0.2] = np.nan
@@ -377,4 +377,11 @@ def test_trailing_missing_steps_are_cut_as_one_by_one(seed, num_features, block)
             sequence = sequence[:-1]
         expected.append(len(sequence))
     with patch.object(checks, "CACHED_VALUES", block):
-        assert Sequences(values, lengths).lengths.tolist() == expected
+        found = Sequences(values, lengths)
+        assert found.lengths.tolist() == expected
+        for order in (slice(None), rng.permutation(len(lengths)), slice(0, None, 2)):
+            chosen = found.select(torch.arange(len(lengths))[order])
+            parts = [values[i : i + n] for i, n in zip(chosen.offsets, chosen.lengths, strict=True)]
+            for size in (None, block):
+                chunks = torch.cat(list(chosen.chunks(size)))
+                np.testing.assert_array_equal(chunks.numpy(), np.concatenate(parts))

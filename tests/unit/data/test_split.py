@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lightning_rnn.data import split as split_module
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS, split_rows
 from lightning_rnn.errors import DataError
@@ -220,3 +221,28 @@ def test_a_class_missing_from_training_is_refused_without_stratification_too():
     message = "train split: expected every class, got no sequence of class '0'"
     with pytest.raises(DataError, match=message):
         divide_often()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_are_assigned_as_by_a_table_of_groups_and_classes(seed):
+    rng = np.random.default_rng(seed)
+    n, num_groups, num_classes = rng.integers([20, 5, 1], [200, 40, 12])
+    strata = torch.from_numpy(rng.integers(num_classes, size=n))
+    groups = rng.integers(num_groups, size=n).astype(str)
+    share = torch.tensor([0.5, 0.0, 0.5] if seed % 4 == 0 else [0.6, 0.2, 0.2], dtype=torch.float64)
+    found = split_module._assign_groups(
+        strata, groups, share.tolist(), torch.Generator().manual_seed(seed)
+    )
+    names, group_of = np.unique(groups, return_inverse=True)
+    counts = torch.zeros(len(names), int(strata.max()) + 1, dtype=torch.float64)
+    for group, stratum in zip(group_of, strata, strict=True):
+        counts[group, stratum] += 1
+    expected = share[:, None] * counts.sum(0)
+    assigned = torch.zeros_like(expected)
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
+    for group in order[counts[order].sum(1).argsort(descending=True, stable=True)].tolist():
+        gain = ((expected - assigned) * counts[group]).sum(1) / counts[group].sum()
+        gain[share == 0] = -torch.inf
+        split = int((gain / expected.sum(1).clamp(min=1e-9)).argmax())
+        assert (found[group_of == group] == split).all()
+        assigned[split] += counts[group]
