@@ -122,11 +122,10 @@ def shortage(labels: Tensor, num_classes: int) -> str | None:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Find the temperature with the lowest cross entropy (Guo et al. 2017, section 4.2).
 
-    The labels (N,) are smoothed as in Platt 1999 ("Probabilistic outputs for support vector
-    machines", section 2.2): a class of n sequences has the target (n + 1) / (n + 2) on its own
-    sequences, and the other classes share the rest. The optimum is therefore finite even if every
-    sequence is classified correctly. The cross entropy of the logits, (N,) or (N, K), is convex in
-    1 / temperature, so Newton's method finds it, with bisection where a step leaves the bracket.
+    To the total cross entropy of the logits, (N,) or (N, K), and labels (N,), it adds b - log(b)
+    with b = 1 / temperature. This gamma prior with its mode at 1 matters for few sequences only,
+    and keeps the optimum finite if all of them are classified correctly. The sum is convex in b, so
+    Newton's method finds it, with bisection where a step leaves the bracket.
     """
     if logits.ndim == 1:
         logits = torch.stack([torch.zeros_like(logits), logits], dim=1)  # (N, 2)
@@ -149,19 +148,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def _derivatives(logits: Tensor, labels: Tensor, inverse: float) -> tuple[float, float]:
-    """Return slope and curvature of the total cross entropy with respect to 1 / temperature."""
-    slope = 0.0
-    curvature = 0.0
-    num_classes = logits.shape[1]
-    targets_of_others = 1 / (labels.bincount(minlength=num_classes).double() + 2)
-    block_rows = max(1, BLOCK_CELLS // num_classes)
+    """Return slope and curvature of what `fit_temperature` minimises by 1 / temperature."""
+    slope = 1 - 1 / inverse
+    curvature = 1 / inverse**2
+    block_rows = max(1, BLOCK_CELLS // logits.shape[1])
     for z, y in zip(torch.split(logits, block_rows), torch.split(labels, block_rows), strict=True):
         z = z.double()
-        z = z - z.gather(1, y[:, None])  # which leaves the target only terms of other classes
-        target = targets_of_others[y] * z.sum(1) / (num_classes - 1)
+        z = z - z.gather(1, y[:, None])
         weighted = (z * inverse).softmax(1).mul_(z)
         mean = weighted.sum(1)
-        slope += float((mean - target).sum())
+        slope += float(mean.sum())
         curvature += float((weighted.mul_(z).sum(1) - mean.square()).sum())
     return slope, curvature
 
