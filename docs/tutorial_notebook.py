@@ -46,10 +46,11 @@ def notebook_of(markdown: str) -> Any:
     return v4.new_notebook(cells=cells, metadata=metadata)
 
 
-def execute(notebook: Any) -> None:
+def execute(notebook: Any, timeout: float = 900) -> None:
     """Execute a notebook in an empty folder, with the Python that runs this script.
 
-    The outputs have no colours and do not name the folders of this machine.
+    A TimeoutError is raised after so many seconds. The outputs have no colours and do not name the
+    folders of this machine.
     """
     from nbclient import NotebookClient
 
@@ -57,11 +58,12 @@ def execute(notebook: Any) -> None:
 
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path}
+    end = time.monotonic() + timeout
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         client = NotebookClient(
             notebook,
-            timeout=900,  # of a cell, on a busy machine
+            timeout_func=lambda cell: max(1.0, end - time.monotonic()),
             resources=resources,
             coalesce_streams=True,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],

@@ -4,14 +4,20 @@ The command line prints the message of a `LightningRNNError`, without a tracebac
 its code.
 """
 
+import sysconfig
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
+from traceback import walk_tb
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 MAX_MESSAGE = 900  # characters
+INSTALLED = {"site-packages", "dist-packages"}  # folders of packages
+PYTHON = sysconfig.get_path("stdlib")
+PACKAGE = Path(__file__).parent
 WARM_START = "init_from in place of ckpt_path starts from its weights"
 
 
@@ -66,6 +72,32 @@ def one_line(error: Exception) -> str:
         return text
     half = MAX_MESSAGE // 2
     return f"{text[:half]} ... {text[-half:]}"  # what was expected comes first, hints last
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and a noun, which is in the plural unless the number is 1.
+
+    Example:
+        >>> counted(1, "feature"), counted(0, "feature")
+        ('1 feature', '0 features')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def user_error(error: BaseException) -> LightningRNNError | None:
+    """Describe an error by the innermost line of the user's code; None if it comes from elsewhere.
+
+    Code of the user is neither that of this package nor that of Python or an installed package.
+    """
+    found = None
+    for frame, line in walk_tb(error.__traceback__):
+        code = frame.f_code
+        path = Path(code.co_filename)
+        is_installed = bool(INSTALLED & set(path.parts)) or path.is_relative_to(PYTHON)
+        if path.is_file() and not is_installed and not path.is_relative_to(PACKAGE):
+            place = f"{path}, line {line}, in {code.co_qualname}"
+            found = LightningRNNError(f"{place}: {type(error).__name__}: {error}")
+    return found
 
 
 def check(condition: bool, name: str, got: object, expected: str) -> None:

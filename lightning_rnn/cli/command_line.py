@@ -19,7 +19,7 @@ from lightning_rnn.cli.parser import (
     Parser,
     SaveConfig,
     add_own_options,
-    own_error_behind,
+    expected_error,
     own_errors_with_flags,
     plain_values,
 )
@@ -158,7 +158,7 @@ class CommandLine(LightningCLI):
                 known = self.initial.hyper_parameters.get("categories")
                 data["init_args"]["categories"] = known or None
         if self.run is None and self.preset == "files":
-            others = "--preset tutorial: those of the tutorial"
+            others = "--preset tutorial uses those of the tutorial"
             print_once(f"preset: files, defaults from {CONFIG_OF['files']} ({others})")
 
     @property
@@ -261,7 +261,8 @@ class CommandLine(LightningCLI):
     def execute(self) -> None:
         """Run the method of the Trainer that has the name of the command."""
         if self.continued is not None and self.continued.is_finished:
-            print_once(self.continued.finished_message)
+            config = self.parser.dump(self.config, skip_none=False)
+            print_once(self.continued.finished_message(config))
             return
         arguments: dict[str, Any] = {"datamodule": self.datamodule, "weights_only": True}
         if self.run is not None:
@@ -275,7 +276,7 @@ class CommandLine(LightningCLI):
         try:
             getattr(self.trainer, self.command)(self.model, **arguments)
         except Exception as error:
-            is_known = isinstance(error, OSError) or own_error_behind(error) is not None
+            is_known = isinstance(error, OSError) or expected_error(error) is not None
             run = self.run if self.command == "fit" and not is_known else None
             if run is None or self.trainer.global_step > run.step:
                 raise

@@ -7,26 +7,23 @@ from typing import Any
 
 from lightning_rnn.cli.parser import Parser, own_errors_with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
-from lightning_rnn.cli.request import Request, find_model_class
+from lightning_rnn.cli.request import Request, find_checkpoint, find_model_class
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.pack import pack as pack_file
 from lightning_rnn.data.report import describe
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, counted
 from lightning_rnn.export.onnx_export import TOLERANCE, export_onnx
-from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.model_card import metrics_of, write_model_card
 from lightning_rnn.training.presets import data_of_preset, read_preset
-from lightning_rnn.training.run_folder import newest_checkpoint
 
 
 @wraps(pack_file)
 def pack(**options: Any) -> None:
     """Pack a file; arguments and documentation are those of the function of the data module."""
     sequences = pack_file(**options)
-    print(
-        f"{len(sequences)} sequences of {sequences.num_features} features written to "
-        f"{options['output']}"
-    )
+    size = counted(len(sequences), "sequence")
+    num_features = counted(sequences.num_features, "feature")
+    print(f"{size} of {num_features} written to {options['output']}")
 
 
 def inspect(*, data: SequenceDataModule) -> None:
@@ -53,7 +50,7 @@ def export(
     """Write a checkpoint to an ONNX file that is verified against PyTorch, and its model card.
 
     Args:
-        ckpt_path: Checkpoint file; if not given, the best checkpoint of the newest run.
+        ckpt_path: Checkpoint file, or best or last: that of the newest run. If not given, best.
         model: Path of the class of the model, such as module.Class, if it is one of your own.
         output: File to write; if not given, model.onnx or step.onnx (streaming) in the run folder.
         streaming: Whether the file takes one time step and a state instead of whole sequences.
@@ -63,10 +60,7 @@ def export(
         LightningRNNError: If the checkpoint cannot be used, or the file exists or is not written.
     """
     model_class = find_model_class(model)
-    if ckpt_path is None:
-        run = newest_checkpoint(Path("."), ("best.ckpt",), model_class)
-    else:
-        run = CheckpointFile.read(Path(ckpt_path), model_class)
+    run = find_checkpoint(ckpt_path, Path("."), model_class)
     file_name = "step.onnx" if streaming else "model.onnx"
     path = Path(output or run.run_folder / file_name).expanduser()
     if path.is_dir() or (path.exists() and not overwrite):
@@ -75,7 +69,6 @@ def export(
     classifier = model_class(**run.hyper_parameters)
     run.restore(classifier)
     metrics = metrics_of(run)
-    print(f"exporting {run.path}")
     difference = export_onnx(
         classifier.network,
         path,
@@ -107,6 +100,8 @@ def run_extra_command(name: str, args: list[str]) -> None:
     parser = Parser(prog=f"{PROGRAM} {name}", description=summary(command))
     parser.add_function_arguments(command, as_group=False)
     if command is inspect:
+        if not args:
+            raise OptionError("expected a file, got nothing")
         if args and not args[0].startswith("-"):
             args = [f"--data.train_path={args[0]}", *args[1:]]
         data_class = Request.from_args([name, *args]).data_class

@@ -12,7 +12,7 @@ from lightning_rnn.cli.commands import summary
 from lightning_rnn.cli.parallel_runs import Run, fit_and_test, run_parallel
 from lightning_rnn.cli.parser import Parser, own_errors_with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
-from lightning_rnn.cli.request import Request
+from lightning_rnn.cli.request import Request, different_settings
 from lightning_rnn.errors import OptionError, check, import_extra
 from lightning_rnn.evaluation.comparison import comparison_figure, comparison_table, summarize
 from lightning_rnn.evaluation.figures import pixels, save_png
@@ -140,8 +140,11 @@ def check_folder(folder: Path, rehearsal: CommandLine) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         with atomic_write(path) as temporary:
             temporary.write_text(config, encoding="utf-8")
-    elif not path.exists() or path.read_text(encoding="utf-8") != config:
-        message = f"expected a new folder, or the options of fit in {path}, got other options"
+        return
+    check(path.exists(), "folder", str(folder), "a new folder, or one of a comparison")
+    changes = different_settings(path, config)
+    if changes:
+        message = f"expected a new folder, or the options in {path}, got {'; '.join(changes)}"
         raise OptionError(message, name="folder")
 
 

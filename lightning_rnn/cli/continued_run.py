@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lightning_rnn.cli.request import different_settings
 from lightning_rnn.errors import OptionError
 from lightning_rnn.training.checkpoint_file import CheckpointFile
 from lightning_rnn.training.run_end import is_finished, reason_to_stop
@@ -52,11 +53,17 @@ class ContinuedRun:
         run_folder = self.file.run_folder
         return self.reason_to_stop is not None and is_finished(run_folder, self.file.step)
 
-    @property
-    def finished_message(self) -> str:
-        """What to print if the run is finished."""
-        text = f"the run is finished: step {self.file.step}, {self.reason_to_stop}"
-        return f"{text}\nnothing was changed; to train longer, raise the limit or change the rule"
+    def finished_message(self, config: str) -> str:
+        """Return what to print if the run is finished; `config` has the settings as YAML."""
+        text = (
+            f"the run is finished: step {self.file.step}, {self.reason_to_stop}\n"
+            "nothing was changed; to train longer, raise the limit or change the rule"
+        )
+        saved = self.file.run_folder / "config.yaml"
+        changes = different_settings(saved, config) if saved.is_file() else []
+        if changes:
+            text += f"\nsettings without effect: {'; '.join(changes)}"
+        return text
 
     @property
     def purge_step(self) -> int:

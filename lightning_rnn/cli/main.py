@@ -16,7 +16,7 @@ from lightning_rnn.cli.command_line import CommandLine
 from lightning_rnn.cli.commands import EXTRA_COMMANDS, run_extra_command
 from lightning_rnn.cli.compare import run_compare
 from lightning_rnn.cli.output import hide_errors_of_writers
-from lightning_rnn.cli.parser import missing_package, own_error_behind, with_flags
+from lightning_rnn.cli.parser import expected_error, with_flags
 from lightning_rnn.cli.quick_answers import PROGRAM
 from lightning_rnn.cli.request import Request, find_initial_weights, find_run
 from lightning_rnn.distributed import leave_process_group, process_rank
@@ -71,7 +71,7 @@ def run(args: list[str]) -> int:
             return 130
         raise
     except Exception as error:
-        own_error = own_error_behind(error) or missing_package(error)
+        own_error = expected_error(error)
         if own_error is None and isinstance(error, DistError):
             reason = str(error).partition("\n")[0][:100]
             own_error = LostRankError(f"a rank has ended before training started ({reason})")

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -15,9 +15,9 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.cli.callbacks import CALLBACKS
-from lightning_rnn.cli.quick_answers import PROGRAM, OptionTable, did_you_mean
+from lightning_rnn.cli.quick_answers import PROGRAM, did_you_mean
 from lightning_rnn.data import DATA_MODULES
-from lightning_rnn.errors import LightningRNNError, OptionError
+from lightning_rnn.errors import LightningRNNError, OptionError, user_error
 from lightning_rnn.training.presets import PresetName
 
 DATA_CLASSES = " or ".join(DATA_MODULES)
@@ -42,7 +42,7 @@ PARSE_ERRORS = (
     (r"Group '([\w.]+)' does not accept option '([\w.]+)'", "unknown option"),
     (r"[Oo]ption '([\w.]+)'(?: is not accepted)?$", "unknown option"),
     (r'(?:Linked "|--> )([\w.]+)', "comes from the data and cannot be given"),
-    (r"argument --([\w.]+): expected one argument", "expected a value, got nothing"),
+    (r"argument (?:-c/)?--([\w.]+): expected one argument", "expected a value, got nothing"),
     (r"[Uu]nrecognized arguments: --([\w.-]+)", "unknown option"),
 )
 # classes that options name; of other values, none resembles them
@@ -53,12 +53,12 @@ INSTALL_COMMAND = re.compile(r"pip install (?:-U )?['`]?(([\w-]+)[\w<>=.,\[\]-]*
 NAME_IN_TEXT = re.compile(r"(?<![\w/.'-])([a-z]\w*)(?:=(\S*[^\s.,;)]))?(?![\w/'-]|\.\w)")
 
 RESUME_HELP = (
-    "Run to continue: a checkpoint file, last (the newest run), or auto (the newest run, or a new "
+    "Run to continue: a checkpoint file, last or best (of the newest run), or auto (last, or a new "
     "run if there is none)."
 )
 EVALUATE_HELP = (
-    "Checkpoint to evaluate; its settings are the defaults of the other options. If not given, the "
-    "best checkpoint of the newest run."
+    "Checkpoint to evaluate, whose settings are the defaults of the other options: a file, or best "
+    "or last, those of the newest run. If not given, best."
 )
 INIT_FROM_HELP = (
     "Checkpoint file whose weights a new run starts with: for other data, other classes (with a "
@@ -81,7 +81,10 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an `OptionError` in place of exiting."""
-        raise parse_error(message)
+        word = re.match(r"[Uu]nrecognized arguments: ([^-]\S*)", message)
+        if word:
+            raise OptionError(f"expected an option such as --data.train_path, got {word[1]!r}")
+        raise parse_error(message, self.get_defaults().as_flat().__dict__)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -95,7 +98,9 @@ class SaveConfig(SaveConfigCallback):
         folder = trainer.log_dir  # a collective call
         if folder is not None and trainer.is_global_zero:
             with atomic_write(Path(folder) / self.config_filename) as temporary:
-                self.parser.save(self.config, temporary, skip_none=False, multifile=False)
+                config = self.config.clone()
+                config["ckpt_path"] = None  # the file starts a new run
+                self.parser.save(config, temporary, skip_none=False, multifile=False)
 
 
 def plain_values(settings: Any) -> Any:
@@ -140,14 +145,19 @@ def add_own_options(parser: LightningArgumentParser, command: str) -> None:
         add("--allow_data_change", type=bool, default=False, help=text)
 
 
-def parse_error(message: str) -> OptionError:
-    """Turn a message of jsonargparse into one of the form `--flag: expected ..., got ...`."""
+def parse_error(message: str, defaults: Mapping[str, Any]) -> OptionError:
+    """Turn a message of jsonargparse into one of the form `--flag: expected ..., got ...`.
+
+    `defaults` are those of the options of the parser, which may be that of a class.
+    """
     for pattern, text in PARSE_ERRORS:
         match = re.search(pattern, message)
         if match:
             name = ".".join(match.groups())
             if text == "unknown option":
-                text = _unknown(name)
+                text += did_you_mean(name, defaults, "--")
+            if type(defaults.get(name)) is bool:
+                text = text.replace("a value", "true or false")
             return OptionError(text, name=f"--{name}")
     key = re.match(r'Parser key "([^"]*)":?', message)
     if key is None:
@@ -163,22 +173,16 @@ def parse_error(message: str) -> OptionError:
     nested = re.search(r"^ *(?:- )?--([\w.]+): (.*)$", message, re.MULTILINE)
     if nested:  # an error of the parser of a class that is the value of the flag
         text = nested[2]
-        if text.startswith("unknown option"):
-            text = _unknown(f"{key[1]}.{nested[1]}")
+        if text == "unknown option":
+            text = f"unknown for this class; {flag}.help NAME lists the options of a class"
+        text = text.replace("did you mean --", f"did you mean {flag}.")
         return OptionError(text, name=f"{flag}.{nested[1]}")
     expected = _expected_types(message, flag)
     if not expected:
         reasons = re.findall(r"^ *- (?!Expected|Does not)(.*)$", message, re.MULTILINE)
-        return OptionError("; ".join(reasons) or message[key.end() :], name=flag)
+        text = "; ".join(dict.fromkeys(reasons))
+        return OptionError(text or message[key.end() :], name=flag)
     return OptionError(f"expected {' or '.join(expected)}{_got(message)}", name=flag)
-
-
-def _unknown(name: str) -> str:
-    hint = did_you_mean(name, OptionTable.read().options, "--")
-    if not name.startswith("data."):
-        return f"unknown option{hint}"
-    hint = hint or f"; --data.help NAME lists those of {DATA_CLASSES}"
-    return f"unknown for this data module{hint}"
 
 
 def _expected_types(message: str, flag: str) -> list[str]:
@@ -225,6 +229,12 @@ def own_error_behind(error: BaseException) -> LightningRNNError | None:
         if isinstance(link, LightningRNNError):
             return link
     return None
+
+
+def expected_error(error: BaseException) -> LightningRNNError | None:
+    """Return the error to report without a traceback: of this package, or of the user's code."""
+    of_user = next(filter(None, map(user_error, _chain(error))), None)
+    return own_error_behind(error) or missing_package(error) or of_user
 
 
 def missing_package(error: BaseException) -> OptionError | None:

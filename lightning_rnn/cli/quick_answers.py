@@ -29,6 +29,7 @@ SYNONYMS = {
     "learning_rate": "model.lr",
     "gpus": "trainer.devices",
     "seed": "seed_everything",
+    "patience": "trainer.callbacks",  # of the class EarlyStopping
 }
 TYPED_OPTION = re.compile(r"(?:-c|--([^=]+?)\+?)(?:=(.*))?", re.DOTALL)
 MIN_SIMILARITY = 0.75
@@ -65,7 +66,7 @@ def answer(args: list[str]) -> str | None:
     """
     table = OptionTable.read()
     command = next(iter(args), "")
-    if command in ("-h", "--help"):
+    if command in ("-h", "--help", "help"):
         return program_help(table)
     if command not in table.commands:
         got = repr(command) if command else "nothing"
@@ -78,8 +79,13 @@ def answer(args: list[str]) -> str | None:
     typed = list(typed_options(args[1:]))
     given = [(f"--{name}", name, value) for name, value in typed]
     for file in [value for name, value in typed if name == "config" and value]:
-        given += [(f"{file}: {name}", name, value) for name, value in _config_options(file, table)]
+        settings = flatten(read_config(Path(file).expanduser()), table)
+        given += [(f"{file}: {name}", name, value) for name, value in settings]
     classes = [value for _, name, value in given if name in ("data", "data.class_path")]
+    for value in classes:
+        if str(value).endswith((".csv", ".tsv", ".parquet")):
+            message = f"expected a class, got {value!r}; give --data.train_path {value}"
+            raise OptionError(message, name="--data")
     own_classes = []  # groups whose options are those of a class of the user
     if any(str(value).rpartition(".")[2] not in OWN_DATA for value in classes):
         own_classes.append("data")
@@ -142,13 +148,24 @@ def typed_options(args: list[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def _config_options(file: str, table: OptionTable) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values in a YAML file; nothing if it cannot be read."""
+def read_config(file: Path) -> dict[str, Any]:
+    """Read the settings of a YAML file; an OptionError if there are none."""
     try:
-        content = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return
-    yield from flatten(content, table)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"{file}: {error.strerror}", name="--config") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise OptionError(
+            f"{file}: expected YAML, got {str(error)[:200]}", name="--config"
+        ) from None
+    if not isinstance(content, dict):
+        got = "nothing" if content is None else type(content).__name__
+        raise OptionError(f"{file}: expected settings by name, got {got}", name="--config")
+    for name, value in content.items():
+        if value is None and OptionTable.read().is_group(name):
+            message = f"{file}: {name}: expected settings by name, got nothing"
+            raise OptionError(message, name="--config")
+    return content
 
 
 def flatten(settings: Any, table: OptionTable, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ The parser takes its defaults from a checkpoint, so the checkpoint has to be kno
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -11,8 +12,9 @@ from pkgutil import resolve_name
 from typing import Any, cast
 
 import yaml
+from jsonargparse import ArgumentParser
 
-from lightning_rnn.cli.quick_answers import OptionTable, flatten, typed_options
+from lightning_rnn.cli.quick_answers import OptionTable, flatten, read_config, typed_options
 from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.distributed import print_once
@@ -28,6 +30,8 @@ COMMANDS = {
     "test": "Evaluate a checkpoint on the test split and write test_metrics.json.",
     "predict": "Write the predictions of a checkpoint to a file; needs no labels.",
 }
+PLACES = ("ckpt_path", "run_name", "trainer.default_root_dir")
+WORDS = ("best", "last")  # checkpoints of the newest run
 ARGUMENTS_OF_FILES = signature(FileDataModule).parameters.keys()
 ARGUMENTS_OF_TASKS = signature(SyntheticDataModule).parameters.keys()
 # options that mean a FileDataModule, without --data
@@ -40,7 +44,7 @@ class Request:
 
     args: list[str]  # all arguments of the program; the first one is the command
     config_files: list[Path]  # in the order in which they are applied
-    ckpt_path: str | None  # a file, or for fit also last or auto
+    ckpt_path: str | None  # a file, best, last, or for fit also auto
     init_from: str | None  # a file whose weights a new run starts with
     root_dir: Path  # contains lightning_logs
     data_class: str | None  # name of the data module's class
@@ -59,7 +63,7 @@ class Request:
                 config_files.append(Path(value).expanduser())
         given: list[tuple[str, Any]] = []
         for file in config_files:
-            given += flatten(_read_config(file), OptionTable.read())
+            given += flatten(read_config(file), OptionTable.read())
         given += typed
         settings = {name.removesuffix(".class_path"): value for name, value in given}
         options = {k: value for k, value in settings.items() if value and isinstance(value, str)}
@@ -102,7 +106,7 @@ class Request:
         if config is None:
             return self
         request = Request.from_args([self.command, "--config", str(config), *self.args[1:]])
-        return replace(request, saved=_read_config(config))
+        return replace(request, saved=read_config(config))
 
     def without_repeated(self, option: str, chosen: Any) -> Any:
         """Return the values of an option of the Trainer to which the command line appends.
@@ -124,23 +128,34 @@ class Request:
 def find_run(request: Request) -> CheckpointFile | None:
     """Read the checkpoint that a command evaluates or continues; None for a new run or for help."""
     is_fit = request.command == "fit"
+    if request.ckpt_path is None and (is_fit or request.wants_help):
+        return None
+    if not is_fit or request.ckpt_path not in ("last", "auto"):
+        return find_checkpoint(request.ckpt_path, request.root_dir, request.model_type)
     try:
-        if is_fit and request.ckpt_path in ("last", "auto"):
-            names = ("last.ckpt", "previous.ckpt", "best.ckpt")
-            run = newest_checkpoint(request.root_dir, names, request.model_type)
-            print_once(f"continuing from {run.path}, step {run.step}")
-            return run
+        names = ("last.ckpt", "previous.ckpt", "best.ckpt")
+        run = newest_checkpoint(request.root_dir, names, request.model_type)
     except NoRunError:
         if request.ckpt_path == "last":
             raise
         print_once("nothing to continue: starting a new run")
         return None
-    if request.ckpt_path is not None:
-        return CheckpointFile.read(Path(request.ckpt_path), request.model_type)
-    if is_fit or request.wants_help:
-        return None
-    run = newest_checkpoint(request.root_dir, ("best.ckpt",), request.model_type)
-    print_once(f"no --ckpt_path given: using {run.path}")
+    print_once(f"continuing from {run.path}, step {run.step}")
+    return run
+
+
+def find_checkpoint(
+    ckpt_path: str | None, root: Path, model_class: type[SequenceClassifier]
+) -> CheckpointFile:
+    """Read a checkpoint file, or the `best` or `last` one of the newest run below a folder.
+
+    Without a `ckpt_path`, it is the best one. Prints which file of the newest run is read.
+    """
+    if ckpt_path not in (None, *WORDS):
+        return CheckpointFile.read(Path(ckpt_path), model_class)
+    run = newest_checkpoint(root, (f"{ckpt_path or 'best'}.ckpt",), model_class)
+    given = "no --ckpt_path given" if ckpt_path is None else f"--ckpt_path {ckpt_path}"
+    print_once(f"{given}: using {run.path}")
     return run
 
 
@@ -164,7 +179,8 @@ def find_model_class(name: str | None) -> type[SequenceClassifier]:
     """Import a class by its path, such as package.module.Class; None for the one of this package.
 
     Raises:
-        OptionError: If there is no such class, or it is no subclass of `SequenceClassifier`.
+        OptionError: If there is no such class, it is no subclass of `SequenceClassifier`, or does
+            not accept its arguments.
     """
     if name is None:
         return SequenceClassifier
@@ -175,17 +191,32 @@ def find_model_class(name: str | None) -> type[SequenceClassifier]:
         raise OptionError(f"expected {expected}, got {name!r} ({error})", name="model") from None
     is_model = isinstance(found, type) and issubclass(found, SequenceClassifier)
     check(is_model, "model", name, "a subclass of SequenceClassifier")
+    accepted = ArgumentParser().add_class_arguments(found)
+    missing = [name for name in signature(SequenceClassifier).parameters if name not in accepted]
+    if missing:
+        expected = "a class whose __init__ takes **options and calls super().__init__(**options)"
+        message = f"expected {expected}, got {name}, which does not accept {', '.join(missing[:3])}"
+        raise OptionError(message, name="model")
     return cast(type[SequenceClassifier], found)
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionError(f"{file}: {error.strerror}", name="config") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise OptionError(f"{file}: expected YAML, got {str(error)[:200]}", name="config") from None
-    if not isinstance(content, dict):
-        got = type(content).__name__
-        raise OptionError(f"{file}: expected settings by name, got {got}", name="config")
-    return content
+def different_settings(file: Path, config: str) -> list[str]:
+    """Describe how a YAML text differs from a config file, as in `model.lr 0.1 (was 0.01)`."""
+    old = dict(named_settings(read_config(file)))
+    new = dict(named_settings(yaml.safe_load(config)))
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            changes.append(f"{name} {new.get(name)} (was {old.get(name)})")
+    return changes
+
+
+def named_settings(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the settings of a config by name as text, without those that say where a run is."""
+    if not isinstance(settings, dict):
+        yield prefix.removesuffix("."), str(settings)
+        return
+    for name, value in settings.items():
+        key = prefix if name == "init_args" else f"{prefix}{name}."
+        if key.removesuffix(".") not in PLACES:
+            yield from named_settings(value, key)

@@ -1,6 +1,6 @@
 """`compare --runs`: the tested runs of a folder side by side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 import polars
 import yaml
 
+from lightning_rnn.cli.request import named_settings
 from lightning_rnn.data.readers.sources import natural_order
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import DataError, check, counted
 from lightning_rnn.evaluation.comparison import paired_p_value
 from lightning_rnn.evaluation.saved_metrics import metric_texts, read_metrics, read_predictions
 
 RUNS_PER_TABLE = 4
-NO_SETTINGS = ("ckpt_path", "run_name", "trainer.default_root_dir")  # where a run is
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EvaluatedRun:
             content = yaml.safe_load(config.read_text("utf-8")) if config.is_file() else {}
         except (ValueError, yaml.YAMLError):
             raise DataError(f"{config}: expected settings as written by fit") from None
-        return cls(name, dict(_flatten(content)), metrics, predictions)
+        return cls(name, dict(named_settings(content)), metrics, predictions)
 
     @property
     def data(self) -> str:
@@ -98,7 +98,7 @@ def show_runs(folder: Path) -> None:
     print(
         "*: the most accurate of the runs with the same test data; its accuracy is too optimistic"
     )
-    print("p: p-value of a paired test that both runs are equally accurate, for a single pair")
+    print("p: p-value of a paired test of equal accuracy, not corrected for several pairs")
     for path in sorted(folder.rglob("checkpoints/best.ckpt"), key=natural_order):
         if not (path.parents[1] / "test_metrics.json").exists():
             print(f"not tested: {path.parents[1]}")
@@ -119,20 +119,11 @@ def table(runs: Sequence[EvaluatedRun]) -> list[dict[str, str]]:
     for run in runs:
         is_best = run is best[run.data]
         row = {"run": f"* {run.name}" if is_best else run.name}
-        row["test data"] = f"{run.data[:8]}, {run.metrics['test/num_sequences']} sequences"
+        size = counted(run.metrics["test/num_sequences"], "sequence")
+        row["test data"] = f"{run.data[:8]}, {size}"
         row["difference from *"] = "" if is_best else run.difference(best[run.data])
         for name, values in settings.items():
             if len(values) > 1:
                 row[name] = run.settings.get(name, "")
         rows.append(row | metrics | metric_texts(run.metrics))
     return rows
-
-
-def _flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if not isinstance(settings, dict):
-        yield prefix.removesuffix("."), str(settings)
-        return
-    for name, value in settings.items():
-        key = prefix if name == "init_args" else f"{prefix}{name}."
-        if key.removesuffix(".") not in NO_SETTINGS:
-            yield from _flatten(value, key)

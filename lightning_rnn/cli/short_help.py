@@ -1,7 +1,7 @@
 """What `COMMAND --help` lists: the options that are used most, by command and group."""
 
 EVALUATION = {
-    "ckpt_path": "checkpoint file; if not given, the best one of the newest run",
+    "ckpt_path": "checkpoint file, or best (default) or last of the newest run",
     "config": "YAML file with options",
     "allow_data_change": "true: accept data settings other than those of the training",
     "data.batch_size": "sequences per batch",
@@ -33,7 +33,7 @@ SHORT_HELP: dict[str, dict[str, dict[str, str]]] = {
             "seed_everything": "random seed of weights and dropout",
             "config": "YAML file with options; those typed after it take precedence",
             "preset": "settings to start from",
-            "ckpt_path": "run to continue: a checkpoint file, last, or auto",
+            "ckpt_path": "run to continue: a checkpoint file, last, best, or auto",
             "init_from": "checkpoint file whose weights a new run starts with",
         },
     },

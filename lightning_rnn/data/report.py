@@ -12,7 +12,7 @@ from lightning_rnn.data.readers.contents import join_names
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, counted
 
 HISTOGRAM_BINS = 8
 BAR_WIDTH = 40  # characters
@@ -25,7 +25,9 @@ def describe(data: SequenceDataModule) -> str:
     """Return sizes, lengths, missing values, classes, and suspicious findings of a data set."""
     found = {name: data.split(name) for name in SPLITS}
     splits = {name: split for name, split in found.items() if split is not None}
-    lines = [" ".join([f"features: {data.num_features}", *(data.feature_names or [])])]
+    lines = [f"features: {data.num_features}"]
+    if data.feature_names is not None:
+        lines[0] += f" ({', '.join(data.feature_names)})"
     for name, words in data.categories.items():
         lines.append(f"{len(words)} categories of {name}: {join_names(words)}")
     if data.step_names is not None:
@@ -33,9 +35,10 @@ def describe(data: SequenceDataModule) -> str:
     findings = data.findings()
     digests = {name: digests_of(sequences) for name, sequences in splits.items()}
     for name, sequences in splits.items():
-        steps = f"{len(sequences)} sequences; {length_range(sequences.lengths)} steps"
+        size = counted(len(sequences), "sequence")
+        steps = f"steps: {length_range(sequences.lengths)}"
         classes = class_counts(sequences, data.class_names)
-        lines.append(f"{name}: {steps}; {missing_values(sequences)}; {classes}")
+        lines.append(f"{name}: {size}; {steps}; {missing_values(sequences)}; {classes}")
         findings += suspicions(name, sequences, digests[name], data.schema)
     try:
         data.train_moments  # noqa: B018  # raises the error
@@ -109,7 +112,7 @@ def suspicions(name: str, sequences: Sequences, digests: np.ndarray, schema: Sch
     _, first, same = np.unique(digests, return_index=True, return_inverse=True)
     num_repeated = len(sequences) - len(first)
     if num_repeated:
-        finding = f"{num_repeated} sequences repeat an earlier one"
+        finding = f"sequences that repeat an earlier one: {num_repeated}"
         if sequences.labels is not None:
             num_contradictions = int((sequences.labels[first[same]] != sequences.labels).sum())
             if num_contradictions:
@@ -174,7 +177,7 @@ def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> li
     for name, other in combinations(splits, 2):
         num_shared = int(np.isin(digests[other], digests[name]).sum())
         if num_shared:
-            findings.append(f"{num_shared} sequences of {other} are also in {name}")
+            findings.append(f"sequences of {other} that are also in {name}: {num_shared}")
         groups = splits[name].groups
         other_groups = splits[other].groups
         if groups is None or other_groups is None:
@@ -182,7 +185,7 @@ def overlaps(splits: dict[str, Sequences], digests: dict[str, np.ndarray]) -> li
         common = np.intersect1d(groups.astype(str), other_groups.astype(str))
         if len(common):
             examples = ", ".join(common[:5])
-            findings.append(f"{len(common)} groups are in both {name} and {other} ({examples})")
+            findings.append(f"groups in both {name} and {other}: {len(common)} ({examples})")
     return findings
 
 

@@ -9,6 +9,7 @@ from lightning_rnn.data.readers.class_names import class_codes
 from lightning_rnn.data.readers.contents import FileContents, unexpected
 from lightning_rnn.data.readers.sources import Paths, data_errors_with_title
 from lightning_rnn.data.sequences import Sequences
+from lightning_rnn.errors import counted
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def encode(
     sequences = file.sequences
     with data_errors_with_title(paths):
         if sequences.num_features != schema.num_features:
-            expected = f"{schema.num_features} features per step, as in training"
+            expected = f"{counted(schema.num_features, 'feature')} per step, as in training"
             raise unexpected("", expected, str(sequences.num_features))
         if not has_labels or file.labels is None or sequences.ids is None:
             return sequences

@@ -5,7 +5,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, counted
 
 SPLITS = ("train", "val", "test")
 SPLITS_OF_STAGE = {
@@ -69,7 +69,7 @@ def split_rows(
     for name, part in parts.items():
         if len(part) == 0:
             share = share_of.get(name, test_fraction)
-            got = f"none: a fraction of {share:.3g} of {len(labels)} sequences"
+            got = f"none: a fraction of {share:.3g} of {counted(len(labels), 'sequence')}"
             raise DataError(
                 f"{name} split: expected at least one sequence, got {got}, or too few groups"
             )

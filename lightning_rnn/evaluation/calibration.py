@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lightning_rnn.errors import OptionError
+from lightning_rnn.errors import OptionError, counted
 from lightning_rnn.evaluation.ranking import sums_to_the_end
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
@@ -79,7 +79,7 @@ class Calibration:
     def describe(self) -> str:
         """Return the values in words."""
         temperature = f"temperature {self.temperature:.3g}"
-        sequences = f"{self.num_sequences} validation sequences"
+        sequences = counted(self.num_sequences, "validation sequence")
         if self.threshold is None or self.objective is None:
             return f"{temperature} from {sequences}"
         names = [self.objective.name]
@@ -114,8 +114,8 @@ def shortage(labels: Tensor, num_classes: int) -> str | None:
     if len(labels) >= MIN_SEQUENCES and rarest >= MIN_SEQUENCES_PER_CLASS:
         return None
     return (
-        f"expected at least {MIN_SEQUENCES} validation sequences and {MIN_SEQUENCES_PER_CLASS} of "
-        f"each class, got {len(labels)} and {rarest} of the rarest class"
+        f"it needs at least {MIN_SEQUENCES} validation sequences and {MIN_SEQUENCES_PER_CLASS} of "
+        f"each class; there are {len(labels)}, and {rarest} of the rarest class"
     )
 
 

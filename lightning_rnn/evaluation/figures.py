@@ -4,7 +4,9 @@ matplotlib (`pip install 'lightning_rnn[figures]'`) is imported when the first f
 without pyplot, so that no window is opened and no figure has to be closed.
 """
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lightning_rnn.atomic_files import atomic_write
 WIDTH = 4.8  # inches; TensorBoard shows images at about 3 inches, where text must be legible
 DPI = 150
 MAX_NAME_LENGTH = 14
+LAST_RESORT = ("Last Resort", ".Last")  # fonts of boxes for all characters
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -76,9 +79,39 @@ def save_png(image: np.ndarray, path: Path) -> None:
 
 
 def pixels(figure: Any) -> np.ndarray:
-    """Return a figure as an array (height, width, 3) of uint8."""
+    """Return a figure as an array (height, width, 3) of uint8.
+
+    Text that the default font lacks, such as Chinese, is drawn in an installed font that has it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+    from matplotlib.text import Text
 
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        # without such a font, there are boxes in the figure
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        canvas.draw()
+        texts = figure.findobj(Text)
+        characters = "".join("".join(text.get_text().split()) for text in texts)
+        known = get_font(findfont(FontProperties())).get_charmap()
+        families = fonts_with(frozenset(map(ord, characters)).difference(known))
+        if families:
+            for text in texts:
+                text.set_fontfamily(["sans-serif", *families])
+            canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
+
+
+@cache
+def fonts_with(codes: frozenset[int]) -> list[str]:
+    """Return the families of installed fonts that together have all characters that one has."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    families = []
+    for entry in fontManager.ttflist if codes else ():
+        known = get_font(entry.fname).get_charmap().keys()
+        if codes & known and not entry.name.startswith(LAST_RESORT):
+            families.append(entry.name)
+            codes -= known
+    return families

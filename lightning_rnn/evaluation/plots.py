@@ -46,7 +46,7 @@ def evaluation_figures(
 
     Yields:
         Name and matplotlib figure: roc, precision_recall, confusion, reliability, scores, mistakes
-        and accuracy_by_length.
+        and, unless all lengths are equal, accuracy_by_length.
     """
     evaluation = evaluation.cpu()
     decision = copy.deepcopy(decision).cpu()
@@ -77,7 +77,8 @@ def evaluation_figures(
     yield "scores", scores(subsets, axis_labels[0], threshold)
     yield "mistakes", mistakes(metrics, evaluation.index, sequences, schema)
     lengths = sequences.lengths[evaluation.index]
-    yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
+    if lengths.min() < lengths.max():
+        yield "accuracy_by_length", accuracy_by_length(is_correct.numpy(), lengths.numpy())
 
 
 def roc(metrics: Metrics, class_names: list[str]) -> Any:
@@ -211,9 +212,9 @@ def scores(subsets: dict[str, Tensor], xlabel: str, threshold: float | None) -> 
 def accuracy_by_length(is_correct: np.ndarray, lengths: np.ndarray) -> Any:
     """Draw the accuracy in up to six ranges of lengths with about as many sequences each."""
     figure, axes = new_axes("accuracy by length", "steps", "accuracy")
-    quantiles = np.linspace(0, 1, NUM_LENGTH_RANGES + 1)
+    quantiles = np.arange(1, NUM_LENGTH_RANGES) / NUM_LENGTH_RANGES
     edges = np.unique(np.quantile(lengths, quantiles, method="lower"))
-    position = np.searchsorted(edges[1:-1], lengths, side="right")
+    position = np.searchsorted(edges, lengths, side="right")
     names = []
     for place, k in enumerate(np.unique(position)):
         is_inside = position == k

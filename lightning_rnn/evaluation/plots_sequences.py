@@ -76,5 +76,6 @@ def sequence_panels(
             panels[k].plot(x[:, k], linewidth=1, marker="." if len(x) < 30 else "", color=f"C{k}")
             panels[k].set_title(name, fontsize="small", loc="left", pad=2)
         others.append(panels[len(names) :])
-    figure.supxlabel(f"step ({len(names)} of {sequences.num_features} features)", fontsize="small")
+    text = f"step; features: {len(names)} of {sequences.num_features}"
+    figure.supxlabel(text, fontsize="small")
     return figure, others

@@ -14,7 +14,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]  # torch does 
 from lightning_rnn import __version__
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.categories import Categories
-from lightning_rnn.errors import DataError, ExportError, check, import_extra
+from lightning_rnn.errors import DataError, ExportError, check, counted, import_extra
 from lightning_rnn.export.onnx_classifier import open_session
 from lightning_rnn.export.onnx_metadata import METADATA_KEY, Metadata, with_digest
 from lightning_rnn.export.step_network import StepNetwork
@@ -89,7 +89,7 @@ def export_onnx(
     check(len(class_names) == num_classes, "class_names", class_names, f"{num_classes} names")
     if feature_names is not None:
         fits = len(feature_names) == network.input_size
-        check(fits, "feature_names", feature_names, f"{network.input_size} names")
+        check(fits, "feature_names", feature_names, counted(network.input_size, "name"))
     sizes = [len((categories or {}).get(name, ())) for name in feature_names or ()]
     fits = {i: size for i, size in enumerate(sizes) if size} == network.preprocess.category_sizes
     check(fits, "categories", categories, "those of the features that have some in the network")

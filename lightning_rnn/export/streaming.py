@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_rnn.categories import CategoryCodes
-from lightning_rnn.errors import DataError, as_array
+from lightning_rnn.errors import DataError, as_array, counted
 from lightning_rnn.export.onnx_classifier import (
     category_codes,
     join_sequences,
@@ -99,7 +99,7 @@ class StreamingClassifier:
         """
         different = len(set(ids))
         if not len(x) == len(ids) == different > 0:
-            got = f"{len(ids)}, {different} of them different, for {len(x)} sequences"
+            got = f"{len(ids)}, {different} of them different, for {counted(len(x), 'sequence')}"
             raise DataError(f"ids: expected one different id for each sequence, got {got}")
         if isinstance(x, np.ndarray) and x.ndim == 2:
             x = x[:, None]  # (n, 1, F)

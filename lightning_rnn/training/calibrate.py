@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn.atomic_files import sha256
+from lightning_rnn.errors import check
 from lightning_rnn.evaluation.calibration import Objective, calibrate, shortage
 from lightning_rnn.evaluation.results import Evaluation
 from lightning_rnn.models.decision import Decision
@@ -28,7 +29,7 @@ class Calibrate(Callback):
             fewer; never leaves temperature 1 and threshold 0.5 unless there is an objective.
 
     Raises:
-        OptionError: If the objective is not one of these.
+        OptionError: If the objective is not one of these, or given for more than two classes.
         CheckpointError: If the checkpoint has been replaced while it was validated.
     """
 
@@ -42,9 +43,13 @@ class Calibrate(Callback):
         self.when = when
         self.is_active = when != "never" or objective is not None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look up the run folder, a collective call."""
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Look up the run folder, a collective call, and check that a threshold is needed."""
         self._run_folder = trainer.log_dir
+        if self.objective is not None:
+            num_classes = len(pl_module.class_names)
+            expected = f"none with {num_classes} classes, which have no threshold"
+            check(num_classes == 2, "Calibrate.objective", self.objective.name, expected)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Evaluate the best checkpoint on the validation split and calibrate it."""
@@ -56,7 +61,7 @@ class Calibrate(Callback):
         if not path.is_file():
             return
         if not trainer.limit_val_batches or data is None:
-            _report(trainer, "temperature 1, threshold 0.5: no validation split to fit them on")
+            _report(trainer, "none, as there is no validation split")
             return
         with torch.random.fork_rng(devices=[]):
             best = type(pl_module).load_from_checkpoint(path, "cpu", weights_only=True)
@@ -93,7 +98,7 @@ class Calibrate(Callback):
             calibration.apply(decision)
             text = calibration.describe()
         else:
-            text = f"temperature 1, threshold 0.5: {missing} (when=always calibrates with fewer)"
+            text = f"none, as {missing} (when=always calibrates with fewer)"
         if trainer.is_global_zero:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             for name, value in decision.state_dict().items():
@@ -101,6 +106,8 @@ class Calibrate(Callback):
             # a new file is written: last.ckpt may be a hard link to the old one
             AtomicCheckpointIO().save_checkpoint(checkpoint, path)
         _report(trainer, text)
+        if trainer.state.fn == "validate":
+            _report(trainer, f"written to {path}")
 
 
 def _report(trainer: Trainer, text: str) -> None:

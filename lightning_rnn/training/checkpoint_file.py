@@ -12,7 +12,7 @@ from lightning_rnn.atomic_files import sha256
 from lightning_rnn.categories import join_classes
 from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
-from lightning_rnn.errors import WARM_START, CheckpointError, OptionError
+from lightning_rnn.errors import WARM_START, CheckpointError, OptionError, user_error
 from lightning_rnn.models.network import NetworkOptions
 from lightning_rnn.training.checkpoint_archive import check_archive
 from lightning_rnn.training.checkpoint_schema import check_entries, check_loops, check_resumable
@@ -254,7 +254,7 @@ def _check_weights(
         got = {name: value.shape for name, value in state_dict.items()}
     except Exception as error:  # depends on what is in the file
         message = f"{path}: its hyper_parameters describe no model ({str(error)[:120]!r})"
-        raise CheckpointError(message) from None
+        raise user_error(error) or CheckpointError(message) from None
     different = [key for key in {*expected, *got} if expected.get(key) != got.get(key)]
     if different:
         first = min(map(str, different))

@@ -27,8 +27,8 @@ class Conditions(Callback):
         for name, value in conditions_of(trainer).items():
             if name in stored and stored[name] != value:
                 rank_zero_warn(
-                    f"the checkpoint was trained with {name} {stored[name]}, this run has {value}: "
-                    "it will not end like an undisturbed run"
+                    f"the checkpoint was trained with {name} {stored[name]}, this run has {value} "
+                    "and will not end exactly like an uninterrupted run"
                 )
 
 

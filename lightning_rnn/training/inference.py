@@ -11,7 +11,7 @@ from lightning_rnn.categories import CategoryCodes
 from lightning_rnn.data.loader import EvalSampler, SequenceLoader
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError, check
+from lightning_rnn.errors import DataError, check, counted
 from lightning_rnn.models.network import SequenceNetwork
 from lightning_rnn.padding import Padding
 
@@ -78,7 +78,7 @@ class InferenceMixin:
         sequences = Sequences.from_arrays(self._encoded(x), missing_values=missing_values)
         if sequences.num_features != network.input_size:
             got = sequences.num_features
-            raise DataError(f"x: expected {network.input_size} features, got {got}")
+            raise DataError(f"x: expected {counted(network.input_size, 'feature')}, got {got}")
         parameter = next(network.parameters())
         was_training = network.training
         network.eval()

@@ -31,7 +31,9 @@ from lightning_rnn.atomic_files import is_alive
 from lightning_rnn.distributed import gather_objects
 from lightning_rnn.errors import LostRankError
 from lightning_rnn.training.checkpoints import Checkpoints
+from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import shown_path
+from lightning_rnn.training.settings import own_classes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_BETWEEN_QUERIES = 0.2  # of all ranks for a signal
@@ -119,7 +121,8 @@ class Interrupts(Callback):
             if trainer.is_global_zero:
                 path = shlex.quote(str(shown_path(callback.folder / "last.ckpt")))
                 print(f"stopped after step {trainer.global_step}; checkpoint: {path}")
-                print(f"continue: python -m lightning_rnn fit --ckpt_path {path}", flush=True)
+                command = f"fit --ckpt_path {path}{own_classes(pl_module, sequence_data(trainer))}"
+                print(f"continue: python -m lightning_rnn {command}", flush=True)
 
     def _report_lost_ranks(self, trainer: Trainer, exception: BaseException) -> None:
         """Raise an error that names ranks whose process is gone, if that can be the reason."""

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from lightning_rnn.atomic_files import write_and_keep
-from lightning_rnn.errors import import_extra
+from lightning_rnn.errors import counted, import_extra
 from lightning_rnn.evaluation.figures import new_axes, pixels, save_png, short_names
 from lightning_rnn.evaluation.intervals import MAX_RANKED, Interval, confidence_intervals
 from lightning_rnn.evaluation.metrics import ClassMetrics, evaluate_classes
@@ -64,7 +64,7 @@ class MetricsFile(Callback):
             metrics[name] = float(value)
         classes = evaluate_classes(evaluation, decision, pl_module.class_names)
         num_sequences = len(evaluation.labels)
-        print(f"test: {num_sequences} sequences")
+        print(f"test: {counted(num_sequences, 'sequence')}")
         notes = metric_notes(pl_module)
         if evaluation.logits.numel() > MAX_RANKED:
             notes.append(f"no intervals of auroc and average_precision beyond {MAX_RANKED} logits")

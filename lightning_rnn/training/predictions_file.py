@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_rnn.atomic_files import atomic_write
 from lightning_rnn.data.base_module import SequenceDataModule
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.errors import OptionError, check, counted
 from lightning_rnn.evaluation.results import Predictions
 from lightning_rnn.training.data_statistics import sequence_data
 
@@ -81,7 +81,7 @@ class PredictionsFile(Callback):
                 frame.write_csv(temporary)
             else:
                 frame.write_parquet(temporary)
-        print(f"{len(frame)} predictions written to {path}")
+        print(f"{counted(len(frame), 'prediction')} written to {path}")
 
 
 def prediction_columns(

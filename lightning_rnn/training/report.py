@@ -70,6 +70,7 @@ class Report(Watcher):
         config = ""
         if (folder / "config.yaml").is_file():
             config = (folder / "config.yaml").read_text(encoding="utf-8")
+        mistakes, num_mistakes = confident_mistakes(folder, classifier.class_names)
         return {
             "report": self,
             "saved": saved,
@@ -79,7 +80,8 @@ class Report(Watcher):
             "settings": settings,
             "config": config,
             "images": images,
-            "mistakes": confident_mistakes(folder, classifier.class_names),
+            "mistakes": mistakes,
+            "num_mistakes": num_mistakes,
             "versions": versions(),
         }
 
@@ -93,8 +95,11 @@ def render(template: str, content: dict[str, Any], **options: Any) -> str:
     return environment.from_string(text).render(content)
 
 
-def confident_mistakes(folder: Path, class_names: list[str]) -> list[tuple[Any, ...]]:
-    """Return id, true and predicted class and its probability of the most confident mistakes."""
+def confident_mistakes(folder: Path, class_names: list[str]) -> tuple[list[tuple[Any, ...]], int]:
+    """Return id, true and predicted class and its probability of the 20 most confident mistakes.
+
+    The second value is the number of all mistakes.
+    """
     from polars import Float64, coalesce, col, when
 
     frame = read_predictions(folder)
@@ -105,10 +110,8 @@ def confident_mistakes(folder: Path, class_names: list[str]) -> list[tuple[Any, 
         of_class.append(when(col("label") == name).then(probability))
     wrong = frame.filter(col("label") != col("true_label"))
     rows = wrong.select("id", "true_label", "label", probability=coalesce(of_class).round(4))
-    first: list[tuple[Any, ...]] = (
-        rows.sort("probability", descending=True).head(NUM_MISTAKES).rows()
-    )
-    return first
+    first = rows.sort("probability", descending=True).head(NUM_MISTAKES)
+    return first.rows(), len(rows)
 
 
 def versions() -> dict[str, str]:

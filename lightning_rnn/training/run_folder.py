@@ -25,23 +25,23 @@ def newest_checkpoint(
 ) -> CheckpointFile:
     """Read a checkpoint of the newest run, that with the highest version, below `root`.
 
-    Of several `names` of files, the first is preferred. What is passed over is reported on stderr:
+    Of several `names` of files, the first is preferred. What is skipped is reported on stderr:
     newer runs without a checkpoint, and damaged files. A NoRunError is raised if no run has one of
     the files, another CheckpointError if all of them are damaged.
     """
     logs = root / "lightning_logs"
-    passed_over: list[str] = []
+    skipped: list[str] = []
     paths: list[Path] = []
     for _, folder in sorted(_numbered_folders(logs), reverse=True):
         checkpoints = [folder / "checkpoints" / name for name in names]
         paths = [path for path in checkpoints if os.path.lexists(path)]
         if paths:
             break
-        passed_over.append(folder.name)
+        skipped.append(folder.name)
     if not paths:
         raise NoRunError(f"expected a run with {names[0]} under {logs}, got none; give ckpt_path")
-    if passed_over:
-        text = f"passed over, without {names[0]}: {', '.join(passed_over[:MAX_NAMES])}"
+    if skipped:
+        text = f"skipped runs without {names[0]}: {', '.join(skipped[:MAX_NAMES])}"
         print_once(text, file=sys.stderr)
     for path, following in pairwise(paths):
         try:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
+from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.training.checkpoint_file import SIZES_AND_NAMES
 from lightning_rnn.training.classifier import SequenceClassifier
 
@@ -37,3 +38,13 @@ def changed_first(
         else:
             unchanged[name] = value
     return changed | unchanged | from_data, len(changed)
+
+
+def own_classes(model: Any, data: Any) -> str:
+    """Return the options that name classes of the user's own, each after a space."""
+    text = ""
+    if type(model) is not SequenceClassifier:
+        text += f" --model {type(model).__module__}.{type(model).__name__}"
+    if data is not None and type(data) not in DATA_MODULES.values():
+        text += f" --data {type(data).__module__}.{type(data).__name__}"
+    return text

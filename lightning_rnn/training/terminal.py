@@ -22,16 +22,14 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_rnn.categories import join_classes, quoted
-from lightning_rnn.data import DATA_MODULES
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.loader import TrainSampler
 from lightning_rnn.data.report import class_counts, length_range, missing_values
 from lightning_rnn.training.checkpoints import Checkpoints
-from lightning_rnn.training.classifier import SequenceClassifier
 from lightning_rnn.training.data_statistics import sequence_data
 from lightning_rnn.training.logs import SHOWN_METRICS, shown_path
 from lightning_rnn.training.run_end import ending_of
-from lightning_rnn.training.settings import changed_first
+from lightning_rnn.training.settings import changed_first, own_classes
 from lightning_rnn.training.validation_interval import (
     ends_epoch,
     epochs_per_validation,
@@ -90,8 +88,8 @@ class EpochLines(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
             if isinstance(callback, WeightAveraging):
                 name = type(callback).__name__
-                text = "validation and checkpoints: of the averaged weights, train/loss of others"
-                _print(f"{text} ({name})")
+                text = "validation and checkpoints use the averaged weights, train/loss others"
+                _print(f"{name}: {text}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metrics."""
@@ -170,13 +168,8 @@ class NextCommands(Callback):
             if isinstance(callback, Checkpoints):
                 metrics = f" ({callback.rule}){metrics}"
         print(f"best: epoch {content['epoch'] + 1}, step {content['global_step']}{metrics}")
-        suffix = f"--ckpt_path {shlex.quote(str(best))}"
-        own = type(pl_module)
-        if own is not SequenceClassifier:
-            suffix += f" --model {own.__module__}.{own.__name__}"
-        data = type(sequence_data(trainer))
-        if issubclass(data, SequenceDataModule) and data.__name__ not in DATA_MODULES:
-            suffix += f" --data {data.__module__}.{data.__name__}"
+        data = sequence_data(trainer)
+        suffix = f"--ckpt_path {shlex.quote(str(best))}{own_classes(pl_module, data)}"
         names = _available_commands(trainer)
         commands = [f"python -m lightning_rnn {name} {suffix}" for name in names]
         if isinstance(trainer.logger, TensorBoardLogger):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_rnn.data.readers.contents import join_names
-from lightning_rnn.errors import OptionError, check
+from lightning_rnn.errors import OptionError, check, counted
 from lightning_rnn.models.network import HEADS, NetworkOptions
 from lightning_rnn.training.classifier import SequenceClassifier
 
@@ -52,7 +52,7 @@ def take_weights(
         check(is_same, name, model.hparams[name], f"{settings[name]!r} as in {source}")
     num_features = model.schema.num_features
     if num_features != settings["input_size"]:
-        message = f"expected weights for {num_features} features, as the data have"
+        message = f"expected weights for {counted(num_features, 'feature')}, as the data have"
         raise OptionError(f"{message}, got {source} for {settings['input_size']}", name=option)
     for words, attribute in (("features", "feature_names"), ("time steps", "step_names")):
         of_data: Any = getattr(model.schema, attribute)

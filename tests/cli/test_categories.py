@@ -146,4 +146,4 @@ def test_packed_files(here, run_ok, tmp_path):
 
 def test_inspect_lists_the_categories(here, run_ok):
     report = run_ok("inspect", "train.csv", *OPTIONS, "--data.category_columns", "[colour]")
-    assert "features: 3 word colour x\n2 categories of colour: 'blue', 'red'\n" in report
+    assert "features: 3 (word, colour, x)\n2 categories of colour: 'blue', 'red'\n" in report

@@ -279,6 +279,23 @@ def test_test_takes_the_newest_run_and_writes_metrics(trained, run_ok):
     assert values == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("word", ["best", "last"])
+@pytest.mark.parametrize("command", ["fit", "validate", "predict", "export"])
+def test_words_name_checkpoints_of_the_newest_run(trained, run_ok, command, word):
+    shutil.copytree(RUN, "lightning_logs/version_1")
+    path = Path(f"lightning_logs/version_1/checkpoints/{word}.ckpt").absolute()
+    text = f"--ckpt_path {word}: using {path}"
+    if (command, word) == ("fit", "last"):
+        text = f"continuing from {path}, step {load(path)['global_step']}"
+    assert text in run_ok(command, "--ckpt_path", word).splitlines()
+
+
+def test_a_word_needs_a_run(empty, refused):
+    for command in ("fit", "test", "export"):
+        message = refused(command, "--ckpt_path", "last", code=1)
+        assert message.startswith("expected a run with last.ckpt under lightning_logs, got none")
+
+
 def calibration_error(confidence, correct, bins=15):
     """Return the mean distance of confidence and accuracy over bins of equal width."""
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -642,7 +659,14 @@ def test_typed_settings_win_over_the_checkpoint_in_a_run(trained, run_ok):
     run_ok("fit", "--ckpt_path", LAST, "--model.lr", 0.25, "--trainer.max_epochs", 3)
     assert load(LAST)["hyper_parameters"]["lr"] == 0.25
     config = yaml.safe_load((RUN / "config.yaml").read_text())
-    assert (config["model"]["lr"], config["ckpt_path"]) == (0.25, str(LAST.absolute()))
+    assert config["model"]["lr"] == 0.25
+
+
+def test_the_config_of_a_continued_run_starts_a_new_one(trained, run_ok):
+    run_ok("fit", "--ckpt_path", LAST, "--trainer.max_epochs", 3)
+    run_ok("fit", "--config", RUN / "config.yaml")
+    new = load("lightning_logs/version_1/checkpoints/last.ckpt")
+    assert load(LAST)["global_step"] == new["global_step"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

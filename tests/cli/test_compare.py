@@ -84,7 +84,9 @@ def test_other_options_need_another_folder(compared, run):
     before = sorted((folder / "comparison").rglob("*"))
     result = run(*COMPARE, "--folder", folder / "comparison", *FIT, "--model.lr", 0.02)
     assert result.code == 2
-    assert "--folder: expected a new folder, or the options of fit in" in result.err
+    path = folder / "comparison/config.yaml"
+    expected = f"--folder: expected a new folder, or the options in {path}, got"
+    assert f"{expected} model.lr 0.02 (was 0.01)\n" in result.err
     assert sorted((folder / "comparison").rglob("*")) == before
 
 

@@ -1,5 +1,6 @@
 """Errors of users: one line that names the cause, an exit code, and no file left behind."""
 
+import sys
 import zipfile
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from helpers import BEST
+import yaml
+from helpers import BEST, TINY_DATA
 
 from lightning_rnn.cli.parser import missing_package, parse_error, with_flags
 from lightning_rnn.errors import DataError, OptionError
@@ -26,6 +28,8 @@ def assert_tells(message, *parts):
 
 ONE_OF = "expected SyntheticDataModule or FileDataModule"
 PARSE_ERRORS = {
+    "x.csv": "expected an option such as --data.train_path, got 'x.csv'",
+    "--config": "--config: expected a value, got nothing",
     "--bogus 7": "--bogus: unknown option; lightning_rnn fit --help all",
     "--model.bogus 7": "--model.bogus: unknown option",
     "--data.bogus 7": "--data.bogus: unknown option; --data.help",
@@ -40,7 +44,7 @@ PARSE_ERRORS = {
     "--trainer.callbacks EarlyStoping": "--trainer.callbacks: expected list or the name of a "
     "class, got 'EarlyStoping'; did you mean EarlyStopping?",
     "--trainer.callbacks Foo": "--trainer.callbacks: expected list or the name of a class, got",
-    "--trainer.callbacks+=Timer --trainer.callbacks.x 3": "--trainer.callbacks.x: unknown option",
+    "--trainer.callbacks+=Timer --trainer.callbacks.x 3": "--trainer.callbacks.x: unknown for this",
     "--data.num_test 1.5": "--data.num_test: expected int, got '1.5'",
     "--data.task sorting": "--data.task: expected one of sum_sign, adding, parity, delayed_recall",
     "--data TableDataModule": f"--data: {ONE_OF}, got 'TableDataModule'",
@@ -83,7 +87,7 @@ def test_every_command_reports_them(trained, refused, command, args, expected):
         ("predict --overwrite maybe", "--overwrite: expected bool, got 'maybe'"),
         ("pack", "--input: expected a value, got nothing"),
         ("pack --input x", "--output: expected a value, got nothing"),
-        ("inspect", "--data: expected a value, got nothing"),
+        ("inspect", "expected a file, got nothing"),
         ("inspect --data Foo", f"--data: {ONE_OF}, got 'Foo'"),
         (
             "inspect --data SyntheticDataModule --data.seed -1",
@@ -119,9 +123,9 @@ def test_a_missing_package(message, expected):
 
 
 def test_a_message_of_an_unknown_kind_stays():
-    assert str(parse_error("something else")) == "something else"
+    assert str(parse_error("something else", {})) == "something else"
     message = 'Parser key "data":\n  Errors:\n    - Problem with x\n  Given value: 3'
-    assert str(parse_error(message)) == "--data: Problem with x"
+    assert str(parse_error(message, {})) == "--data: Problem with x"
 
 
 OPTIONS = {
@@ -253,7 +257,40 @@ def test_a_misspelt_option_of_files(good, refused, command, args):
 def test_an_option_of_another_data_module(good, refused):
     typed = ("fit", "--data", "FileDataModule", "--data.train_path", good("data.csv"))
     message = refused(*typed, "--data.task", "adding", code=2)
-    assert message.startswith("--data.task: unknown for this data module; --data.help NAME lists ")
+    assert message.startswith("--data.task: unknown for this class; --data.help NAME lists ")
+
+
+@pytest.mark.parametrize(
+    ("args", "place", "hint"),
+    [
+        ("trainer.callbacks+=Timer trainer.callbacks.duratoin=1", "callbacks.dura", "duration"),
+        ("trainer.strategy=DDPStrategy trainer.strategy.timeot=1", "strategy.time", "timeout"),
+        ("optimizer=SGD optimizer.momentun=1", "optimizer.momentun", "momentum"),
+        ("config=c.yaml", "trainer.callbacks.patiense", "patience"),
+    ],
+)
+def test_a_misspelt_option_of_a_class(empty, refused, args, place, hint):
+    callback = {"class_path": "lightning_rnn.EarlyStopping", "init_args": {"patiense": 3}}
+    Path("c.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    message = refused("fit", *[f"--{arg}" for arg in args.split()], code=2)
+    assert place in message
+    name, _, hint_found = message.partition(": unknown option; did you mean ")
+    assert hint_found == f"{name.rpartition('.')[0]}.{hint}?"
+
+
+def test_an_option_without_a_class(empty, refused):
+    message = refused("fit", "--trainer.callbacks.patience", 3, code=2)
+    assert message == "--trainer.callbacks.patience: unknown for this class; " + (
+        "--trainer.callbacks.help NAME lists the options of a class"
+    )
+
+
+@pytest.mark.parametrize(
+    "args", ["export --streaming", "fit --trainer.fast_dev_run", "fit --model.bidirectional"]
+)
+def test_a_switch_needs_a_value(empty, refused, args):
+    command, flag = args.split()
+    assert refused(command, flag, code=2) == f"{flag}: expected true or false, got nothing"
 
 
 @pytest.mark.parametrize("option", ["test_path", "predict_path"])
@@ -281,6 +318,8 @@ def test_file_data_without_a_file(empty, refused):
         ("broken.yaml", "model: [1, 2", "--config: broken.yaml: expected YAML, got "),
         ("list.yaml", "- 1\n- 2\n", "--config: list.yaml: expected settings by name, got list"),
         ("text.yaml", "just words", "--config: text.yaml: expected settings by name, got str"),
+        ("a.yaml", "", "--config: a.yaml: expected settings by name, got nothing"),
+        ("a.yaml", "trainer:", "--config: a.yaml: trainer: expected settings by name, got nothing"),
         ("binary.yaml", bytes(range(256)), "--config: binary.yaml: expected YAML, got "),
         ("unknown.yaml", "model:\n  hidden: 3\n", "unknown.yaml: model.hidden: unknown option"),
         (
@@ -569,7 +608,7 @@ def test_another_width_than_the_model_takes(trained, refused, files):
     path = files / "JapaneseVowels_slice_TEST.ts"
     for command, option in (("predict", "predict_path"), ("test", "test_path")):
         message = refused(command, "--data", "FileDataModule", f"--data.{option}", path, code=1)
-        assert_tells(message, path, "expected 1 features per step, as in training", "got 12")
+        assert_tells(message, path, "expected 1 feature per step, as in training", "got 12")
 
 
 # checkpoints
@@ -653,12 +692,9 @@ def test_checkpoints_that_contradict_themselves(trained, refused, command, chang
     )
 
 
-@pytest.mark.parametrize("word", ["best", "last", "registry"])
-def test_key_words_of_lightning_are_files_to_us(trained, refused, word):
-    assert_tells(
-        refused("test", "--ckpt_path", word, code=1),
-        f"{word}: expected a checkpoint file, got no such file",
-    )
+def test_other_words_of_lightning_are_files_to_us(trained, refused):
+    message = refused("test", "--ckpt_path", "registry", code=1)
+    assert message == "registry: expected a checkpoint file, got no such file"
 
 
 def test_a_damaged_newest_run_is_named(trained, refused):
@@ -715,3 +751,86 @@ def test_a_message_is_no_longer_than_a_screen(option, empty, run):
     assert result.code != 0
     assert_tells(result.err, f"lightning_rnn: error: {option}: ")
     assert len(result.err) < 1000
+
+
+# code of the user
+
+OWN_CODE = """
+from lightning_rnn import SequenceClassifier, SyntheticDataModule
+
+
+class InEncoder(SequenceClassifier):
+    def make_encoder(self, input_size):
+        return self.hparams.channels
+
+
+class InInit(SequenceClassifier):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.share = 1 / 0
+
+
+class InStep(SequenceClassifier):
+    def training_step(self, batch, batch_idx):
+        return batch.values
+
+
+class InSplit(SyntheticDataModule):
+    def load_split(self, name):
+        return open(name)
+
+
+class WithoutOptions(SequenceClassifier):
+    def __init__(self, channels: int = 3):
+        super().__init__()
+
+
+class WithFixedOption(SequenceClassifier):
+    def __init__(self, **options):
+        super().__init__(cell="gru", **options)
+"""
+
+
+@pytest.fixture
+def own_code(empty, monkeypatch):
+    Path("own_code.py").write_text(OWN_CODE)
+    monkeypatch.syspath_prepend(str(empty))
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "error"),
+    [
+        ("InEncoder", "line 7, in InEncoder.make_encoder", "AttributeError: 'AttributeDict'"),
+        ("InInit", "line 13, in InInit.__init__", "ZeroDivisionError: division by zero"),
+        ("InStep", "line 18, in InStep.training_step", "AttributeError: 'SequenceBatch' object"),
+        ("InSplit", "line 23, in InSplit.load_split", "FileNotFoundError: [Errno 2] No such"),
+    ],
+)
+def test_an_error_in_code_of_the_user(own_code, run, tiny, name, place, error):
+    option = "--data" if name == "InSplit" else "--model"
+    result = run("fit", *tiny, option, f"own_code.{name}")
+    assert result.code == 1
+    path = Path("own_code.py").absolute()
+    assert result.err.startswith(f"lightning_rnn: error: {path}, {place}: {error}")
+    assert result.err.count("\n") == 1
+    assert not Path("lightning_logs").exists()
+
+
+def test_the_code_that_reads_a_checkpoint_is_that_of_the_user_too(own_code, run_ok, run, tiny):
+    Path("own_code.py").write_text(OWN_CODE.replace("1 / 0", "1"))
+    run_ok("fit", *tiny, *TINY_DATA, "--model", "own_code.InInit")
+    Path("own_code.py").write_text(OWN_CODE + "\n")
+    del sys.modules["own_code"]
+    result = run("test", "--model", "own_code.InInit")
+    assert_tells(result.err, "line 13, in InInit.__init__: ZeroDivisionError")
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("WithoutOptions", "input_size"), ("WithFixedOption", "cell")]
+)
+def test_a_class_that_does_not_accept_all_options(own_code, run, name, missing):
+    result = run("fit", "--model", f"own_code.{name}")
+    assert result.code == 2
+    expected = "takes **options and calls super().__init__(**options)"
+    assert_tells(result.err, "--model: expected a class", expected, f"not accept {missing}")

@@ -43,7 +43,7 @@ def walks(tmp_path, monkeypatch):
 def test_a_folder_of_recordings(run_ok, walks):
     paths = ("--data.train_path", "train", "--data.test_path", "test/*/*.csv")
     report = run_ok("inspect", "train", *OPTIONS)
-    assert "train: 16 sequences; 20 steps; no missing values; run 8, walk 8" in report
+    assert "train: 16 sequences; steps: 20; no missing values; run 8, walk 8" in report
     run_ok("fit", *paths, *OPTIONS, *TINY)
     run_ok("test")
     metrics = json.loads((walks / RUN / "test_metrics.json").read_text())

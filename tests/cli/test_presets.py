@@ -31,7 +31,7 @@ def test_a_file_is_enough(tmp_path, run_apart, train_path, files):
     assert (result.code, result.err) == (0, "")
     first = result.out.splitlines()[0]
     assert first.startswith("preset: files, defaults from ")
-    assert first.endswith("files.yaml (--preset tutorial: those of the tutorial)")
+    assert first.endswith("files.yaml (--preset tutorial uses those of the tutorial)")
     assert result.out.count("preset: ") == 1
     model = {name: value for name, value in FILES["model"].items() if value is not None}
     assert model.items() <= load(tmp_path / BEST)["hyper_parameters"].items()

@@ -11,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 
 import numpy as np
 import pytest
@@ -240,13 +239,10 @@ def test_the_notebook_has_the_cells_of_the_tutorial(script):
 
 @pytest.mark.slow
 def test_the_notebook_runs(script):
-    """Every command succeeds, in less than 3 minutes of CPU time."""
+    """Every command succeeds, in less than 3 minutes."""
     notebook = script("tutorial_notebook")
     content = notebook.notebook_of(notebook.SOURCE.read_text())
-    before = getrusage(RUSAGE_CHILDREN)
-    notebook.execute(content)
-    after = getrusage(RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
+    notebook.execute(content, timeout=180)
     assert len(notebook.outputs_of(content)) >= 12
     predicted = notebook.outputs_of(content)[-1][-1]["text"]
     assert set(re.findall(r"\w+", predicted)) <= {"good", "worn"}

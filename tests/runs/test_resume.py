@@ -88,8 +88,6 @@ def test_a_stopped_run_continues_in_its_folder_with_its_settings(
     assert steps_of("train/loss") == [STEPS * epoch - 1 for epoch in (1, 2, 3, 4)]
     assert steps_of("train/lr") == list(range(4 * STEPS))
     after = yaml.safe_load((RUN / "config.yaml").read_text())
-    assert after.pop("ckpt_path") == str(LAST.absolute())
-    assert before.pop("ckpt_path") is None
     assert after == before
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
@@ -178,8 +176,19 @@ def test_a_finished_run_is_left_as_it_is(empty, run_ok, name):
     step = load(LAST)["global_step"]
     before = state_of_files()
     for again in (("fit", "--ckpt_path", "last"), (*args, "--ckpt_path", "auto")):
-        assert f"the run is finished: step {step}, ended by {reason}" in run_ok(*again)
+        out = run_ok(*again)
+        assert f"the run is finished: step {step}, ended by {reason}" in out
+        assert "without effect" not in out
         assert state_of_files() == before
+
+
+def test_a_finished_run_says_which_settings_have_no_effect(trained, run_ok):
+    before = state_of_files()
+    changed = ("--model.lr", 0.5, "--checkpoint.every_n_steps", 7)
+    out = run_ok("fit", "--ckpt_path", "last", *changed)
+    expected = "checkpoint.every_n_steps 7 (was None); model.lr 0.5 (was 0.01)"
+    assert out.endswith(f"settings without effect: {expected}\n")
+    assert state_of_files() == before
 
 
 @pytest.mark.parametrize("name", ENDS)

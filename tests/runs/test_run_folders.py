@@ -139,7 +139,7 @@ def test_a_newer_run_without_a_checkpoint_is_named(trained, run):
         result = run(*args)
         assert result.code == 0
         assert (
-            f"passed over, without {(args[1:] and 'last') or 'best'}.ckpt: version_1" in result.err
+            f"skipped runs without {(args[1:] and 'last') or 'best'}.ckpt: version_1" in result.err
         )
         assert "lightning_logs/version_0/checkpoints" in result.out
 

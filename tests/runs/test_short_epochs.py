@@ -138,4 +138,4 @@ def test_the_rule_that_ends_a_run_is_said(empty, run_ok, options, reason):
 
 def test_averaged_weights_are_said(empty, run_ok):
     out = run_ok("fit", *FEW, "--trainer.max_epochs", 1, f"{CALLBACKS}+=EMAWeightAveraging")
-    assert "of the averaged weights" in out
+    assert "EMAWeightAveraging: validation and checkpoints use the averaged weights" in out

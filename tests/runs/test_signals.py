@@ -161,6 +161,20 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert [signal.getsignal(number) for number in CODES] == before
 
 
+def test_the_printed_command_names_classes_of_the_user(empty, monkeypatch, run, run_ok):
+    code = "from lightning_rnn import *\n"
+    code += "class Model(SequenceClassifier):\n    pass\n"
+    code += "class Data(SyntheticDataModule):\n    pass\n"
+    Path("own_classes.py").write_text(code)
+    monkeypatch.syspath_prepend(str(empty))
+    classes = ("--model", "own_classes.Model", "--data", "own_classes.Data")
+    with signalled_in("training_step", signal.SIGINT, 3):
+        result = run("fit", *classes, *TRAINER)
+    command = shlex.split(result.out.rpartition("continue: ")[2])
+    assert command[-4:] == list(classes)
+    run_ok(*command[3:])
+
+
 def test_an_ignored_sigint_stays_ignored(empty, run):
     """As in a process started with nohup; a SIGTERM still ends the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

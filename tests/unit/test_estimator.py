@@ -328,7 +328,7 @@ def test_warm_start():
     before = model.predict(x)
     for settings, features, labels, message in (
         ({}, x, y == "early", "^y: expected early, late, never as in the last fit, got 'the class"),
-        ({}, x[:, :, :1], y, "^warm_start: expected weights for 1 features, .* the last fit for 2"),
+        ({}, x[:, :, :1], y, "^warm_start: expected weights for 1 feature, .* the last fit for 2"),
         ({"hidden_size": 9}, x, y, "^hidden_size: expected 8 as in the last fit, got 9$"),
         ({"num_layers": 2}, x, y, "^num_layers: expected 1 as in the last fit, got 2$"),
     ):

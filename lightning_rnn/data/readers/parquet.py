@@ -13,7 +13,7 @@ import numpy as np
 from lightning_rnn.data.readers.contents import ReadOptions, quote, unexpected
 from lightning_rnn.data.readers.limits import check_cells, check_columns
 from lightning_rnn.data.readers.table_rows import Rows
-from lightning_rnn.errors import DataError
+from lightning_rnn.errors import DataError, counted
 
 DECODER = Path(__file__).with_name("decode_parquet.py")
 
@@ -102,7 +102,8 @@ def _unpacked(rows: Rows) -> Rows:
         is_wrong = (found != lengths) | (found == 0)
         if is_wrong.any():
             row = int(is_wrong.arg_true()[0])
-            expected = f"lists of {max(1, lengths[row])} values as in column {quote(lists[0])}"
+            size = counted(max(1, lengths[row]), "value")
+            expected = f"lists of {size} as in column {quote(lists[0])}"
             raise unexpected(f"{rows.place(row)}, column {quote(name)}", expected, f"{found[row]}")
     numbers = rows.numbers.repeat(lengths.to_numpy())
     return Rows(frame.explode(lists), rows.is_text, numbers, are_steps=True)

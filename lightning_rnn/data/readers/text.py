@@ -67,8 +67,8 @@ def read_tsv(path: Path, options: ReadOptions) -> FileContents:
         label, *cells = text.split("\t")
         width = len(lines[0].values) if lines else max(1, len(cells))
         if len(cells) != width:
-            expected = f"a label and {width} values separated by tabs"
-            raise unexpected(f"line {number}", expected, f"{len(cells) + 1} cells")
+            expected = f"{width + 1} cells separated by tabs, the label first"
+            raise unexpected(f"line {number}", expected, str(len(cells) + 1))
         values = _parse_numbers(cells, f"line {number}")
         lines.append(_Line(number, label, values[:, None], stamps=[]))
     return _contents(lines, options)

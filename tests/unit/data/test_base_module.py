@@ -349,7 +349,7 @@ def test_another_width_is_refused(option):
     data = FileDataModule(**ITALY, **{option: VOWELS["train_path"]})
     with pytest.raises(DataError) as caught:
         data.split(option.removesuffix("_path"))
-    found = f"{VOWELS['train_path']}: expected 1 features per step, as in training, got 12"
+    found = f"{VOWELS['train_path']}: expected 1 feature per step, as in training, got 12"
     assert str(caught.value) == found
 
 

@@ -41,7 +41,7 @@ def test_what_is_odd():
     assert suspicions_of(part) == [
         "train: feature b is always 3",
         "train: classes of fewer than 20 sequences: yes 5",
-        "train: 2 sequences repeat an earlier one, 1 of them with another label",
+        "train: sequences that repeat an earlier one: 2, 1 of them with another label",
     ]
     part.values[:, 0] = torch.nan
     assert "train: feature a has no values" in suspicions_of(part)
@@ -96,8 +96,8 @@ def test_parts_that_share():
     val.values[:6] = train.values[10:16]
     parts = {"train": train, "val": val, "test": make(seed=2)}
     assert overlaps_of(parts) == [
-        "3 sequences of val are also in train",
-        "2 groups are in both train and val (g48, g49)",
+        "sequences of val that are also in train: 3",
+        "groups in both train and val: 2 (g48, g49)",
     ]
 
 
@@ -114,7 +114,7 @@ def test_a_synthetic_data_set(empty, run_ok, task):
     out = run_ok(
         "inspect", "--data", "SyntheticDataModule", "--data.task", task, "--data.num_test", 200
     )
-    assert "train: 1000 sequences; 10 steps; no missing values" in out
+    assert "train: 1000 sequences; steps: 10; no missing values" in out
     assert ("nothing suspicious" in out) == (
         task == "sum_sign"
     )  # one-hot symbols of ten steps recur
@@ -127,10 +127,10 @@ def test_files(empty, run_ok, run, make_long):
              "--data.feature_columns", "['a', 'b']")  # fmt: skip
     splits = ("--data.val_fraction", 0.2, "--data.test_path", "train.csv")
     out = run_ok("inspect", *words, *splits)
-    assert "features: 2 a b" in out
-    assert "train: 32 sequences; 3 to 5 steps" in out
+    assert "features: 2 (a, b)" in out
+    assert "train: 32 sequences; steps: 3 to 5" in out
     assert "down 16, up 16" in out
-    assert "- 32 sequences of test are also in train" in out
+    assert "- sequences of test that are also in train: 32" in out
     explicit = ("--data", "FileDataModule", "--data.train_path", *words)
     assert run_ok("inspect", *explicit, *splits) == out
     assert "train: 40 sequences" in run_ok("inspect", *words)  # as fit divides them

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from lightning_rnn import SequenceClassifier
-from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
 from lightning_rnn.evaluation.calibration import (
@@ -185,8 +184,8 @@ def test_other_objectives_are_refused(text):
 def test_shortage():
     assert shortage(torch.tensor([0] * 80 + [1] * 20), 2) is None
     assert shortage(torch.tensor([0] * 81 + [1] * 19), 2) == (
-        "expected at least 100 validation sequences and 20 of each class, "
-        "got 100 and 19 of the rarest class"
+        "it needs at least 100 validation sequences and 20 of each class; "
+        "there are 100, and 19 of the rarest class"
     )
     assert shortage(torch.tensor([0] * 49 + [1] * 50), 2) is not None
     assert shortage(torch.tensor([0] * 80 + [1] * 20), 3) is not None
@@ -240,9 +239,7 @@ def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, ru
 
 
 def test_too_little_validation_sets_nothing(trained, run_ok):
-    message = (
-        "calibration: temperature 1, threshold 0.5: expected at least 100 validation sequences"
-    )
+    message = "calibration: none, as it needs at least 100 validation sequences"
     assert message in Path("fit.txt").read_text()
     assert stored(BEST) == (1, 0.5)
     out = run_ok("validate", "--calibrate.objective", "f1")
@@ -311,13 +308,19 @@ def test_calibration_helps_an_overfitted_model(empty, run_ok, files):
     assert bool((after[order].diff() >= 0).all())
 
 
-def test_many_classes_have_a_temperature_alone(empty, run_ok, tiny, files):
+def test_many_classes_have_a_temperature_alone(empty, run, run_ok, tiny, files):
     paths = [files / f"JapaneseVowels_slice_{part}.ts" for part in ("TRAIN", "TEST")]
     data = ("--data", "FileDataModule", "--data.train_path", paths[0], "--data.val_path", paths[1])
-    options = ("--calibrate.objective", "f1", "--calibrate.when", "always")
-    out = run_ok("fit", *tiny, *data, *options)
-    assert len(FileDataModule(train_path=str(paths[0]), val_path=str(paths[1])).split("val")) > 0
+    refused = run("fit", *tiny, *data, "--calibrate.objective", "f1")
+    message = "--calibrate.objective: expected none with 9 classes, which have no threshold, got"
+    assert (refused.code, message in refused.err) == (2, True)
+    assert not RUN.exists()
+    out = run_ok("fit", *tiny, *data, "--calibrate.when", "always")
     temperature, threshold = stored(BEST)
     assert temperature != 1
     assert threshold == 0.5
-    assert "threshold" not in out.split("calibration:")[1].split("\n")[0]
+    assert "threshold" not in out
+    paths = (*data[:4], "--data.val_fraction", 0)
+    out = run_ok("fit", *tiny, *paths)
+    assert "calibration: none, as there is no validation split\n" in out
+    assert "calibration: none, as it needs" in run_ok("fit", *tiny, *data)

@@ -162,7 +162,7 @@ def test_what_cannot_be_taken_changes_nothing():
     stream.update(["a"], first)
     for ids, x, message in (
         (["a", "a"], np.ones((2, 2)), "got 2, 1 of them different, for 2 sequences$"),
-        (["a", "b"], np.ones((1, 2)), "got 2, 2 of them different, for 1 sequences$"),
+        (["a", "b"], np.ones((1, 2)), "got 2, 2 of them different, for 1 sequence$"),
         ([], np.ones((0, 2)), "^ids: expected one different id for each sequence, got 0, "),
         (
             ["b", "a"],

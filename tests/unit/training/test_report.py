@@ -62,7 +62,7 @@ def test_the_report_is_complete_and_loads_nothing(tested):
     page = Page((tested / RUN / "report.html").read_text())
     assert "script" not in page.tags
     assert all(address.startswith("data:") for address in page.addresses)
-    assert page.tags.count("img") == 7
+    assert page.tags.count("img") == 6  # all lengths are equal
     pictures = {base64.b64decode(a.partition(",")[2]) for a in page.addresses if "image" in a}
     assert pictures == {path.read_bytes() for path in (tested / RUN / "figures").glob("*.png")}
     metrics = json.loads((tested / RUN / "test_metrics.json").read_text())
@@ -91,6 +91,7 @@ def test_the_mistakes_are_those_of_the_predictions(tested):
         confidence.append((escape(row[0]), float(row[1 + predicted])))
     confidence.sort(key=lambda pair: -pair[1])
     assert len(rows) == min(20, len(wrong)) > 0
+    assert text.startswith(f" mistakes ({len(rows)} of {len(wrong)})")
     assert [float(row[3]) for row in rows] == pytest.approx(
         [value for _, value in confidence[:20]], abs=1e-4
     )

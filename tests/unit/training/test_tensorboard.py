@@ -21,7 +21,7 @@ from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.synthetic_module import SyntheticDataModule
 from lightning_rnn.errors import OptionError
-from lightning_rnn.evaluation.figures import pixels, short_names
+from lightning_rnn.evaluation.figures import fonts_with, new_axes, pixels, short_names
 from lightning_rnn.evaluation.gradient_flow import horizon
 from lightning_rnn.evaluation.metrics import Metrics
 from lightning_rnn.evaluation.plots import evaluation_figures
@@ -259,7 +259,7 @@ def test_any_evaluation_can_be_drawn(case, decision):
     names = [f"class {i} of long name" for i in range(k)]
     data = sequences([1 + i % 9 for i in range(n)])
     drawn = dict(evaluation_figures(o, decision, data, Schema(2, names)))
-    assert tuple(drawn) == EVALUATION
+    assert tuple(drawn) == EVALUATION[: len(EVALUATION) - (n == 1)]  # one sequence has one length
     for name, figure in drawn.items():
         image = pixels(figure)
         assert image.dtype == np.uint8
@@ -270,7 +270,8 @@ def test_figures_say_the_truth(monkeypatch):
     """Texts in the axes against scikit-learn."""
     monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26, which is allowed, has none
     o: Evaluation = random_evaluation(2, 70, 4)
-    drawn = dict(evaluation_figures(o, Decision(), sequences([5] * 70), Schema(2, ["no", "yes"])))
+    data = sequences([5] * 40 + [9] * 30)
+    drawn = dict(evaluation_figures(o, Decision(), data, Schema(2, ["no", "yes"])))
     y, p = o.labels.numpy(), o.logits.double().sigmoid().numpy()
     labels = {
         name: drawn[name].axes[0].get_legend().texts[0].get_text()
@@ -283,8 +284,11 @@ def test_figures_say_the_truth(monkeypatch):
     assert [text.get_text() for text in drawn["confusion"].axes[0].texts] == [
         f"{c}\n{share:.0%}" for c, share in zip(matrix.flat, shares.flat, strict=True) if c
     ]
-    accuracy = drawn["accuracy_by_length"].axes[0].patches[0].get_height()
-    assert accuracy == pytest.approx(sk.accuracy_score(y, p > 0.5))
+    accuracy = [bar.get_height() for bar in drawn["accuracy_by_length"].axes[0].patches]
+    is_right = (p > 0.5) == y
+    assert accuracy == pytest.approx([is_right[:40].mean(), is_right[40:].mean()])
+    equal = dict(evaluation_figures(o, Decision(), sequences([5] * 70), Schema(2, ["no", "yes"])))
+    assert list(equal) == list(EVALUATION[:-1])
     (curve,) = [line for line in drawn["reliability"].axes[0].lines if len(line.get_xdata()) > 2]
     share, mean = np.array([(y[at].mean(), p[at].mean()) for b in range(15) if (at := np.minimum(p * 15 // 1, 14) == b).any()]).T  # fmt: skip  # noqa: E501
     np.testing.assert_allclose(
@@ -329,6 +333,26 @@ def test_short_names_stay_different():
     assert len(set(short_names(names))) == 3
     alike = ["very long name 1 of all", "very long name 2 of all"]
     assert short_names(alike) == ["0 very lo…of all", "1 very lo…of all"]
+
+
+def test_names_that_no_font_has_are_drawn_without_a_warning():
+    schema = Schema(2, ["上昇", "\U0001f9ec"], ["温度", "नमस्ते"])
+    drawn = evaluation_figures(random_evaluation(2, 30, 0), Decision(), sequences([5] * 30), schema)
+    for name, figure in drawn:
+        assert is_drawn(Image.fromarray(pixels(figure))), name
+
+
+def test_a_font_is_found_for_characters_that_the_default_font_lacks():
+    figure, axes = new_axes("\u2312", "", "")  # an arc, in DejaVu Sans Mono
+    other, _ = new_axes("\u20d2", "", "")  # of another font
+    lacking, _ = new_axes("\U0010ffff", "", "")
+    images = [pixels(drawn) for drawn in (figure, other, lacking)]
+    assert axes.get_title(loc="left") == "\u2312"
+    assert not np.array_equal(images[0], images[2])
+    families = fonts_with(frozenset([0x2312, 0x10FFFF]))
+    assert families == fonts_with(frozenset([0x2312]))
+    assert len(families) == 1
+    assert "DejaVu" in families[0]
 
 
 def test_names_are_no_formulas():

@@ -219,12 +219,12 @@ def test_lists_of_different_lengths_are_an_error(tmp_path):
     pl.DataFrame({"x": [[1.0, 2.0], [3.0]], "y": [[1, 2], [3, 4]], "label": "a"}).write_parquet(
         path
     )
-    message = r"row 1, column 'y': expected lists of 1 values as in column 'x', got 2$"
+    message = r"row 1, column 'y': expected lists of 1 value as in column 'x', got 2$"
     with pytest.raises(DataError, match=message):
         read_file(path)
     for empty in ([], None):
         pl.DataFrame({"x": [[1.0], empty], "label": "a"}).write_parquet(path)
-        with pytest.raises(DataError, match=r"row 1, column 'x': expected lists of 1 values .* 0$"):
+        with pytest.raises(DataError, match=r"row 1, column 'x': expected lists of 1 value .* 0$"):
             read_file(path)
     arrays = pl.DataFrame({"x": np.arange(6.0).reshape(2, 3), "label": ["a", "b"]})
     assert isinstance(arrays["x"].dtype, pl.Array)

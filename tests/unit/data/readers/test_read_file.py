@@ -337,10 +337,10 @@ def test_tsv(accepted):
     [
         (
             "1\t1\t2\n1\t1\n",
-            "line 2: expected a label and 2 values separated by tabs, got 2 cells",
+            "line 2: expected 3 cells separated by tabs, the label first, got 2",
         ),
         ("1\t1\r2\t1\r", "line 1: expected lines that end in \\n or \\r\\n, got \\r alone"),
-        ("1 1 2\n", "line 1: expected a label and 1 values separated by tabs, got 1 cells"),
+        ("1 1 2\n", "line 1: expected 2 cells separated by tabs, the label first, got 1"),
         ("1\t1\n2\tx\n", "line 2, value 1: expected numbers, got 'x'"),
         ("1\t1\t-inf\n", "line 1, value 2: expected numbers, got '-inf'"),
         (
