@@ -14,7 +14,7 @@ from lightning_rnn.data.rank_agreement import check_ranks
 from lightning_rnn.data.schema import Schema
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.data.split import SPLITS_OF_STAGE
-from lightning_rnn.errors import WARM_START, DataError, check, check_types, counted
+from lightning_rnn.errors import WARM_START, DataError, check, check_types
 
 
 class SequenceDataModule(LightningDataModule):
@@ -190,8 +190,7 @@ class SequenceDataModule(LightningDataModule):
             splits.append(sequences)
             got = sequences.num_features
             if got != self.num_features:
-                expected = counted(self.num_features, "feature")
-                raise DataError(f"data: expected {expected}, got {got}")
+                raise DataError(f"data: features: expected {self.num_features}, got {got}")
         return splits
 
     def setup(self, stage: str) -> None:
