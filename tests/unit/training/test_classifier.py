@@ -435,7 +435,7 @@ def test_a_schedule_needs_an_end():
 
 
 def test_data_of_another_width_is_refused():
-    with pytest.raises(DataError, match=r"^data: expected 2 features, got 1$"):
+    with pytest.raises(DataError, match=r"^data: features: expected 2, got 1$"):
         trainer().test(model(input_size=2), SyntheticDataModule(**SMALL), verbose=False)
 
 
