@@ -219,5 +219,5 @@ class SequenceLoader:
             expected = "those of the checkpoint, which was saved within an epoch of"
             raise DataError(
                 f"batch size and number of processes: expected {expected} {num_batches} batches "
-                f"per rank, got {len(self)}"
+                f"per rank, got {len(self)} batches"
             )

@@ -139,4 +139,4 @@ def test_files(empty, run_ok, run, make_long):
     assert "nothing.csv" in result.err
     result = run("inspect")
     assert result.code == 2
-    assert "--data: expected a value, got nothing" in result.err
+    assert "expected a file, got nothing" in result.err

@@ -116,6 +116,6 @@ def test_a_resumed_run_has_the_threads_of_its_checkpoint(tmp_path, monkeypatch, 
     seen, _ = fit(tmp_path / "second", ckpt_path=path, max_epochs=2)
     assert seen == [4]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with pytest.warns(UserWarning, match="trained with threads 4, this run has 1: "):
+    with pytest.warns(UserWarning, match="trained with threads 4, this run has 1 "):
         seen, _ = fit(tmp_path / "third", ckpt_path=path, max_epochs=2)
     assert seen == [1]
