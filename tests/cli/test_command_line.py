@@ -207,6 +207,7 @@ def test_a_small_file_is_no_reason_for_a_warning(empty, run_ok, files):
 # checkpoints outside the command line
 
 
+@pytest.mark.slow
 def test_checkpoint_serves_a_fresh_process(trained, run_apart):
     x = torch.linspace(-1, 1, 20).view(2, 10, 1).numpy()
     np.save("x.npy", x)
@@ -551,6 +552,7 @@ def test_wide_rows_with_ids(empty, run, run_ok, tiny):
     assert not (RUN / "test_metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_earlier_metrics_are_kept(trained, run_ok):
     run_ok("test")
     first = (RUN / "test_metrics.json").read_bytes()
@@ -767,10 +769,10 @@ def test_other_synthetic_data_needs_permission(trained, run, run_ok, command):
     ("name", "value"),
     [
         ("seed", 1),
-        ("val_fraction", 0.3),
-        ("test_fraction", 0.1),
-        ("stratify", "false"),
         ("group_column", "null"),
+        pytest.param("val_fraction", 0.3, marks=pytest.mark.slow),
+        pytest.param("test_fraction", 0.1, marks=pytest.mark.slow),
+        pytest.param("stratify", "false", marks=pytest.mark.slow),
     ],
 )
 def test_another_split_needs_permission(trained_on_files, run, run_ok, name, value):

@@ -52,7 +52,13 @@ def assert_contains(actual, expected, where):
         assert actual == expected, where
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("ddp.yaml", "gpu.yaml")])
+FAST = ("files.yaml", "quickstart.yaml")
+SLOW = [name for name in NAMES if name not in (*FAST, "ddp.yaml", "gpu.yaml")]
+
+
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
 def test_config_trains(name, empty, run_ok, files):
     paths = []
     if name == "files.yaml":

@@ -76,8 +76,16 @@ def fit(run_ok, folder, name, missing, *options, packed=False):
 
 @pytest.mark.parametrize(
     ("name", "packed"),
-    [(name, False) for name in ("x.csv", "x.parquet", "x.ts", "x.tsv", "x.npz", "x.npy")]
-    + [("x.csv", True), ("x.csv", "marked")],
+    [
+        ("x.csv", False),
+        ("x.npz", False),
+        *(
+            pytest.param(name, False, marks=pytest.mark.slow)
+            for name in ("x.parquet", "x.ts", "x.tsv", "x.npy")
+        ),
+        pytest.param("x.csv", True, marks=pytest.mark.slow),
+        ("x.csv", "marked"),
+    ],
 )
 def test_a_mark_is_like_no_value(tmp_path, run_ok, name, packed):
     expected, weights = fit(run_ok, tmp_path / "empty", name, np.nan, packed=packed)

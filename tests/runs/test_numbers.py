@@ -236,6 +236,7 @@ def num_steps(sizes):
 
 
 @pytest.mark.parametrize("number", range(len(SMALLEST_DATA)))
+@pytest.mark.slow
 def test_smallest_data_on_the_command_line(empty, run_ok, number):
     data = SMALLEST_DATA[number]
     cell, stem = CELLS_AND_STEMS[number % len(CELLS_AND_STEMS)]

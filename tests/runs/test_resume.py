@@ -518,8 +518,14 @@ ACCEPTED = {
 }
 
 
+SLOW = [name for name in ACCEPTED if not name.startswith("two")]
+
+
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
-@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize(
+    "name",
+    ["two checkpoints", "two callbacks", *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)],
+)
 def test_settings_come_back_as_they_were_typed(empty, run_ok, refused, monkeypatch, name):
     (empty / "own.py").write_text(OWN_CALLBACK)
     monkeypatch.syspath_prepend(empty)

@@ -202,6 +202,7 @@ LARGE = st.sampled_from([2**53, 2**60, -(2**60), 2**63 - 1024])
     mark=st.sampled_from([None, -9999]),
     outlier=st.booleans(),
 )
+@pytest.mark.slow
 def test_pieces_files_and_formats_agree_on_large_integers(
     tmp_path_factory, start, steps, mark, outlier
 ):

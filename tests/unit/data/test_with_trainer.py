@@ -144,6 +144,7 @@ def test_without_validation_data_the_trainer_stays_as_it_was():
     assert [sorted(rows) for rows in model.validated] == [list(range(6))]
 
 
+@pytest.mark.slow
 def test_batch_size_finder_and_tuner_set_the_batch_size():
     finder = BatchSizeFinder(steps_per_trial=1)
     model, data = fit(data={"batch_size": 3}, max_epochs=1, callbacks=[finder])

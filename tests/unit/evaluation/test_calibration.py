@@ -199,6 +199,7 @@ def stored(path):
     return float(state["network.decision.temperature"]), float(state["network.decision.threshold"])
 
 
+@pytest.mark.slow
 def test_fit_sets_what_test_and_predict_use_in_another_process(empty, run_ok, run_apart, tiny):
     out = run_ok("fit", *tiny, *VAL, "--calibrate.objective", "recall>=0.95")
     temperature, threshold = stored(BEST)

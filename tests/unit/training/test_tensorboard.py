@@ -95,6 +95,7 @@ def test_a_run_shows_everything(empty, run_ok, tiny):
     assert all(e.value > 1 for e in found.Scalars("train/sequences_per_second"))
 
 
+@pytest.mark.slow
 def test_drawing_is_not_counted_as_training(empty, run_ok, tiny, monkeypatch):
     for callback, method in ((Figures, "_show"), (GradientFlowProbe, "_measure")):
         monkeypatch.setattr(callback, method, lambda *_, **__: time.sleep(2.0))
@@ -204,6 +205,7 @@ def test_without_matplotlib(empty, run_ok, tiny, monkeypatch):
     assert len(events().Tensors("val/pr_curve")) == 2
 
 
+@pytest.mark.slow
 def test_the_heat_map_goes_on_after_a_resume(empty, run_ok, tiny):
     run_ok("fit", *tiny, *SMALL, "--gradient_flow.every_n_epochs", 1, "--trainer.max_epochs", 2)
     run_ok("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3)
@@ -246,6 +248,7 @@ OTHER_CASES = ["many", "one class", "all right", "a single one", "confident"]
         ),
     ],
 )
+@pytest.mark.slow
 def test_any_evaluation_can_be_drawn(case, decision):
     n, k = {"many": (80, 23), "three": (30, 3), "a single one": (1, 2)}.get(case, (30, 2))
     o = random_evaluation(k, n, 0)
