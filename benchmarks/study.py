@@ -1,6 +1,6 @@
 """Which cell learns what, and how much depends on its starting weights?
 
-    python -m benchmarks.study --jobs 2              # an hour and a half on 2 cores
+    python -m benchmarks.study --jobs 2              # about half an hour on 2 cores
     python -m benchmarks.study --question longer
 
 defaults: the test accuracy of `delayed_recall` after 10 epochs of 4,000 sequences.
