@@ -22,7 +22,9 @@ class Conditions(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Warn of conditions that differ from those of the checkpoint."""
+        """Warn of conditions that differ from those of the checkpoint, where training goes on."""
+        if trainer.state.fn != "fit":
+            return
         stored = checkpoint.get(CONDITIONS, {})
         for name, value in conditions_of(trainer).items():
             if name in stored and stored[name] != value:

@@ -1,5 +1,7 @@
 """The number of threads: chosen from the work and the free cores, stored, and restored."""
 
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -73,6 +75,14 @@ def test_free_cores_of_other_systems(monkeypatch, load):
     assert num_free_cores() >= 1
 
 
+QUIET = {
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+}
+
+
 def fit(folder, *, ckpt_path=None, max_epochs=1, error=None):
     """Train; return the number of threads in training and the path of the checkpoint."""
     seen = []
@@ -83,15 +93,7 @@ def fit(folder, *, ckpt_path=None, max_epochs=1, error=None):
             if error is not None:
                 raise error
 
-    trainer = Trainer(
-        default_root_dir=folder,
-        max_epochs=max_epochs,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="cpu",
-        callbacks=Record(),
-    )
+    trainer = Trainer(default_root_dir=folder, max_epochs=max_epochs, callbacks=Record(), **QUIET)
     model = SequenceClassifier(hidden_size=128)
     trainer.fit(model, datamodule=SyntheticDataModule(**SMALL), ckpt_path=ckpt_path)
     return seen, trainer.checkpoint_callback.best_model_path
@@ -119,3 +121,13 @@ def test_a_resumed_run_has_the_threads_of_its_checkpoint(tmp_path, monkeypatch, 
     with pytest.warns(UserWarning, match="trained with threads 4, this run has 1 "):
         seen, _ = fit(tmp_path / "third", ckpt_path=path, max_epochs=2)
     assert seen == [1]
+
+
+def test_only_training_depends_on_the_threads(tmp_path, four_free_cores):
+    _, path = fit(tmp_path)
+    assert torch.get_num_threads() == 1
+    data = SyntheticDataModule(**SMALL)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Trainer(**QUIET).test(SequenceClassifier(hidden_size=128), data, ckpt_path=path)
+    assert not [each for each in caught if "trained with" in str(each.message)]
