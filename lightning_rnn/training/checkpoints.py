@@ -154,6 +154,10 @@ class Checkpoints(Checkpoint):
             replace_by_link(self.folder / "last.ckpt", self.folder / "best.ckpt")
         self._has_improved = False
 
+    def has_saved_epoch(self, trainer: Trainer) -> bool:
+        """Return whether an epoch has just ended and `last.ckpt` is its state."""
+        return ends_epoch(trainer) and self._saved_step == trainer.global_step
+
     def save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
         """Save `last.ckpt`; the one before it becomes `previous.ckpt`."""
         if self.folder is None:

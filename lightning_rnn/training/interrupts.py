@@ -117,7 +117,8 @@ class Interrupts(Callback):
         for callback in trainer.checkpoint_callbacks:
             if not isinstance(callback, Checkpoints) or callback.folder is None:
                 continue
-            callback.save_last(trainer)
+            if not callback.has_saved_epoch(trainer):
+                callback.save_last(trainer)
             if trainer.is_global_zero:
                 path = shlex.quote(str(shown_path(callback.folder / "last.ckpt")))
                 print(f"stopped after step {trainer.global_step}; checkpoint: {path}")

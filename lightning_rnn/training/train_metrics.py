@@ -105,7 +105,7 @@ class TrainMetrics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Restore the metrics of a checkpoint, which callbacks may monitor before the next ones."""
         if trainer.ckpt_path is not None:
-            dtype = torch.promote_types(pl_module.dtype, torch.float32)
+            dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # as `log` has
             for name, value in pl_module.checkpoint_metrics.items():
                 trainer.callback_metrics[name] = torch.tensor(value, dtype=dtype)
 
