@@ -87,14 +87,17 @@ def counted(number: int, noun: str) -> str:
 def user_error(error: BaseException) -> LightningRNNError | None:
     """Describe an error by the innermost line of the user's code; None if it comes from elsewhere.
 
-    Code of the user is neither that of this package nor that of Python or an installed package.
+    Code of the user is neither that of this package nor that of Python or an installed package. An
+    error in this package that the user's code has called comes from elsewhere, too.
     """
     found = None
     for frame, line in walk_tb(error.__traceback__):
         code = frame.f_code
         path = Path(code.co_filename)
         is_installed = bool(INSTALLED & set(path.parts)) or path.is_relative_to(PYTHON)
-        if path.is_file() and not is_installed and not path.is_relative_to(PACKAGE):
+        if path.is_relative_to(PACKAGE):
+            found = None
+        elif path.is_file() and not is_installed:
             place = f"{path}, line {line}, in {code.co_qualname}"
             found = LightningRNNError(f"{place}: {type(error).__name__}: {error}")
     return found

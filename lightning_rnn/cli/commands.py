@@ -102,7 +102,7 @@ def run_extra_command(name: str, args: list[str]) -> None:
     if command is inspect:
         if not args:
             raise OptionError("expected a file, got nothing")
-        if args and not args[0].startswith("-"):
+        if not args[0].startswith("-"):
             args = [f"--data.train_path={args[0]}", *args[1:]]
         data_class = Request.from_args([name, *args]).data_class
         if data_class == "FileDataModule":  # as fit reads them

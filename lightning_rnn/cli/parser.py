@@ -83,7 +83,7 @@ class Parser(LightningArgumentParser):
         """Raise an `OptionError` in place of exiting."""
         word = re.match(r"[Uu]nrecognized arguments: ([^-]\S*)", message)
         if word:
-            raise OptionError(f"expected an option such as --data.train_path, got {word[1]!r}")
+            raise OptionError(f"expected options such as --name value, got {word[1]!r}")
         raise parse_error(message, self.get_defaults().as_flat().__dict__)
 
 
@@ -233,8 +233,8 @@ def own_error_behind(error: BaseException) -> LightningRNNError | None:
 
 def expected_error(error: BaseException) -> LightningRNNError | None:
     """Return the error to report without a traceback: of this package, or of the user's code."""
-    of_user = next(filter(None, map(user_error, _chain(error))), None)
-    return own_error_behind(error) or missing_package(error) or of_user
+    known = own_error_behind(error) or missing_package(error)
+    return known or next(filter(None, map(user_error, _chain(error))), None)
 
 
 def missing_package(error: BaseException) -> OptionError | None:

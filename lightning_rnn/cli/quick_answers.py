@@ -33,6 +33,8 @@ SYNONYMS = {
 }
 TYPED_OPTION = re.compile(r"(?:-c|--([^=]+?)\+?)(?:=(.*))?", re.DOTALL)
 MIN_SIMILARITY = 0.75
+# the extensions of `READERS` and tables, which are not imported here to answer quickly
+DATA_FILES = (".csv", ".gz", ".parquet", ".xlsx", ".tsv", ".npz", ".npy", ".h5", ".hdf5")
 ALWAYS_KNOWN = ("help", "class_path", "init_args", "dict_kwargs")  # for any class
 OWN_DATA = ("", "SyntheticDataModule", "FileDataModule")
 
@@ -83,7 +85,7 @@ def answer(args: list[str]) -> str | None:
         given += [(f"{file}: {name}", name, value) for name, value in settings]
     classes = [value for _, name, value in given if name in ("data", "data.class_path")]
     for value in classes:
-        if str(value).endswith((".csv", ".tsv", ".parquet")):
+        if str(value).endswith(DATA_FILES):
             message = f"expected a class, got {value!r}; give --data.train_path {value}"
             raise OptionError(message, name="--data")
     own_classes = []  # groups whose options are those of a class of the user

@@ -123,9 +123,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Find the temperature with the lowest cross entropy (Guo et al. 2017, section 4.2).
 
     To the total cross entropy of the logits, (N,) or (N, K), and labels (N,), it adds b - log(b)
-    with b = 1 / temperature. This gamma prior with its mode at 1 matters for few sequences only,
-    and keeps the optimum finite if all of them are classified correctly. The sum is convex in b, so
-    Newton's method finds it, with bisection where a step leaves the bracket.
+    with b = 1 / temperature. This gamma prior with its mode at 1 keeps the optimum finite if all
+    sequences are classified correctly; otherwise it matters for few sequences only. The sum is
+    convex in b, so Newton's method finds it, with bisection where a step leaves the bracket.
     """
     if logits.ndim == 1:
         logits = torch.stack([torch.zeros_like(logits), logits], dim=1)  # (N, 2)

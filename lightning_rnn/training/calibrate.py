@@ -76,14 +76,16 @@ class Calibrate(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Note which file is validated."""
-        if trainer.state.fn == "validate" and trainer.ckpt_path is not None:
+        has_file = trainer.state.fn == "validate" and trainer.ckpt_path is not None
+        if has_file and trainer.is_global_zero:
             self._checksum = sha256(Path(trainer.ckpt_path))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Calibrate the checkpoint that was validated."""
         if self.is_active and trainer.state.fn == "validate" and trainer.ckpt_path is not None:
             path = Path(trainer.ckpt_path)
-            check_unchanged(path, self._checksum)
+            if trainer.is_global_zero:  # which replaces the file: others could find the new one
+                check_unchanged(path, self._checksum)
             self._calibrate(trainer, pl_module.evaluation, path)
             if trainer.is_global_zero:
                 print("metrics before this calibration:", flush=True)
@@ -93,12 +95,14 @@ class Calibrate(Callback):
         decision = Decision()
         num_classes = decision.class_probabilities(evaluation.logits).shape[1]
         missing = shortage(evaluation.labels, num_classes)
+        values = ""
         if missing is None or self.when == "always":
             calibration = calibrate(evaluation, self.objective)
             calibration.apply(decision)
             text = calibration.describe()
         else:
             text = f"none, as {missing} (when=always calibrates with fewer)"
+            values = "temperature 1, threshold 0.5 "
         if trainer.is_global_zero:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             for name, value in decision.state_dict().items():
@@ -107,7 +111,7 @@ class Calibrate(Callback):
             AtomicCheckpointIO().save_checkpoint(checkpoint, path)
         _report(trainer, text)
         if trainer.state.fn == "validate":
-            _report(trainer, f"written to {path}")
+            _report(trainer, f"{values}written to {path}")
 
 
 def _report(trainer: Trainer, text: str) -> None:

@@ -27,7 +27,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_unchanged(path: Path, checksum: str) -> None:
-    """Raise a CheckpointError if a file no longer has a SHA-256: a run may have replaced it."""
+    """Raise a CheckpointError if a file has another SHA-256: a run may have replaced it."""
     if sha256(path) != checksum:
         message = "expected the same file to the end of the evaluation, got a new one; try again"
         raise CheckpointError(f"{path}: {message}")

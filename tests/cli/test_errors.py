@@ -28,7 +28,7 @@ def assert_tells(message, *parts):
 
 ONE_OF = "expected SyntheticDataModule or FileDataModule"
 PARSE_ERRORS = {
-    "x.csv": "expected an option such as --data.train_path, got 'x.csv'",
+    "x.csv": "expected options such as --name value, got 'x.csv'",
     "--config": "--config: expected a value, got nothing",
     "--bogus 7": "--bogus: unknown option; lightning_rnn fit --help all",
     "--model.bogus 7": "--model.bogus: unknown option",
@@ -788,6 +788,11 @@ class WithoutOptions(SequenceClassifier):
 class WithFixedOption(SequenceClassifier):
     def __init__(self, **options):
         super().__init__(cell="gru", **options)
+
+
+class CallsPackage(SequenceClassifier):
+    def training_step(self, batch, batch_idx):
+        return self.network.embed(None, batch.padding)
 """
 
 
@@ -815,6 +820,11 @@ def test_an_error_in_code_of_the_user(own_code, run, tiny, name, place, error):
     assert result.err.startswith(f"lightning_rnn: error: {path}, {place}: {error}")
     assert result.err.count("\n") == 1
     assert not Path("lightning_logs").exists()
+
+
+def test_an_error_in_the_package_keeps_its_traceback(own_code, run, tiny):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        run("fit", *tiny, "--model", "own_code.CallsPackage")
 
 
 def test_the_code_that_reads_a_checkpoint_is_that_of_the_user_too(own_code, run_ok, run, tiny):

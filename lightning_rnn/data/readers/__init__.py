@@ -151,9 +151,10 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
 def _raise_repeated_id(ids: np.ndarray, known_ids: set[str]) -> None:
     """Raise the error of the first id that is known or repeated."""
     for row, name in enumerate(ids):
-        if name in known_ids or name in ids[:row]:
+        if name in known_ids:
             expected = "an id that no other sequence has"
             raise unexpected(f"sequence {row}", expected, quote(name))
+        known_ids.add(name)
 
 
 def _with_names_of_path(

@@ -217,10 +217,12 @@ def choose_features(
     elif options.feature_columns is not None:
         requested = options.feature_columns
     expected = f"the features {join_names(requested)}"
-    absent = [name for name in requested if name not in set(available)]
+    known = set(available)
+    absent = [name for name in requested if name not in known]
     if absent:
         raise unexpected("", expected, f"no feature {join_names(absent)}")
-    further = [name for name in available if name not in set(requested)]
+    known = set(requested)
+    further = [name for name in available if name not in known]
     if further and options.only_features:
         raise unexpected("", expected, f"also {join_names(further)}")
     if options.only_features and options.one_row_per_sequence and requested != available:

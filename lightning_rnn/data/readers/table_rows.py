@@ -100,8 +100,10 @@ def concatenate(frames: "list[pl.DataFrame]") -> "pl.DataFrame":
     """Return the rows of all frames, with the types that hold the values of all of them."""
     import polars as pl
 
-    for name in frames[0].columns:
-        _check_integers([frame[name] for frame in frames if name in frame.columns])
+    schemas = [frame.schema for frame in frames]
+    for name in schemas[0]:
+        if any(name in schema and schema[name].is_float() for schema in schemas):
+            _check_integers([frame[name] for frame in frames if name in frame.schema])
     try:
         return pl.concat(frames, how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
@@ -109,9 +111,7 @@ def concatenate(frames: "list[pl.DataFrame]") -> "pl.DataFrame":
 
 
 def _check_integers(columns: "list[pl.Series]") -> None:
-    """Check that the integers of a column stay apart beside the floats of other files."""
-    if not any(column.dtype.is_float() for column in columns):
-        return
+    """Check that integers stay apart in a column that has floats in other files."""
     for column in columns:
         if column.dtype.is_integer() and (column.abs() >= 2**53).any():
             expected = "columns of one type in all files, as there are integers above 2^53"

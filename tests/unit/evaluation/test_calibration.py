@@ -245,6 +245,7 @@ def test_too_little_validation_sets_nothing(trained, run_ok):
     assert stored(BEST) == (1, 0.5)
     out = run_ok("validate", "--calibrate.objective", "f1")
     assert message in out
+    assert "calibration: temperature 1, threshold 0.5 written to" in out
     assert out.index("metrics before this calibration") < out.index("val/accuracy")
     last = LAST.read_bytes()
     out = run_ok("validate", "--calibrate.objective", "f1", "--calibrate.when", "always")
