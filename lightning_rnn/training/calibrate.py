@@ -76,8 +76,9 @@ class Calibrate(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Note which file is validated."""
-        has_file = trainer.state.fn == "validate" and trainer.ckpt_path is not None
-        if has_file and trainer.is_global_zero:
+        if trainer.state.fn != "validate" or trainer.ckpt_path is None:
+            return
+        if trainer.is_global_zero:
             self._checksum = sha256(Path(trainer.ckpt_path))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -202,9 +202,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint.
+
+        Raises:
+            OSError: If the file cannot be written, as on a full disk.
+        """
         with atomic_write(Path(path), durable=True) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of closing the archive, after that of writing
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 def replace_by_link(source: Path, target: Path) -> None:
