@@ -108,6 +108,11 @@ class CheckpointFile:
                 message = f"expected data with the {words} {difference}; {WARM_START}"
                 raise CheckpointError(f"{self.path}: {message}")
         try:
+            own_weights = model.state_dict()
+            for name, value in self.content["state_dict"].items():
+                own = own_weights.get(name, value)
+                if value.is_floating_point() != own.is_floating_point():  # torch would convert it
+                    raise TypeError(f"{name}: {value.dtype}")
             model.load_state_dict(self.content["state_dict"])
         except Exception as error:  # depends on what is in the file
             reason = str(error).strip().rpartition("\n")[2].strip()

@@ -177,6 +177,10 @@ CASES = {
     "no state_dict": lambda: save(
         {key: value for key, value in good().items() if key != "state_dict"}
     ),
+    "complex weights": lambda: with_key(
+        "state_dict",
+        {name: value.to(torch.complex64) for name, value in good()["state_dict"].items()},
+    ),
     "list as state_dict": lambda: with_key("state_dict", [torch.zeros(2)]),
     "no version": lambda: save(
         {key: value for key, value in good().items() if not key.endswith("version")}
