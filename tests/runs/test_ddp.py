@@ -44,7 +44,7 @@ def test_predict_agrees_with_one_process(trained, run_ok, run_apart, size):
     run_ok(*args, "alone.csv")
     result = run_apart(*args, "together.csv", *TWO_RANKS, cwd=trained)
     assert_success(result)
-    assert result.out.count("prediction written to") == 1
+    assert result.out.count(" written to together.csv") == 1
     alone, together = pl.read_csv("alone.csv"), pl.read_csv("together.csv")
     assert together["id"].to_list() == list(range(size))
     assert together["probability_positive"].to_list() == pytest.approx(
