@@ -132,7 +132,7 @@ def test_a_browser_shows_it_without_errors_and_requests(tested):
         browser.close()
     assert messages == []
     assert {url for url in requests if not url.startswith("data:")} == {address}
-    assert len(sizes) == 7
+    assert len(sizes) == 6
     assert min(sizes) > 300
     assert overflow <= 0
 
