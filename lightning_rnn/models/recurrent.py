@@ -157,7 +157,7 @@ def side_by_side(outputs: list[Tensor], padding: Padding) -> Tensor:
 def _run_segments(layer: Any, x: Tensor, segments: list[Segment]) -> Tensor:
     """Return the outputs (B, T, H) of a layer, zero where no segment has a value."""
     if len(segments) == 1:
-        return layer(x)[0]  # type: ignore[no-any-return]  # a RecurrentLayer
+        return layer(x)[0]  # type: ignore[no-any-return]  # nn.Module returns Any
     outputs = []
     state = None
     for segment in segments:

@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
     HParamsPluginData,
 )
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm  # type: ignore[import-untyped]  # has no annotations
 
 from lightning_rnn.categories import join_classes, quoted
 from lightning_rnn.data.base_module import SequenceDataModule

@@ -11,7 +11,7 @@ import warnings
 from math import prod
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
+import h5py  # type: ignore[import-untyped]  # has no annotations
 import numpy as np
 
 BYTES_PER_CELL = 8
