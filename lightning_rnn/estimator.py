@@ -65,7 +65,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         bidirectional: Whether each sequence is also read backwards.
         dropout: Probability of dropping an input of a higher layer or of the head.
         pooling: last, mean or max of the top layer's states over time.
-        stem: conv puts two strided convolutions in front of the recurrent layers; or none.
+        stem: Convolutions in front of the recurrent layers: inception, conv or none.
         initialization: Starting weights of the recurrent layers: chrono or torch.
         memory_span: Number of steps that the network should be able to remember when training
             starts; by default the length of the longest sequence.
