@@ -67,8 +67,12 @@ class ContinuedRun:
 
     @property
     def purge_step(self) -> int:
-        """First step whose entries in the logs are removed, because they are logged again."""
-        return self.file.step if self.reason_to_stop is None else self.file.step + 1
+        """First step whose entries in the logs are removed, because they are logged again.
+
+        Those of step 0 are kept: validations before the first optimizer step are among them.
+        """
+        step = self.file.step if self.reason_to_stop is None else self.file.step + 1
+        return max(1, step)
 
     @contextmanager
     def own_folder(self, loggers: list[Any]) -> Iterator[None]:

@@ -15,6 +15,7 @@ from helpers import BEST, LAST, PREVIOUS, RUN, assert_one_line_error, load, run_
 
 from lightning_rnn import SequenceClassifier
 from lightning_rnn.cli.parser import Parser
+from lightning_rnn.training.checkpoints import Checkpoints
 from lightning_rnn.training.schedules import schedule_factor
 
 LOGS = RUN.parent
@@ -116,6 +117,34 @@ def test_gradients_that_accumulate_are_not_lost(
         assert run(*args, "--trainer.max_epochs", 3).code == 128 + signal.SIGTERM
     assert "gradients" in load(LAST)
     run_ok("fit", "--ckpt_path", "last")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
+def test_a_validation_before_the_first_step_stays_in_the_history(
+    tmp_path, monkeypatch, run, run_ok, logger
+):
+    """The process ends when the state that has been validated first is saved as the best."""
+    args = ("fit", *SMALL, "--trainer.max_epochs", 3, "--trainer.accumulate_grad_batches", 4)
+    args += ("--trainer.val_check_interval", 2, "--trainer.logger", logger)
+    args += ("--trainer.logger.save_dir", ".")
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        if folder == "whole":
+            run_ok(*args)
+
+    def save_and_end(self, trainer, name):
+        save(self, trainer, name)
+        raise ZeroDivisionError
+
+    save = Checkpoints._save
+    with patch.object(Checkpoints, "_save", save_and_end):
+        assert run(*args).code == 1
+    assert load(BEST)["global_step"] == 0
+    run_ok(*args, "--ckpt_path", "auto")
+    at_start = [tag for tag, step, _ in history(RUN) if tag.endswith("val/loss") and step == 0]
+    assert len(at_start) == 2  # after two and after four batches
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
