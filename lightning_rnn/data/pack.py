@@ -140,7 +140,7 @@ def _parts_by_id(
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)
-        ids = text_column(rows.frame[id_column])
+        ids = text_column(rows.frame[id_column], options)
         if is_wide:
             num_rows += rows.frame.height
             known_ids.update(ids)
@@ -172,7 +172,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     with (work / "rows").open("wb") as file:
         for part in parts:
             sequences = part.contents.sequences
-            file.writelines(values.numpy().data for values in sequences.chunks())
+            file.writelines(values.contiguous().numpy().data for values in sequences.chunks())
             rounding.append(sequences.rounding)
             columns.setdefault("first_rows", []).append(part.first_rows)
             columns.setdefault("lengths", []).append(sequences.lengths.numpy())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightning_rnn.data.readers.arrays import read_npy, read_npz
+from lightning_rnn.data.readers.columns import check_categories
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     NAMES_OF_PATH,
@@ -99,6 +100,7 @@ def complete_contents(
     contents: FileContents, label_of: dict[str, str], options: ReadOptions
 ) -> tuple[FileContents, np.ndarray]:
     """Add labels of a table and cut windows; return also the (windows,) positions of sequences."""
+    check_categories(contents.categories, options.missing_values or [])
     if options.labels_path is not None:
         contents = add_labels(contents, label_of, options)
     if options.window_length is None or contents.has_windows:

@@ -1,6 +1,7 @@
 """Readers of .npz files, .npy files, and folders of .npy files."""
 
 import json
+import re
 import warnings
 import zipfile
 from dataclasses import replace
@@ -35,6 +36,7 @@ NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "grou
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
 NAMES_OF = ("features", "steps")
 RECORDINGS = "recordings"  # file of the groups in a folder of windows
+WHOLE_NUMBER = re.compile("^([+-]?[0-9]+)[.]0+$")  # as in `text_column`
 PLAIN_ARRAY = "an array of plain numbers or text"
 
 Arrays = dict[str, np.ndarray]  # arrays of one file by role: values, lengths, labels, ...
@@ -260,4 +262,4 @@ def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
         return class_names(array)
     texts = np.char.strip(array.astype(str)).astype(object)
     texts[[is_missing(text) for text in texts]] = ""
-    return texts
+    return np.array([WHOLE_NUMBER.sub(r"\1", text) for text in texts], dtype=object)

@@ -47,7 +47,8 @@ def utf8_lines(
     `first` is the number of the first line.
     """
     for number, line in enumerate(lines, start=first):
-        if line.lstrip().startswith(comments):
+        start = line.lstrip()[:4].lower()
+        if start.startswith(comments) and start != b"#n/a":  # which is a missing value
             continue
         try:
             text = line.decode()

@@ -199,6 +199,13 @@ def test_command_line(empty, run, run_ok, make_long, tiny):
     assert "40 predictions" in run_ok("predict", "--data.predict_path", "made/packed")
 
 
+def test_arrays_in_another_order(tmp_path):
+    for i, x in enumerate((np.arange(12.0).reshape(4, 3).T, np.zeros((5, 2), order="F"))):
+        np.savez(tmp_path / f"{i}.npz", X=x, lengths=[len(x)], y=["u"])
+        check(tmp_path / f"{i}.npz")
+        (tmp_path / "packed").rename(tmp_path / f"packed{i}")
+
+
 def test_command_line_refusals(empty, run, run_ok):
     Path("a.csv").write_text("a,b,label\n1,2,x\n3,4,y\n")
     Path("bad.csv").write_text("a,b,label\n1,2,x\n3,z,y\n")

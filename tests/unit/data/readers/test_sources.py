@@ -3,6 +3,7 @@
 import csv
 import gzip
 import subprocess
+from datetime import date, time
 from itertools import pairwise
 from pathlib import Path
 
@@ -329,12 +330,13 @@ def test_types_of_several_files_that_would_merge_ids_or_classes_are_refused(tmp_
     with pytest.raises(DataError, match=r"column 'id': expected columns of one type .*2\^53"):
         read_file(tmp_path, ReadOptions(id_column="id"))
     pl.DataFrame({"v": [1.0], "label": [1]}).write_parquet(tmp_path / "0.parquet")
-    pl.DataFrame({"v": [3.0], "label": [True]}).write_parquet(tmp_path / "1.parquet")
-    message = "1.parquet: column 'label': expected Int64 as in the first file, got Boolean"
-    with pytest.raises(DataError, match=message):
-        read_file(tmp_path)
-    with pytest.raises(DataError, match=message):
-        pack(input=str(tmp_path), output=str(tmp_path / "packed"))
+    for label, kind in ((True, "Boolean"), (date(2024, 3, 31), "Date"), (time(9, 30), "Time")):
+        pl.DataFrame({"v": [3.0], "label": [label]}).write_parquet(tmp_path / "1.parquet")
+        message = f"1.parquet: column 'label': expected Int64 as in the first file, got {kind}"
+        with pytest.raises(DataError, match=message):
+            read_file(tmp_path)
+        with pytest.raises(DataError, match=message):
+            pack(input=str(tmp_path), output=str(tmp_path / "packed"))
 
 
 def test_a_pattern_leaves_out_what_is_read_beside_a_file(tmp_path):
