@@ -1,7 +1,6 @@
 """Readers of .npz files, .npy files, and folders of .npy files."""
 
 import json
-import re
 import warnings
 import zipfile
 from dataclasses import replace
@@ -10,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_rnn.categories import Categories, is_missing
+from lightning_rnn.categories import Categories
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.checked_folders import CATEGORIES, is_checked
 from lightning_rnn.data.readers.class_names import class_names
+from lightning_rnn.data.readers.columns import text_column
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     NAMES_OF_PATH,
@@ -36,7 +36,6 @@ NPZ_NAMES = {"values": "X", "lengths": "lengths", "labels": "y", "groups": "grou
 NPY_ROLES = ("lengths", "labels", "groups", "ids")
 NAMES_OF = ("features", "steps")
 RECORDINGS = "recordings"  # file of the groups in a folder of windows
-WHOLE_NUMBER = re.compile("^([+-]?[0-9]+)[.]0+$")  # as in `text_column`
 PLAIN_ARRAY = "an array of plain numbers or text"
 
 Arrays = dict[str, np.ndarray]  # arrays of one file by role: values, lengths, labels, ...
@@ -256,10 +255,10 @@ def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
 
 
 def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
-    """Return stripped text, "" where it is missing; floats and booleans as class names."""
+    """Return what `text_column` returns; booleans as class names."""
+    import polars as pl
+
     array = _checked_names(array, name, count)
     if array.dtype.kind in "bf":
         return class_names(array)
-    texts = np.char.strip(array.astype(str)).astype(object)
-    texts[[is_missing(text) for text in texts]] = ""
-    return np.array([WHOLE_NUMBER.sub(r"\1", text) for text in texts], dtype=object)
+    return text_column(pl.Series(array.astype(str)), ReadOptions()).to_numpy()

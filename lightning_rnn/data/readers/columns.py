@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def text_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
     """Return stripped text, "" where it is missing; floats are spelt as classes are.
 
-    Text such as 7.0, or 7,0 with a decimal comma, becomes 7: a column of whole numbers is written
-    so if one of them is missing.
+    Text such as 7.0 (or 7,0) becomes 7: whole numbers are written so if one of them is missing.
     """
     import polars as pl
 

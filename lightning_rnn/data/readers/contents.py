@@ -161,9 +161,8 @@ class ReadOptions:
             check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
         for words in (self.categories or {}).values():
             for word, count in Counter(words).items():
-                name = class_name(word)
-                is_usable = word == name != "" and count == 1
-                check(is_usable, "categories", word, f"each name once, as it is read ({name!r})")
+                is_usable = word == class_name(word) != "" and count == 1
+                check(is_usable, "categories", word, "each name once, as read (7, not 7.0)")
         if self.separator is not None:
             is_usable = re.fullmatch(r'[^"\n\r\x80-\U0010ffff]|\\t', self.separator) is not None
             check(is_usable, "separator", self.separator, "one ASCII character")

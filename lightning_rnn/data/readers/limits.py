@@ -47,8 +47,7 @@ def utf8_lines(
     `first` is the number of the first line.
     """
     for number, line in enumerate(lines, start=first):
-        start = line.lstrip()[:4].lower()
-        if start.startswith(comments) and start != b"#n/a":  # which is a missing value
+        if line.lstrip().startswith(comments) and not line.lstrip().upper().startswith(b"#N/A"):
             continue
         try:
             text = line.decode()

@@ -16,7 +16,6 @@ from lightning_rnn.data.readers.table_rows import Rows
 from lightning_rnn.errors import DataError, counted
 
 DECODER = Path(__file__).with_name("decode_parquet.py")
-PANDAS_INDEX = "^__index_level_[0-9]+__$"  # row numbers, which pandas stores after a selection
 
 
 class ParquetDecoder:
@@ -58,7 +57,7 @@ class ParquetDecoder:
         start = 0
         while num_bytes := int.from_bytes(header := source.read(8), "little"):
             frame = pl.read_ipc(io.BytesIO(source.read(num_bytes)))
-            frame = frame.select(pl.exclude(PANDAS_INDEX))
+            frame = frame.select(pl.exclude("^__index_level_[0-9]+__$"))  # row numbers of pandas
             numbers = np.arange(start, start + frame.height)
             yield _unpacked(Rows(frame, is_text=False, numbers=numbers))
             start += frame.height

@@ -171,10 +171,7 @@ def source_rows(source: Source, options: ReadOptions, size: int | None = None) -
 
 
 def _check_types(frame: "pl.DataFrame", first_types: dict[str, Any]) -> None:
-    """Check that no column has numbers in some files, booleans or times in others.
-
-    True and 1 would be two classes, and dates would become numbers of days.
-    """
+    """Check that no column has numbers in some files, which booleans or times would become."""
     import polars as pl
 
     for column in frame:

@@ -64,7 +64,7 @@ def table_contents(
     ids = _ids(rows, options)
     if _is_wide(rows, ids, options):
         names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
-        first_rows = label_rows = np.arange(frame.height)
+        first_rows = labelled = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
         remainders = remainders.max(1, keepdims=True)
@@ -83,7 +83,6 @@ def table_contents(
             values = values[order]
         num_rows = np.bincount(owners)  # of the sequence that starts with each row
         first_rows = np.flatnonzero(num_rows)
-        label_rows = labelled[first_rows]
         lengths = num_rows[first_rows]
     ids = np.asarray(ids[first_rows], dtype=object)
     groups = _pick(groups, first_rows)
@@ -93,7 +92,7 @@ def table_contents(
     if options.window_length is not None:
         names_of["step_labels"] = _pick(labels, order)
         labels = None
-    picked = _pick(labels, label_rows)
+    picked = _pick(labels, labelled[first_rows])
     contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
 

@@ -212,7 +212,12 @@ def test_everything_trains_where_nothing_is_held_out():
             "groups of it; choose other fractions, or stratify false",
         ),
     ],
-    ids=["one group", "one group for two folds", "two of a class for three parts", "one of a class for two parts"],
+    ids=[
+        "one group",
+        "one group, two folds",
+        "two of a class, three parts",
+        "one of a class, two parts",
+    ],
 )
 def test_refuses(labels, groups, options, message):
     with pytest.raises(DataError) as caught:
