@@ -148,7 +148,7 @@ def _contents(
         ids=ids,
         rounding=rounding,
         missing_values=marks,
-        checked=checked and not marks,
+        checked=checked and not marks and columns is None,
     )
     return FileContents(
         sequences,
