@@ -141,11 +141,11 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
                 _raise_repeated_id(ids, known_ids)
             known_ids |= distinct
             has = (contents.labels is not None, sequences.groups is not None)
-            names = (contents.feature_names, contents.step_names, contents.time_kind)
-            found = (sequences.num_features, *names, *has)
+            names = (contents.feature_names, contents.step_names, contents.categories)
+            found = (sequences.num_features, *names, contents.time_kind, contents.has_windows, *has)
             first = first or found
             if found != first:
-                expected = "features, their names, kind of times, labels and groups"
+                expected = "features, names, categories, kind of times, labels and groups"
                 raise unexpected("", f"{expected} as in {source.names[0]}", "others")
             yield replace(contents, sequences=sequences)
 

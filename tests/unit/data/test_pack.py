@@ -211,6 +211,26 @@ def test_some_features_of_a_folder_are_those_of_the_file(tmp_path, monkeypatch):
             assert_equal(found, read_file(path, ReadOptions(id_column="id", feature_columns=names)))
 
 
+def test_folders_with_other_categories_or_windows_are_not_joined(tmp_path):
+    options = {"id_column": "id", "category_columns": ["word"], "group_column": "id"}
+    for name, words in (("a", "red,blue"), ("b", "red,green")):
+        rows = [f"{name}{word},{word},x\n" for word in words.split(",")]
+        (tmp_path / f"{name}.csv").write_text("id,word,label\n" + "".join(rows))
+        pack(input=str(tmp_path / f"{name}.csv"), output=str(tmp_path / name), **options)
+    pack(
+        input=str(tmp_path / "a.csv"), output=str(tmp_path / "windows"), window_length=1, **options
+    )
+    for other in ("b", "windows"):
+        with pytest.raises(DataError, match=f"{other}: expected features, names, categories, kind"):
+            read_file([str(tmp_path / "a"), str(tmp_path / other)], ReadOptions(group_column="g"))
+    options["categories"] = {"word": ["blue", "green", "red"]}
+    for name in "ab":
+        output = str(tmp_path / name)
+        pack(input=f"{output}.csv", output=output, overwrite=True, **options)
+    contents = read_file([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert contents.sequences.values.tolist() == [[3], [1], [3], [2]]
+
+
 def test_arrays_in_another_order(tmp_path):
     for i, x in enumerate((np.arange(12.0).reshape(4, 3).T, np.zeros((5, 2), order="F"))):
         np.savez(tmp_path / f"{i}.npz", X=x, lengths=[len(x)], y=["u"])
