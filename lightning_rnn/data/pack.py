@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables
+from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables, with_ids
 from lightning_rnn.data.readers.arrays import RECORDINGS
 from lightning_rnn.data.readers.checked_folders import CATEGORIES, CHECKED, mark_as_checked
 from lightning_rnn.data.readers.class_names import sort_classes
@@ -94,7 +94,8 @@ def _parts_of_files(source: Source, options: ReadOptions, work: Path) -> Iterato
         start = 0
         for contents in array_contents(source, options):
             stop = start + len(contents.sequences)
-            yield _Part(contents, np.arange(start, stop))
+            has_ids = contents.sequences.ids is not None or options.window_length is not None
+            yield _Part(with_ids(contents, start), np.arange(start, stop), has_ids)
             start = stop
         return
     options = _with_categories(source, options)

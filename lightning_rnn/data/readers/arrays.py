@@ -25,7 +25,6 @@ from lightning_rnn.data.readers.contents import (
     first_line,
     join_names,
     quote,
-    row_ids,
     unexpected,
 )
 from lightning_rnn.data.sequences import Sequences
@@ -128,7 +127,7 @@ def _contents(
         labels = complete(labels, "a label", "sequence {}".format, options)
     elif options.require_labels and not options.has_labels_elsewhere:
         raise unexpected("", f"an array {names['labels']} of class labels", "none")
-    ids = row_ids(count)
+    ids = None
     if "ids" in arrays:
         ids = complete(_texts(arrays["ids"], names["ids"], count), "an id", "sequence {}".format)
     marks = options.missing_values

@@ -415,11 +415,11 @@ X = np.ones((2, 3, 1))
         ),
         (
             {"X": X * np.inf, "y": [1, 2]},
-            "sequence '0', step 0, feature 0: expected a finite float32 number",
+            "sequence 0, step 0, feature 0: expected a finite float32 number",
         ),
         (
             {"X": X * 1e300, "y": [1, 2]},
-            "sequence '0', step 0, feature 0: expected a finite float32 number",
+            "sequence 0, step 0, feature 0: expected a finite float32 number",
         ),
         (
             {"X": X[:, 0, 0], "y": [1, 2]},

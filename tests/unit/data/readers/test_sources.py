@@ -101,6 +101,25 @@ def test_parts_of_wide_and_array_files(tmp_path_factory, data):
         assert_equal(read_file(folder / f"packed_{kind}"), read_file(folder / kind))
 
 
+def test_ids_in_arrays_are_those_of_the_files(tmp_path):
+    for name, ids in (("a", [70, 71]), ("b", [0, 1]), ("c", [0, 1])):
+        np.savez(tmp_path / f"{name}.npz", X=np.ones((2, 3)), y=[0, 1], ids=ids)
+    np.savez(tmp_path / "d.npz", X=np.ones((2, 3)), y=[0, 1])
+    paths = [str(tmp_path / f"{name}.npz") for name in "abcd"]
+    contents = read_file(paths[:2])
+    assert contents.sequences.ids.tolist() == ["70", "71", "0", "1"]
+    pack(input=paths[:2], output=str(tmp_path / "packed"))
+    assert_equal(read_file(tmp_path / "packed"), contents)
+    with pytest.raises(DataError, match=r"c.npz: sequence 0: expected an id that no other .*'0'"):
+        read_file(paths[1:3])
+    with pytest.raises(DataError, match=r"d.npz: expected .*labels, groups and ids as in b.npz"):
+        read_file([paths[1], paths[3]])
+    for name in ("first", "second"):  # without ids, positions
+        pack(input=paths[3], output=str(tmp_path / name))
+    joined = read_file([str(tmp_path / "first"), str(tmp_path / "second")])
+    assert joined.sequences.ids.tolist() == ["0", "1", "2", "3"]
+
+
 RECORDINGS = {"walk/1": [1, 2, 3], "walk/2": [4, 5], "run/1": [6], "run/10": [7, 8]}
 
 
