@@ -10,7 +10,6 @@ from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.column_findings import column_findings
 from lightning_rnn.data.readers import FileContents, ReadOptions, read_contents
 from lightning_rnn.data.readers.class_names import order_classes
-from lightning_rnn.data.readers.columns import check_categories
 from lightning_rnn.data.readers.contents import join_names, unexpected
 from lightning_rnn.data.readers.sources import (
     Paths,
@@ -229,7 +228,6 @@ class FileDataModule(SequenceDataModule):
         assert file.labels is not None  # required in a training file
         with data_errors_with_title(self.settings["train_path"]):
             names = order_classes(file.labels, self.settings["positive_class"])
-            check_categories(file.categories, self.missing_values)
         num_features = file.sequences.num_features
         return Schema(num_features, names, file.feature_names, file.step_names, file.categories)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables
+from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables, with_ids
 from lightning_rnn.data.readers.arrays import RECORDINGS
 from lightning_rnn.data.readers.checked_folders import CATEGORIES, CHECKED, mark_as_checked
 from lightning_rnn.data.readers.class_names import sort_classes
@@ -94,7 +94,8 @@ def _parts_of_files(source: Source, options: ReadOptions, work: Path) -> Iterato
         start = 0
         for contents in array_contents(source, options):
             stop = start + len(contents.sequences)
-            yield _Part(contents, np.arange(start, stop))
+            has_ids = contents.sequences.ids is not None or options.window_length is not None
+            yield _Part(with_ids(contents, start), np.arange(start, stop), has_ids)
             start = stop
         return
     options = _with_categories(source, options)
@@ -140,7 +141,7 @@ def _parts_by_id(
         if options.time_column is not None:
             # all times of the file, not only those of a bucket, must be of the same kind
             _, time_kind = tables.parse_times(rows, options, time_kind)
-        ids = text_column(rows.frame[id_column])
+        ids = text_column(rows.frame[id_column], options)
         if is_wide:
             num_rows += rows.frame.height
             known_ids.update(ids)
@@ -172,7 +173,7 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
     with (work / "rows").open("wb") as file:
         for part in parts:
             sequences = part.contents.sequences
-            file.writelines(values.numpy().data for values in sequences.chunks())
+            file.writelines(values.contiguous().numpy().data for values in sequences.chunks())
             rounding.append(sequences.rounding)
             columns.setdefault("first_rows", []).append(part.first_rows)
             columns.setdefault("lengths", []).append(sequences.lengths.numpy())

@@ -95,7 +95,8 @@ def test_windows(run_ok, tmp_path, monkeypatch):
     found = newest_predictions(tmp_path)
     assert found["id"].to_list() == [f"new.csv:{start}" for start in range(0, 15, 2)]
     pack = ("--id_column", "file_name", "--label_column", "state")
-    run_ok("pack", "--input", "train", "--output", "packed", *pack, "--window_length", 6)
+    out = run_ok("pack", "--input", "train", "--output", "packed", *pack, "--window_length", 6)
+    assert "give fit the same window_length, if files to predict are not packed\n" in out
     contents = read_file("packed", ReadOptions())
     assert set(contents.sequences.groups) == {f"{i}.csv" for i in range(8)}
     run_ok("fit", "--data.train_path", "packed", *TINY)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightning_rnn.data.readers.arrays import read_npy, read_npz
+from lightning_rnn.data.readers.columns import check_categories
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     NAMES_OF_PATH,
@@ -88,7 +89,7 @@ def read_contents(path: Paths, options: ReadOptions) -> FileContents:
         if is_table(source, options):
             contents, _ = table_contents(join_rows(source_rows(source, options)), options)
         else:
-            contents = join_contents(list(array_contents(source, options)))
+            contents = with_ids(join_contents(list(array_contents(source, options))))
         contents, _ = complete_contents(contents, label_of, options)
     if contents.labels is not None and not any(contents.labels):
         return replace(contents, labels=None)
@@ -99,6 +100,7 @@ def complete_contents(
     contents: FileContents, label_of: dict[str, str], options: ReadOptions
 ) -> tuple[FileContents, np.ndarray]:
     """Add labels of a table and cut windows; return also the (windows,) positions of sequences."""
+    check_categories(contents.categories, options.missing_values or [])
     if options.labels_path is not None:
         contents = add_labels(contents, label_of, options)
     if options.window_length is None or contents.has_windows:
@@ -115,8 +117,7 @@ def is_table(source: Source, options: ReadOptions) -> bool:
 
 
 def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContents]:
-    """Yield the contents of each file that is not a table; positions as ids are those of all."""
-    num_sequences = 0
+    """Yield the contents of each file that is not a table, without ids if the file has none."""
     known_ids: set[str] = set()
     first: Any = None
     for position, file in enumerate(source.files):
@@ -127,29 +128,30 @@ def array_contents(source: Source, options: ReadOptions) -> Iterator[FileContent
             if not file.is_dir():
                 contents = _with_names_of_path(contents, source, position, options)
             sequences = contents.sequences
-            start = num_sequences
-            num_sequences += len(sequences)
-            ids = sequences.ids
-            assert ids is not None
-            if start > 0 and (ids == row_ids(len(ids))).all():
-                ids = row_ids(num_sequences)[start:]
-                sequences = sequences.replaced(ids=ids)
-            distinct = set(ids)
-            if len(distinct) < len(ids) or not known_ids.isdisjoint(distinct):
-                _raise_repeated_id(ids, known_ids)
-            known_ids |= distinct
-            has = (contents.labels is not None, sequences.groups is not None)
-            names = (contents.feature_names, contents.step_names, contents.time_kind)
-            found = (sequences.num_features, *names, *has)
+            if sequences.ids is not None:
+                _add_ids(sequences.ids, known_ids)
+            parts = (contents.labels, sequences.groups, sequences.ids)
+            has = [part is not None for part in parts]
+            names = (contents.feature_names, contents.step_names, contents.categories)
+            found = (sequences.num_features, *names, contents.time_kind, contents.has_windows, *has)
             first = first or found
             if found != first:
-                expected = "features, their names, kind of times, labels and groups"
+                expected = "features, names, categories, kind of times, labels, groups and ids"
                 raise unexpected("", f"{expected} as in {source.names[0]}", "others")
-            yield replace(contents, sequences=sequences)
+            yield contents
 
 
-def _raise_repeated_id(ids: np.ndarray, known_ids: set[str]) -> None:
-    """Raise the error of the first id that is known or repeated."""
+def with_ids(contents: FileContents, first: int = 0) -> FileContents:
+    """Return the contents with ids; those of a file that has none count from `first`."""
+    sequences = contents.sequences
+    if sequences.ids is not None:
+        return contents
+    ids = row_ids(first + len(sequences))[first:]
+    return replace(contents, sequences=sequences.replaced(ids=ids))
+
+
+def _add_ids(ids: np.ndarray, known_ids: set[str]) -> None:
+    """Add ids to the known ones; raise a DataError if one of them is known."""
     for row, name in enumerate(ids):
         if name in known_ids:
             expected = "an id that no other sequence has"

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_rnn.categories import Categories, is_missing
+from lightning_rnn.categories import Categories
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers.checked_folders import CATEGORIES, is_checked
 from lightning_rnn.data.readers.class_names import class_names
+from lightning_rnn.data.readers.columns import text_column
 from lightning_rnn.data.readers.contents import (
     FILE_NAME,
     NAMES_OF_PATH,
@@ -24,7 +25,6 @@ from lightning_rnn.data.readers.contents import (
     first_line,
     join_names,
     quote,
-    row_ids,
     unexpected,
 )
 from lightning_rnn.data.sequences import Sequences
@@ -127,7 +127,7 @@ def _contents(
         labels = complete(labels, "a label", "sequence {}".format, options)
     elif options.require_labels and not options.has_labels_elsewhere:
         raise unexpected("", f"an array {names['labels']} of class labels", "none")
-    ids = row_ids(count)
+    ids = None
     if "ids" in arrays:
         ids = complete(_texts(arrays["ids"], names["ids"], count), "an id", "sequence {}".format)
     marks = options.missing_values
@@ -147,7 +147,7 @@ def _contents(
         ids=ids,
         rounding=rounding,
         missing_values=marks,
-        checked=checked and not marks,
+        checked=checked and not marks and columns is None,
     )
     return FileContents(
         sequences,
@@ -254,10 +254,10 @@ def _checked_names(array: np.ndarray, name: str, count: int) -> np.ndarray:
 
 
 def _texts(array: np.ndarray, name: str, count: int) -> np.ndarray:
-    """Return stripped text, "" where it is missing; floats and booleans as class names."""
+    """Return what `text_column` returns; booleans as class names."""
+    import polars as pl
+
     array = _checked_names(array, name, count)
     if array.dtype.kind in "bf":
         return class_names(array)
-    texts = np.char.strip(array.astype(str)).astype(object)
-    texts[[is_missing(text) for text in texts]] = ""
-    return texts
+    return text_column(pl.Series(array.astype(str)), ReadOptions()).to_numpy()

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def text_column(column: "pl.Series") -> "pl.Series":
+def text_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":
     """Return stripped text, "" where it is missing; floats are spelt as classes are.
 
-    Text such as 7.0 becomes 7: a column of whole numbers is written so if one of them is missing.
+    Text such as 7.0 (or 7,0) becomes 7: whole numbers are written so if one of them is missing.
     """
     import polars as pl
 
@@ -28,7 +28,8 @@ def text_column(column: "pl.Series") -> "pl.Series":
     if column.dtype.is_integer():
         return column.cast(pl.String).fill_null("")
     text = known_text(column.cast(pl.String)).fill_null("")
-    return text.str.replace(r"^([+-]?[0-9]+)[.]0+$", "${1}")
+    mark = "," if options.decimal_comma else "[.]"
+    return text.str.replace(f"^([+-]?[0-9]+){mark}0+$", "${1}")
 
 
 def class_column(column: "pl.Series", options: ReadOptions) -> "pl.Series":

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_rnn.categories import Categories
+from lightning_rnn.categories import Categories, class_name
 from lightning_rnn.data.sequences import Sequences
 from lightning_rnn.errors import DataError, OptionError, check
 
@@ -159,6 +159,10 @@ class ReadOptions:
         for value in self.missing_values or []:
             is_finite = isinstance(value, int | float) and abs(value) < FLOAT32_OVERFLOW
             check(is_finite, "missing_values", self.missing_values, "finite float32 numbers")
+        for words in (self.categories or {}).values():
+            for word, count in Counter(words).items():
+                is_usable = word == class_name(word) != "" and count == 1
+                check(is_usable, "categories", word, "each name once, as read (7, not 7.0)")
         if self.separator is not None:
             is_usable = re.fullmatch(r'[^"\n\r\x80-\U0010ffff]|\\t', self.separator) is not None
             check(is_usable, "separator", self.separator, "one ASCII character")

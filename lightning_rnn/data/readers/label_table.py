@@ -39,7 +39,7 @@ def read_labels(options: ReadOptions) -> dict[str, str]:
                 raise unexpected(
                     "", f"a column {quote(name)}", f"the columns {join_names(columns)}"
                 )
-        ids = complete(text_column(rows.frame[id_column]), "an id", rows.place)
+        ids = complete(text_column(rows.frame[id_column], options), "an id", rows.place)
         labels = class_column(rows.frame[options.label_column], options)
         labels = complete(labels, "a label", rows.place)
         is_repeated = ids.is_duplicated() & ~ids.is_first_distinct()

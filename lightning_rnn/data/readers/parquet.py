@@ -57,6 +57,7 @@ class ParquetDecoder:
         start = 0
         while num_bytes := int.from_bytes(header := source.read(8), "little"):
             frame = pl.read_ipc(io.BytesIO(source.read(num_bytes)))
+            frame = frame.select(pl.exclude("^__index_level_[0-9]+__$"))  # row numbers of pandas
             numbers = np.arange(start, start + frame.height)
             yield _unpacked(Rows(frame, is_text=False, numbers=numbers))
             start += frame.height

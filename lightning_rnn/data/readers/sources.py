@@ -163,20 +163,21 @@ def source_rows(source: Source, options: ReadOptions, size: int | None = None) -
                     if set(frame.columns) != set(columns):
                         expected = f"the columns {join_names(columns)} as in {source.names[0]}"
                         raise unexpected("", expected, join_names(frame.columns))
-                    _check_booleans(frame, first_types)
+                    _check_types(frame, first_types)
                     numbers = rows.numbers + origins[-1][0]
                     next_number = int(numbers[-1]) + 1
                     frame = frame.select(columns)
                     yield replace(rows, frame=frame, numbers=numbers, origins=origins)
 
 
-def _check_booleans(frame: "pl.DataFrame", first_types: dict[str, Any]) -> None:
-    """Check that columns are booleans in all files or in none: true and 1 would be two classes."""
+def _check_types(frame: "pl.DataFrame", first_types: dict[str, Any]) -> None:
+    """Check that no column has numbers in some files, which booleans or times would become."""
     import polars as pl
 
     for column in frame:
         types = {column.dtype, first_types.setdefault(column.name, column.dtype)}
-        if pl.Boolean in types and any(found.is_numeric() for found in types):
+        has_others = pl.Boolean in types or any(found.is_temporal() for found in types)
+        if has_others and any(found.is_numeric() for found in types):
             expected = f"{first_types[column.name]} as in the first file"
             raise unexpected(f"column {quote(column.name)}", expected, str(column.dtype))
 

@@ -60,19 +60,21 @@ def table_contents(
     labels = _labels(rows, options)
     groups = None
     if options.group_column is not None and options.group_column in frame.columns:
-        groups = complete(text_column(frame[options.group_column]), "a group", rows.place)
+        groups = complete(text_column(frame[options.group_column], options), "a group", rows.place)
     ids = _ids(rows, options)
     if _is_wide(rows, ids, options):
         names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
-        first_rows = np.arange(frame.height)
+        first_rows = labelled = np.arange(frame.height)
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
         remainders = remainders.max(1, keepdims=True)
     else:
         names_of = {"feature_names": features, "categories": categories}
-        owners = _owners(ids)
+        owners = labelled = _owners(ids)
+        if labels is not None and not options.require_labels:
+            labelled = _owners(ids, labels == "")
         if options.window_length is None:
-            _check_constant(labels, "label", owners, rows)
+            _check_constant(labels, "label", labelled, rows)
         _check_constant(groups, "group", owners, rows)
         order = np.argsort(owners, kind="stable")
         if options.time_column is not None:
@@ -90,7 +92,7 @@ def table_contents(
     if options.window_length is not None:
         names_of["step_labels"] = _pick(labels, order)
         labels = None
-    picked = _pick(labels, first_rows)
+    picked = _pick(labels, labelled[first_rows])
     contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
 
@@ -109,7 +111,7 @@ def _labels(rows: Rows, options: ReadOptions) -> "pl.Series | None":
 def _ids(rows: Rows, options: ReadOptions) -> Any:
     """Return the (rows,) ids of the rows' sequences."""
     if options.id_column is not None:
-        return complete(text_column(rows.frame[options.id_column]), "an id", rows.place)
+        return complete(text_column(rows.frame[options.id_column], options), "an id", rows.place)
     if rows.are_steps:
         return rows.numbers.astype(str).astype(object)
     return row_ids(rows.frame.height)
@@ -255,13 +257,14 @@ def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.
     return time_keys(column, kind, options, lambda row: f"{rows.place(row)}, column {name}")
 
 
-def _owners(ids: "pl.Series") -> np.ndarray:
-    """Return for each row the first row with the same id."""
+def _owners(ids: "pl.Series", is_last_resort: Any = False) -> np.ndarray:
+    """Return for each row the first row with the same id, a last resort only if all rows are."""
     import polars as pl
 
     first_row = pl.col("row").min().over("id")
-    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
-    return frame.select(first_row).to_series().to_numpy()
+    ranks = np.arange(len(ids)) + len(ids) * np.asarray(is_last_resort)
+    frame = pl.DataFrame({"id": ids, "row": ranks})
+    return frame.select(first_row).to_series().to_numpy() % len(ids)
 
 
 def _order_by_time(

@@ -19,7 +19,6 @@ from lightning_rnn.data.readers.contents import (
     complete,
     join_names,
     quote,
-    row_ids,
     unexpected,
 )
 from lightning_rnn.data.readers.limits import bounded_lines, utf8_lines
@@ -273,8 +272,7 @@ def _labelled(
     options: ReadOptions,
 ) -> FileContents:
     """Return the sequences of the lines with these numbers, with their labels as written."""
-    ids = row_ids(len(lengths))
-    sequences = Sequences(values, lengths, ids=ids, missing_values=options.missing_values)
+    sequences = Sequences(values, lengths, missing_values=options.missing_values)
     labels = complete(class_names(raw_labels), "a label", lambda i: f"line {numbers[i]}", options)
     return FileContents(sequences, labels, None)
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lightning_rnn.categories import join_classes
 from lightning_rnn.data import checks
 from lightning_rnn.data.readers.class_names import sort_classes
-from lightning_rnn.data.readers.contents import FileContents, ReadOptions
+from lightning_rnn.data.readers.contents import FileContents, ReadOptions, unexpected
 
 
 def cut_windows(contents: FileContents, options: ReadOptions) -> tuple[FileContents, np.ndarray]:
@@ -62,7 +63,12 @@ def _labels_of_windows(
         return last
     labels = np.full(len(starts), "", dtype=object)
     highest = np.zeros(len(starts), dtype=np.int64)
-    for name in sort_classes(set(step_labels) - {""}):
+    names = sort_classes(set(step_labels) - {""})
+    is_any = options.window_label == "any" and options.require_labels
+    if is_any and len({*names, options.positive_class}) > 2:
+        expected = f"two classes, one of them the positive_class {options.positive_class!r}"
+        raise unexpected("", expected, join_classes(names))
+    for name in names:
         totals = np.append(0, np.cumsum(step_labels == name))
         counts = totals[stops] - totals[starts]
         if options.window_label == "any" and name == options.positive_class:

@@ -200,7 +200,7 @@ def test_a_mark_does_not_make_a_bad_folder_good(tmp_path, change, message):
 def test_a_mark_is_believed_unless_a_file_has_changed(tmp_path):
     path = folder(tmp_path / "a", **(GOOD | {"values": np.array([[1.0], [2], [np.inf], [np.nan]])}))
     with pytest.raises(
-        DataError, match=r"sequence '1', step 1, feature 0: expected a finite .*, got inf"
+        DataError, match=r"sequence 1, step 1, feature 0: expected a finite .*, got inf"
     ):
         read_file(path)
     mark_as_checked(path)

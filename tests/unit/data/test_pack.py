@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightning_rnn.data import pack as pack_module
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import ReadOptions, read_file
+from lightning_rnn.data.readers import arrays as array_files
 from lightning_rnn.errors import DataError
 
 TEXT = st.text(st.sampled_from('ab ,\n"\u00e9'), min_size=1, max_size=4).map(
@@ -197,6 +198,44 @@ def test_command_line(empty, run, run_ok, make_long, tiny):
         s for s in of_file.splitlines() if s.startswith("epoch")
     ]
     assert "40 predictions" in run_ok("predict", "--data.predict_path", "made/packed")
+
+
+def test_some_features_of_a_folder_are_those_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text("id,x,y,label\np,1,1,u\np,,2,u\nq,3,,v\nq,,4,v\nq,5,6,v\n")
+    folder = check(path, id_column="id")
+    for limit in (1 << 27, -1):  # in memory, on disk
+        monkeypatch.setattr(array_files, "MAX_BYTES_IN_MEMORY", limit)
+        for names in (["x"], ["y", "x"]):
+            found = read_file(folder, ReadOptions(feature_columns=names))
+            assert_equal(found, read_file(path, ReadOptions(id_column="id", feature_columns=names)))
+
+
+def test_folders_with_other_categories_or_windows_are_not_joined(tmp_path):
+    options = {"id_column": "id", "category_columns": ["word"], "group_column": "id"}
+    for name, words in (("a", "red,blue"), ("b", "red,green")):
+        rows = [f"{name}{word},{word},x\n" for word in words.split(",")]
+        (tmp_path / f"{name}.csv").write_text("id,word,label\n" + "".join(rows))
+        pack(input=str(tmp_path / f"{name}.csv"), output=str(tmp_path / name), **options)
+    pack(
+        input=str(tmp_path / "a.csv"), output=str(tmp_path / "windows"), window_length=1, **options
+    )
+    for other in ("b", "windows"):
+        with pytest.raises(DataError, match=f"{other}: expected features, names, categories, kind"):
+            read_file([str(tmp_path / "a"), str(tmp_path / other)], ReadOptions(group_column="g"))
+    options["categories"] = {"word": ["blue", "green", "red"]}
+    for name in "ab":
+        output = str(tmp_path / name)
+        pack(input=f"{output}.csv", output=output, overwrite=True, **options)
+    contents = read_file([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert contents.sequences.values.tolist() == [[3], [1], [3], [2]]
+
+
+def test_arrays_in_another_order(tmp_path):
+    for i, x in enumerate((np.arange(12.0).reshape(4, 3).T, np.zeros((5, 2), order="F"))):
+        np.savez(tmp_path / f"{i}.npz", X=x, lengths=[len(x)], y=["u"])
+        check(tmp_path / f"{i}.npz")
+        (tmp_path / "packed").rename(tmp_path / f"packed{i}")
 
 
 def test_command_line_refusals(empty, run, run_ok):

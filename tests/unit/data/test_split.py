@@ -191,6 +191,13 @@ def test_everything_trains_where_nothing_is_held_out():
             "a fraction of 0.2 of 4 sequences, or too few groups",
         ),
         (
+            [0, 1, 0, 1],
+            [0, 0, 0, 0],
+            {"test": 0.5, "num_folds": 2},
+            "fold 1 split: expected at least one sequence, got none: "
+            "a fraction of 0.5 of 4 sequences, or too few groups",
+        ),
+        (
             [0, 0, 0, 1, 1],
             None,
             {},
@@ -205,7 +212,12 @@ def test_everything_trains_where_nothing_is_held_out():
             "groups of it; choose other fractions, or stratify false",
         ),
     ],
-    ids=["one group", "two of a class for three parts", "one of a class for two parts"],
+    ids=[
+        "one group",
+        "one group, two folds",
+        "two of a class, three parts",
+        "one of a class, two parts",
+    ],
 )
 def test_refuses(labels, groups, options, message):
     with pytest.raises(DataError) as caught:

@@ -87,16 +87,33 @@ def test_errors(table, options, message):
 
 def test_other_formats_and_codes_that_stand_for_missing_values_are_refused(table, tmp_path):
     np.savez(tmp_path / "x.npz", X=np.zeros((4, 2, 1)), y=[0, 1, 0, 1])
-    for name in ("token_column", "category_columns", "categories"):
+    for name, value in (("token_column", "a"), ("category_columns", ["a"]), ("categories", {})):
         with pytest.raises(DataError, match=f"{name}: expected None, because .npz files"):
-            read_file(tmp_path / "x.npz", ReadOptions(**{name: "a"}))
-    marks = FileDataModule(train_path=str(table), missing_values=[-1, 2], **OPTIONS)
+            read_file(tmp_path / "x.npz", ReadOptions(**{name: value}))
+    marks = OPTIONS | {"missing_values": [-1, 2]}
+    packed = str(tmp_path / "packed")
+    for read in (
+        lambda: FileDataModule(train_path=str(table), **marks).schema,
+        lambda: read_file(table, ReadOptions(**marks)),
+        lambda: pack(input=str(table), output=packed, **marks),
+    ):
+        with pytest.raises(OptionError, match=r"^missing_values: expected numbers other than 0 "):
+            read()
+    pack(input=str(table), output=packed, **OPTIONS)
     with pytest.raises(OptionError, match=r"^missing_values: expected numbers other than 0 to 2"):
-        marks.schema  # noqa: B018
+        read_file(packed, ReadOptions(missing_values=[2]))
     table.write_text("id,word,x,label\na,,1,up\na,NA,2,up\nb,?,1,down\n")
     empty = FileDataModule(train_path=str(table), id_column="id", token_column="word")
     with pytest.raises(DataError, match=r"column 'word': expected categories, got only missing"):
         empty.schema  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "words", [["7.0"], ["True"], [" red"], ["red", "red"], ["NA"], [7], [True]]
+)
+def test_given_categories_are_spelt_as_they_are_read(words):
+    with pytest.raises(OptionError, match=r"^categories: expected each name once, as read"):
+        ReadOptions(categories={"colour": words})
 
 
 def test_statistics_leave_codes_as_they_are(table):

@@ -194,13 +194,14 @@ TS = "@problemName x\n@classLabel true 1 2\n@data\n"
 def test_ts_channels_missing_values_comments_and_case(accepted):
     text = (
         "# one\r\n@CLASSLABEL TRUE a 1.0 b\r\n% two\r\n@Data\r\n\r\n1,"
-        "?,3:4,5,NaN:a\r\n# three\r\n1,nan:2,?: 1 \r\n"
+        "?,3:4,5,NaN:a\r\n# three\r\n1,nan:2,?: 1 \r\n#N/A:3:b\r\n"
     )
     contents = accepted("A.TS", text)
-    assert contents.labels.tolist() == ["a", "1"]
+    assert contents.labels.tolist() == ["a", "1", "b"]
     assert contents.feature_names is None
-    np.testing.assert_equal(as_lists(contents), [[[1, 4], [NAN, 5], [3, NAN]], [[1, 2]]])
-    assert contents.sequences.ids.tolist() == ["0", "1"]
+    expected = [[[1, 4], [NAN, 5], [3, NAN]], [[1, 2]], [[NAN, 3]]]
+    np.testing.assert_equal(as_lists(contents), expected)
+    assert contents.sequences.ids.tolist() == ["0", "1", "2"]
 
 
 def test_ts_shorter_channels_are_padded(accepted):
@@ -414,11 +415,11 @@ X = np.ones((2, 3, 1))
         ),
         (
             {"X": X * np.inf, "y": [1, 2]},
-            "sequence '0', step 0, feature 0: expected a finite float32 number",
+            "sequence 0, step 0, feature 0: expected a finite float32 number",
         ),
         (
             {"X": X * 1e300, "y": [1, 2]},
-            "sequence '0', step 0, feature 0: expected a finite float32 number",
+            "sequence 0, step 0, feature 0: expected a finite float32 number",
         ),
         (
             {"X": X[:, 0, 0], "y": [1, 2]},
@@ -738,6 +739,29 @@ def test_whole_numbers_as_ids_have_one_spelling(accepted):
     assert contents.sequences.ids.tolist() == ["7", "07", "7.5"]
     assert contents.sequences.groups.tolist() == ["3", "3.10", "v1.0"]
     assert as_lists(contents) == [[[1], [2], [3]], [[5]], [[4]]]
+    text = "id;t;a;g;label\n7;1;1;3,0;x\n7,0;2;2;3;x\n7.0;1;3;3;y\n"
+    contents = accepted("b.csv", text, **LONG, group_column="g", decimal_comma=True)
+    assert contents.sequences.groups.tolist() == ["3", "3"]
+    assert contents.sequences.ids.tolist() == ["7", "7.0"]
+    arrays = npz(X=np.ones((3, 1)), y=[0, 1, 0], ids=["7.0", "07", "7.5"], groups=["3.0", "3", "v"])
+    contents = accepted("a.npz", arrays, group_column="g")
+    assert contents.sequences.ids.tolist() == ["7", "07", "7.5"]
+    assert contents.sequences.groups.tolist() == ["3", "3", "v"]
+
+
+def test_any_row_of_a_sequence_to_predict_may_have_the_label(accepted, refused):
+    options = {"id_column": "id", "require_labels": False}
+    text = "id,a,label\np,1,\nq,2,down\np,3,up\nq,4,\nr,5,NA\n"
+    contents = accepted("a.csv", text, **options)
+    assert contents.sequences.ids.tolist() == ["p", "q", "r"]
+    assert contents.labels.tolist() == ["up", "down", ""]
+    message = refused("a.csv", text + "p,6,\np,7,down\n", **options)
+    assert message.startswith("line 8: expected label 'up' as in line 4, which has the same id")
+
+
+def test_the_index_of_pandas_is_no_feature(accepted):
+    columns = {"a": [1.0, 2.0], "label": ["x", "y"], "__index_level_0__": [7, 3]}
+    assert accepted("a.parquet", parquet(**columns)).step_names == ["a"]
 
 
 def test_csv_groups(refused):

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import subprocess
+from datetime import date, time
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,6 +99,25 @@ def test_parts_of_wide_and_array_files(tmp_path_factory, data):
     for kind in ("csv", "npz"):
         pack(input=str(folder / kind), output=str(folder / f"packed_{kind}"))
         assert_equal(read_file(folder / f"packed_{kind}"), read_file(folder / kind))
+
+
+def test_ids_in_arrays_are_those_of_the_files(tmp_path):
+    for name, ids in (("a", [70, 71]), ("b", [0, 1]), ("c", [0, 1])):
+        np.savez(tmp_path / f"{name}.npz", X=np.ones((2, 3)), y=[0, 1], ids=ids)
+    np.savez(tmp_path / "d.npz", X=np.ones((2, 3)), y=[0, 1])
+    paths = [str(tmp_path / f"{name}.npz") for name in "abcd"]
+    contents = read_file(paths[:2])
+    assert contents.sequences.ids.tolist() == ["70", "71", "0", "1"]
+    pack(input=paths[:2], output=str(tmp_path / "packed"))
+    assert_equal(read_file(tmp_path / "packed"), contents)
+    with pytest.raises(DataError, match=r"c.npz: sequence 0: expected an id that no other .*'0'"):
+        read_file(paths[1:3])
+    with pytest.raises(DataError, match=r"d.npz: expected .*labels, groups and ids as in b.npz"):
+        read_file([paths[1], paths[3]])
+    for name in ("first", "second"):  # without ids, positions
+        pack(input=paths[3], output=str(tmp_path / name))
+    joined = read_file([str(tmp_path / "first"), str(tmp_path / "second")])
+    assert joined.sequences.ids.tolist() == ["0", "1", "2", "3"]
 
 
 RECORDINGS = {"walk/1": [1, 2, 3], "walk/2": [4, 5], "run/1": [6], "run/10": [7, 8]}
@@ -329,12 +349,13 @@ def test_types_of_several_files_that_would_merge_ids_or_classes_are_refused(tmp_
     with pytest.raises(DataError, match=r"column 'id': expected columns of one type .*2\^53"):
         read_file(tmp_path, ReadOptions(id_column="id"))
     pl.DataFrame({"v": [1.0], "label": [1]}).write_parquet(tmp_path / "0.parquet")
-    pl.DataFrame({"v": [3.0], "label": [True]}).write_parquet(tmp_path / "1.parquet")
-    message = "1.parquet: column 'label': expected Int64 as in the first file, got Boolean"
-    with pytest.raises(DataError, match=message):
-        read_file(tmp_path)
-    with pytest.raises(DataError, match=message):
-        pack(input=str(tmp_path), output=str(tmp_path / "packed"))
+    for label, kind in ((True, "Boolean"), (date(2024, 3, 31), "Date"), (time(9, 30), "Time")):
+        pl.DataFrame({"v": [3.0], "label": [label]}).write_parquet(tmp_path / "1.parquet")
+        message = f"1.parquet: column 'label': expected Int64 as in the first file, got {kind}"
+        with pytest.raises(DataError, match=message):
+            read_file(tmp_path)
+        with pytest.raises(DataError, match=message):
+            pack(input=str(tmp_path), output=str(tmp_path / "packed"))
 
 
 def test_a_pattern_leaves_out_what_is_read_beside_a_file(tmp_path):

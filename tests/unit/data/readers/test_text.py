@@ -24,7 +24,7 @@ def read(path):
     sequences = contents.sequences
     rounding = sequences.rounding.tolist()
     rows = sequences.values.numpy().tobytes()
-    return rows, sequences.lengths.tolist(), rounding, list(contents.labels), list(sequences.ids)
+    return rows, sequences.lengths.tolist(), rounding, list(contents.labels)
 
 
 @given(

@@ -76,6 +76,9 @@ STEPS = st.lists(
 )
 def test_windows_are_those_of_the_reference(tmp_path_factory, recordings, length, stride, rule):
     folder = tmp_path_factory.mktemp("windows")
+    if rule == "any":  # of two classes
+        for name, steps in recordings.items():
+            recordings[name] = [(value, min(state, "1")) for value, state in steps]
     write_recordings(folder / "a.csv", recordings)
     options = {
         "id_column": "name",
@@ -104,6 +107,21 @@ def test_windows_of_arrays_have_the_label_of_their_sequence(tmp_path):
         ("q:0", "q", [6, 7, 8, 9], "v"),
         ("q:2", "q", [8, 9, 10, 11], "v"),
     ]
+
+
+@pytest.mark.parametrize("positive", ["Fault", "1"])
+def test_a_positive_class_that_is_not_there_is_refused(tmp_path, positive):
+    path = tmp_path / "a.csv"
+    write_recordings(path, {"r": [(step, "fine") for step in range(6)] + [(7, "fault")]})
+    options = {"id_column": "name", "label_column": "state", "window_length": 2}
+    options |= {"window_label": "any", "positive_class": positive}
+    message = f"expected two classes, one of them the positive_class '{positive}', got fault, fine"
+    with pytest.raises(DataError, match=message):
+        read_file(path, ReadOptions(**options))
+    with pytest.raises(DataError, match=message):
+        pack(input=str(path), output=str(tmp_path / "packed"), **options)
+    write_recordings(path, {"r": [(step, "fine") for step in range(6)]})  # a file to test
+    assert read_file(path, ReadOptions(**options)).labels.tolist() == ["fine"] * 3
 
 
 def test_groups_of_the_file_contain_the_recordings(tmp_path):
