@@ -168,6 +168,8 @@ def import_extra(module: str, extra: str) -> Any:
 
 def as_array(x: Any, name: str) -> np.ndarray:
     """Convert `x`, called `name` in errors, to an array, without copying if it is one already."""
+    if isinstance(x, np.ma.MaskedArray):  # NumPy would show the values behind the mask
+        raise DataError(f"{name}: expected no masked array; use NaN where a value is missing")
     try:
         return np.asarray(x)
     except ValueError:

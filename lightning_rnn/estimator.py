@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_rnn.categories import join_classes
 from lightning_rnn.data.base_module import SequenceDataModule
 from lightning_rnn.data.sequences import Sequences
-from lightning_rnn.errors import DataError, check, check_types, import_extra
+from lightning_rnn.errors import DataError, as_array, check, check_types, import_extra
 from lightning_rnn.models.initialization import Initialization
 from lightning_rnn.models.network import Pooling, Stem
 from lightning_rnn.models.recurrent import CellName
@@ -159,6 +159,8 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if y is None:
             raise ValueError("fit requires y to be passed, but the target y is None")
         arrays = as_arrays(X, self.axis_order)
+        for name, values in (("y", y), ("sample_weight", sample_weight)):
+            as_array(values, name)
         y = utils.column_or_1d(y, warn=True)
         utils.assert_all_finite(y, input_name="y")
         multiclass.check_classification_targets(y)

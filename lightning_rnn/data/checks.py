@@ -29,7 +29,8 @@ def as_tensor(data: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
         raise DataError(f"{name}: expected {expected}, got dtype {array.dtype}")
     real_dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
     array = np.asarray(array, dtype=np.int64 if is_integer else real_dtype)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    is_readable = array.flags.writeable and min(array.strides, default=0) >= 0  # by torch
+    return torch.from_numpy(array if is_readable else array.copy())
 
 
 def as_values(exact: Tensor, missing_values: list[float] | None) -> Tensor:

@@ -106,8 +106,10 @@ def as_arrays(x: Any, axis_order: str) -> Any:
     from sklearn import utils  # type: ignore[import-untyped]
 
     features_first = axis_order == "nft"
-    if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
-        x = list(x)
+    if isinstance(x, np.ndarray):
+        x = as_array(x, "x")
+        if x.dtype == object and x.ndim == 1:
+            x = list(x)
     if isinstance(x, list | tuple):
         arrays = []
         for i, sequence in enumerate(x):

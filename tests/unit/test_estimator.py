@@ -370,6 +370,8 @@ def test_what_cannot_be_used():
         ({}, x, ["a"] * 12, DataError, "^y: expected at least two classes, got one class, 'a'$"),
         ({}, x, None, ValueError, "requires y"),
         ({}, x, y[:5], ValueError, "inconsistent numbers of samples"),
+        ({}, np.ma.masked_invalid(x), y, DataError, "^x: expected no masked array"),
+        ({}, x, np.ma.masked_array(y), DataError, "^y: expected no masked array"),
         ({}, x, np.linspace(0, 1, 12), ValueError, "Unknown label type"),
         ({}, np.where(np.isnan(x), np.inf, x), y, ValueError, "infinity"),
         ({}, [*x[:11], x[11, :, :1]], y, DataError, r"^x\[11\]: .*\(8, 1\)"),

@@ -39,6 +39,22 @@ def check_equal(found, expected):
     assert found.padding.is_full == expected.padding.is_full
 
 
+def test_views_with_negative_strides():
+    x = np.arange(12.0).reshape(2, 3, 2)
+    for view in (x[::-1, ::-1], list(x[::-1, ::-1])):
+        values = Sequences.from_arrays(view).values
+        assert values.tolist() == x[::-1, ::-1].reshape(6, 2).tolist()
+
+
+def test_masked_arrays_are_refused():
+    x = np.ma.masked_array(np.ones((2, 3, 2)), mask=True)
+    for masked in (x, list(x), [x[0].data, x[1]]):
+        with pytest.raises(DataError, match="expected no masked array"):
+            Sequences.from_arrays(masked)
+    with pytest.raises(DataError, match="^labels: expected no masked array"):
+        Sequences.from_arrays(x.data, np.ma.masked_array([0, 1], mask=[True, False]))
+
+
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [

@@ -133,6 +133,7 @@ def test_what_cannot_be_used(tmp_path):
         ([[[1.0, np.inf]]], r"^x\[0\]: expected finite float32 numbers.*, got an infinite value$"),
         ([[[1e300, 0.0]]], r"^x\[0\]: expected finite float32 numbers.*, got an infinite value$"),
         ([[["a", "b"]]], r"^x\[0\]: expected numbers, got dtype <U1$"),
+        (np.ma.masked_array(np.ones((1, 3, 2)), mask=True), "^x: expected no masked array"),
         (
             [[[1, 2]], [[1, 2], [3]]],
             r"^x\[1\]: expected a rectangular array, got nested lists of different lengths$",

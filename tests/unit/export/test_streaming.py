@@ -172,6 +172,7 @@ def test_what_cannot_be_taken_changes_nothing():
         (["a"], np.ones((1, 3)), r"^x\[0\]: expected shape .*, got \(1, 3\)$"),
         (["a"], [np.ones((0, 2))], r"^x\[0\]: expected shape .*, got \(0, 2\)$"),
         (["a"], [["x", "y"]], "expected numbers, got dtype"),
+        (["a"], np.ma.masked_array(first, mask=True), "^x: expected no masked array"),
         (
             ["a"],
             [[[1, 2], [3]]],
