@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_rnn.errors import check
+from lightning_rnn.errors import DataError, check, counted
 from lightning_rnn.models.padding import valid_steps
-from lightning_rnn.padding import Padding
+from lightning_rnn.padding import Padding, is_tracing
 
 MAX_DEVIATIONS = 1e4  # limit of standardised values, so that huge numbers overflow nowhere
 
@@ -74,6 +74,9 @@ class Preprocess(nn.Module):
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         """Return (B, T, F) without NaN and zero in padding, from raw values with NaN if missing."""
+        if not is_tracing() and x.shape[2] != len(self.mean):  # one feature would be broadcast
+            expected = f"{counted(len(self.mean), 'feature')} per step"
+            raise DataError(f"x: expected {expected}, got {x.shape[2]}")
         x = self.standardise(x)
         if not padding.is_full:
             x = x.masked_fill(~valid_steps(padding.lengths, x.shape[1])[..., None], 0.0)

@@ -19,6 +19,7 @@ from lightning_rnn.padding import Padding
 from lightning_rnn.training.conditions import Conditions
 from lightning_rnn.training.data_statistics import (
     check_batch,
+    check_sizes,
     labels_of,
     prepare_for_data,
     schema_of,
@@ -207,6 +208,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             trainer = self.trainer
         except RuntimeError:  # load_from_checkpoint has none
             return
+        check_sizes(self.schema, trainer)
         if trainer.state.fn != "fit":
             return
         prepare_for_data(self, trainer)

@@ -61,7 +61,6 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
         OptionError: If the data module lacks sizes or class frequencies that are needed, or has
             other sizes, or the model has no weights to be frozen.
     """
-    check_sizes(model.schema, trainer)
     data = sequence_data(trainer)
     network: SequenceNetwork = model.network
     if model.hparams["memory_span"] is None:
@@ -76,6 +75,10 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
     elif data is not None:
         network.preprocess.set_moments(*data.train_moments)
     if data is not None:
+        if model.sequence_weights is not None:
+            num_weights = len(model.sequence_weights)
+            is_fitting = num_weights == len(data.split("train") or ())
+            check(is_fitting, "sequence_weights", num_weights, "one for each training sequence")
         check_encoder(network, data)
         network.preprocess.missing_values = data.missing_values
         model.hparams["missing_values"] = data.missing_values
@@ -84,13 +87,17 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
 
 
 def check_sizes(schema: Schema, trainer: Trainer) -> None:
-    """Check that a model has the sizes and categories of its data, as far as they are known."""
+    """Check that a model has the sizes and names of its data, as far as they are known."""
     data = getattr(trainer, "datamodule", None)
-    sizes = {"num_features": schema.num_features, "num_classes": len(schema.class_names)}
-    for attribute, value in (sizes | {"categories": schema.categories}).items():
+    known = vars(schema) | {"num_classes": len(schema.class_names)}
+    if schema.class_names == [str(code) for code in range(len(schema.class_names))]:
+        del known["class_names"]  # it was given none
+    for attribute, value in known.items():
         expected = getattr(data, attribute, value)
         name = attribute.replace("num_features", "input_size")
-        check(value == expected, name, value, f"{expected}, as the data have")
+        expected = list(expected) if isinstance(expected, tuple) else expected
+        is_same = None in (value, expected) or value == expected
+        check(is_same, name, value, f"{expected}, as the data have")
 
 
 def balanced_class_weights(data: SequenceDataModule | None) -> Tensor:

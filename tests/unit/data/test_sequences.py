@@ -51,7 +51,7 @@ def test_masked_arrays_are_refused():
     for masked in (x, list(x), [x[0].data, x[1]]):
         with pytest.raises(DataError, match="expected no masked array"):
             Sequences.from_arrays(masked)
-    with pytest.raises(DataError, match="^labels: expected no masked array"):
+    with pytest.raises(DataError, match=r"^labels: expected no masked array"):
         Sequences.from_arrays(x.data, np.ma.masked_array([0, 1], mask=[True, False]))
 
 

@@ -446,6 +446,41 @@ def test_a_model_of_another_size_is_refused_before_training():
         trainer().fit(model(num_classes=3), SyntheticDataModule(**SMALL))
 
 
+def test_one_feature_is_not_broadcast_to_several():
+    with pytest.raises(DataError, match=r"^x: expected 4 features per step, got 1$"):
+        model(input_size=4)(torch.ones(2, 3, 1), torch.tensor([3, 2]))
+    loader = SyntheticDataModule(**SMALL).test_dataloader()
+    for run in (trainer().test, trainer().predict):
+        with pytest.raises(DataError, match=r"^x: expected 4 features per step, got 1$"):
+            run(model(input_size=4), dataloaders=loader)
+
+
+@pytest.mark.parametrize("names", [["positive", "negative"], ["a", "b"]])
+def test_classes_of_other_names_are_refused(names):
+    data = SyntheticDataModule(**SMALL)
+    assert data.class_names == ["negative", "positive"]
+    other = model(class_names=names)
+    for run in (trainer().fit, trainer().test):
+        with pytest.raises(OptionError, match=r"^class_names: expected .*, as the data have, got"):
+            run(other, datamodule=data)
+    trainer().fit(model(class_names=data.class_names), datamodule=data)
+
+
+def test_data_that_are_in_use_are_refused_by_a_model_of_another_size():
+    data = SyntheticDataModule(**SMALL)
+    trainer().validate(model(), data, verbose=False)
+    for name, changed in (("input_size", 4), ("num_classes", 3)):
+        with pytest.raises(OptionError, match=f"^{name}: expected .*, as the data have"):
+            trainer().test(model(**{name: changed}), data, verbose=False)
+
+
+def test_sequence_weights_of_other_data_are_refused():
+    classifier = model()
+    classifier.sequence_weights = torch.ones(500)
+    with pytest.raises(OptionError, match=r"^sequence_weights: expected one for each training sequence, got 500$"):
+        trainer().fit(classifier, SyntheticDataModule(**SMALL))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -513,11 +548,11 @@ def gate_biases(classifier):
 def test_the_memory_span_is_the_longest_training_sequence(sizes):
     options = {"cell": "gru", "hidden_size": 4, "lr": 1e-30}  # the weights stay
     classifier = SequenceClassifier(**options, **sizes)
-    data = SyntheticDataModule(**SMALL | {"task": "delayed_recall", "min_length": 3})
-    trainer().fit(classifier, datamodule=data)
+    settings = SMALL | {"task": "delayed_recall", "min_length": 3}
+    trainer().fit(classifier, datamodule=SyntheticDataModule(**settings))
     assert classifier.hparams["memory_span"] == 6  # 5 steps after the first
     torch.testing.assert_close(gate_biases(classifier), start_bias("gru", 4, 6))
-    longer = SyntheticDataModule(**SMALL | {"length": 50})
+    longer = SyntheticDataModule(**settings | {"length": 50})
     trainer().fit(classifier, datamodule=longer)  # trained weights are kept
     assert classifier.hparams["memory_span"] == 6
     torch.testing.assert_close(gate_biases(classifier), start_bias("gru", 4, 6))
