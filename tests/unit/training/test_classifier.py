@@ -477,7 +477,8 @@ def test_data_that_are_in_use_are_refused_by_a_model_of_another_size():
 def test_sequence_weights_of_other_data_are_refused():
     classifier = model()
     classifier.sequence_weights = torch.ones(500)
-    with pytest.raises(OptionError, match=r"^sequence_weights: expected one for each training sequence, got 500$"):
+    message = "^sequence_weights: expected one for each training sequence, got 500$"
+    with pytest.raises(OptionError, match=message):
         trainer().fit(classifier, SyntheticDataModule(**SMALL))
 
 
