@@ -823,7 +823,7 @@ def test_an_error_in_code_of_the_user(own_code, run, tiny, name, place, error):
 
 
 def test_an_error_in_the_package_keeps_its_traceback(own_code, run, tiny):
-    with pytest.raises(AttributeError, match="has no attribute .shape."):
+    with pytest.raises(AttributeError, match="no attribute 'shape'"):
         run("fit", *tiny, "--model", "own_code.CallsPackage")
 
 
