@@ -160,7 +160,7 @@ class RecurrentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("fit requires y to be passed, but the target y is None")
         arrays = as_arrays(X, self.axis_order)
         for name, values in (("y", y), ("sample_weight", sample_weight)):
-            as_array(values, name)
+            as_array(values, name)  # refuses masked arrays, whose mask scikit-learn ignores
         y = utils.column_or_1d(y, warn=True)
         utils.assert_all_finite(y, input_name="y")
         multiclass.check_classification_targets(y)

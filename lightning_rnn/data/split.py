@@ -139,7 +139,7 @@ def _assign_groups(
     sum_k missing[s, k] * n[g, k] / (sum_k n[g, k] * size of s).
     """
     _, group_codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    num_strata = len(strata.bincount())
+    num_strata = len(strata.bincount())  # 0 without rows
     rows = torch.from_numpy(group_codes.argsort(kind="stable"))
     strata_of_group = torch.split(strata[rows], sizes.tolist())
     share = torch.tensor(fractions, dtype=torch.float64)

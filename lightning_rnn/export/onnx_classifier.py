@@ -202,7 +202,7 @@ def join_sequences(
         DataError: If a sequence has a wrong shape or dtype, no step, or an infinite value.
     """
     if isinstance(x, np.ndarray):
-        x = as_array(x, "x")
+        x = as_array(x, "x")  # refuses masked arrays
     is_numeric = isinstance(x, np.ndarray) and x.dtype.kind in NUMERIC_KINDS
     if is_numeric and not encode.has_categories:  # whose names may be numbers
         _check_sequence(x[0], 0, num_features)

@@ -19,7 +19,7 @@ from lightning_rnn.padding import Padding
 from lightning_rnn.training.conditions import Conditions
 from lightning_rnn.training.data_statistics import (
     check_batch,
-    check_sizes,
+    check_schema,
     labels_of,
     prepare_for_data,
     schema_of,
@@ -200,7 +200,8 @@ class SequenceClassifier(InferenceMixin, LightningModule):
         """Create the network if necessary, and take the statistics of the training data.
 
         Raises:
-            OptionError: If the data module lacks sizes or class frequencies that are needed.
+            OptionError: If the data module lacks sizes or class frequencies that are needed, or has
+                other sizes or names than the model.
         """
         if not hasattr(self, "network"):
             self._build(schema_of(self.trainer, self.hparams))
@@ -208,7 +209,7 @@ class SequenceClassifier(InferenceMixin, LightningModule):
             trainer = self.trainer
         except RuntimeError:  # load_from_checkpoint has none
             return
-        check_sizes(self.schema, trainer)
+        check_schema(self.schema, trainer)
         if trainer.state.fn != "fit":
             return
         prepare_for_data(self, trainer)

@@ -58,8 +58,8 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
     """Give a model that is to be trained what it takes from the training data.
 
     Raises:
-        OptionError: If the data module lacks sizes or class frequencies that are needed, or has
-            other sizes, or the model has no weights to be frozen.
+        OptionError: If the data module lacks class frequencies that are needed, there are weights
+            for another number of sequences, or the model has no weights to be frozen.
     """
     data = sequence_data(trainer)
     network: SequenceNetwork = model.network
@@ -86,12 +86,12 @@ def prepare_for_data(model: Any, trainer: Trainer) -> None:
         model.class_weight.copy_(balanced_class_weights(data))
 
 
-def check_sizes(schema: Schema, trainer: Trainer) -> None:
+def check_schema(schema: Schema, trainer: Trainer) -> None:
     """Check that a model has the sizes and names of its data, as far as they are known."""
     data = getattr(trainer, "datamodule", None)
     known = vars(schema) | {"num_classes": len(schema.class_names)}
     if schema.class_names == [str(code) for code in range(len(schema.class_names))]:
-        del known["class_names"]  # it was given none
+        del known["class_names"]  # the default, which stands for any names
     for attribute, value in known.items():
         expected = getattr(data, attribute, value)
         name = attribute.replace("num_features", "input_size")

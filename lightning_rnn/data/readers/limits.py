@@ -47,7 +47,9 @@ def utf8_lines(
     `first` is the number of the first line.
     """
     for number, line in enumerate(lines, start=first):
-        if line.lstrip().startswith(comments) and not line.lstrip().upper().startswith(b"#N/A"):
+        start = line.lstrip()
+        # #N/A is a missing value
+        if start.startswith(comments) and not start.upper().startswith(b"#N/A"):
             continue
         try:
             text = line.decode()

@@ -64,17 +64,18 @@ def table_contents(
     ids = _ids(rows, options)
     if _is_wide(rows, ids, options):
         names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
-        first_rows = labelled = np.arange(frame.height)
+        first_rows = np.arange(frame.height)
+        label_rows = first_rows  # of the labels of all rows
         lengths = np.full(frame.height, len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
         remainders = remainders.max(1, keepdims=True)
     else:
         names_of = {"feature_names": features, "categories": categories}
-        owners = labelled = _owners(ids)
+        owners = label_rows = _owners(ids)
         if labels is not None and not options.require_labels:
-            labelled = _owners(ids, labels == "")
+            label_rows = _owners(ids, preferred=labels != "")
         if options.window_length is None:
-            _check_constant(labels, "label", labelled, rows)
+            _check_constant(labels, "label", label_rows, rows)
         _check_constant(groups, "group", owners, rows)
         order = np.argsort(owners, kind="stable")
         if options.time_column is not None:
@@ -92,7 +93,7 @@ def table_contents(
     if options.window_length is not None:
         names_of["step_labels"] = _pick(labels, order)
         labels = None
-    picked = _pick(labels, labelled[first_rows])
+    picked = _pick(labels, label_rows[first_rows])
     contents = FileContents(sequences, picked, **names_of, time_kind=time_kind, ignored=ignored)
     return contents, rows.numbers[first_rows]
 
@@ -257,14 +258,16 @@ def parse_times(rows: Rows, options: ReadOptions, kind: str | None) -> tuple[np.
     return time_keys(column, kind, options, lambda row: f"{rows.place(row)}, column {name}")
 
 
-def _owners(ids: "pl.Series", is_last_resort: Any = False) -> np.ndarray:
-    """Return for each row the first row with the same id, a last resort only if all rows are."""
+def _owners(ids: "pl.Series", preferred: "pl.Series | None" = None) -> np.ndarray:
+    """Return for each row the first row with the same id: a preferred one, if there is any."""
     import polars as pl
 
-    first_row = pl.col("row").min().over("id")
-    ranks = np.arange(len(ids)) + len(ids) * np.asarray(is_last_resort)
-    frame = pl.DataFrame({"id": ids, "row": ranks})
-    return frame.select(first_row).to_series().to_numpy() % len(ids)
+    frame = pl.DataFrame({"id": ids, "row": np.arange(len(ids))})
+    owner = pl.col("row").min().over("id")
+    if preferred is not None:
+        frame = frame.with_columns(preferred.alias("is_preferred"))
+        owner = pl.coalesce(pl.col("row").filter("is_preferred").min().over("id"), owner)
+    return frame.select(owner).to_series().to_numpy()
 
 
 def _order_by_time(

@@ -64,8 +64,8 @@ def _labels_of_windows(
     labels = np.full(len(starts), "", dtype=object)
     highest = np.zeros(len(starts), dtype=np.int64)
     names = sort_classes(set(step_labels) - {""})
-    is_any = options.window_label == "any" and options.require_labels
-    if is_any and len({*names, options.positive_class}) > 2:
+    classes = {*names, options.positive_class}  # windows of a file may all be negative
+    if options.window_label == "any" and options.require_labels and len(classes) > 2:
         expected = f"two classes, one of them the positive_class {options.positive_class!r}"
         raise unexpected("", expected, join_classes(names))
     for name in names:
