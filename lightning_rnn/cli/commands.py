@@ -24,9 +24,6 @@ def pack(**options: Any) -> None:
     size = counted(len(sequences), "sequence")
     num_features = counted(sequences.num_features, "feature")
     print(f"{size} of {num_features} written to {options['output']}")
-    names = [name for name in ("missing_values", "window_length") if options.get(name)]
-    if names:
-        print(f"give fit the same {' and '.join(names)}, if files to predict are not packed")
 
 
 def inspect(*, data: SequenceDataModule) -> None:

@@ -34,7 +34,7 @@ SYNONYMS = {
 TYPED_OPTION = re.compile(r"(?:-c|--([^=]+?)\+?)(?:=(.*))?", re.DOTALL)
 MIN_SIMILARITY = 0.75
 # the extensions of `READERS` and tables, which are not imported here to answer quickly
-DATA_FILES = (".csv", ".gz", ".parquet", ".xlsx", ".tsv", ".npz", ".npy", ".h5", ".hdf5")
+DATA_FILES = (".csv", ".gz", ".parquet", ".xlsx", ".ts", ".tsv", ".npz", ".npy", ".h5", ".hdf5")
 ALWAYS_KNOWN = ("help", "class_path", "init_args", "dict_kwargs")  # for any class
 OWN_DATA = ("", "SyntheticDataModule", "FileDataModule")
 

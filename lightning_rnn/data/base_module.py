@@ -1,7 +1,7 @@
 """Base class of the data modules, which provide batches for a Trainer and sizes for a model."""
 
 from abc import abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -222,9 +222,8 @@ class SequenceDataModule(LightningDataModule):
             **self._rank_and_world_size(),
         )
         order = getattr(self._train_loader, "order", "")
-        self._train_loader = SequenceLoader(
-            sequences, sampler, lambda epoch: self._place("train", self.train_epoch(epoch)), order
-        )
+        epochs = partial(self._place, "train")
+        self._train_loader = SequenceLoader(sequences, sampler, epochs, order)
         if self._loader_state is not None:
             self._train_loader.load_state_dict(self._loader_state)
             self._loader_state = None  # a loader that replaces this one starts at its epoch's start
@@ -277,14 +276,15 @@ class SequenceDataModule(LightningDataModule):
         sequences = self._required(name)
         size = self.settings["batch_size"] or 1
         sampler = EvalSampler(sequences.lengths, batch_size=size, **self._rank_and_world_size())
-        return SequenceLoader(sequences, sampler, lambda _: self._place(name, sequences))
+        return SequenceLoader(sequences, sampler, partial(self._place, name))
 
     def _rank_and_world_size(self) -> dict[str, int]:
         rank = getattr(self.trainer, "global_rank", 0)
         return {"rank": rank, "world_size": getattr(self.trainer, "world_size", 1)}
 
-    def _place(self, name: str, sequences: Sequences) -> Sequences:
-        """Return the copy of a split on the device of the model, or the split itself."""
+    def _place(self, name: str, epoch: int) -> Sequences:
+        """Return the copy of an epoch's sequences on the device of the model, or themselves."""
+        sequences = self.train_epoch(epoch) if name == "train" else self._required(name)
         on_device = self.settings["on_device"]
         if self.trainer is None or on_device is False:
             return sequences

@@ -174,7 +174,7 @@ class SequenceLoader:
         self.position = 0  # batches of the epoch that were yielded so far
         self.count = 0  # sequences that were yielded since the epoch started or was resumed
         self.order = order  # hash of the positions that were yielded, over all epochs and loaders
-        self._sequences_of = sequences_of or (lambda _: dataset)
+        self._sequences_of = sequences_of
         self._epoch = 0  # that `position` belongs to
         self._is_resumed = False
 
@@ -190,7 +190,9 @@ class SequenceLoader:
         self._is_resumed = False
         self._epoch = epoch
         self.count = 0
-        sequences = self._sequences_of(self.batch_sampler.data_epoch)
+        sequences = self.dataset
+        if self._sequences_of is not None:
+            sequences = self._sequences_of(self.batch_sampler.data_epoch)
         for positions in self.batch_sampler.batches(self.position):
             batch = sequences.batch(positions.clamp(min=0))
             self.position += 1

@@ -15,7 +15,12 @@ import torch
 from lightning_rnn.data.disk_rows import DiskRows
 from lightning_rnn.data.readers import array_contents, complete_contents, is_table, tables, with_ids
 from lightning_rnn.data.readers.arrays import RECORDINGS
-from lightning_rnn.data.readers.checked_folders import CATEGORIES, CHECKED, mark_as_checked
+from lightning_rnn.data.readers.checked_folders import (
+    CATEGORIES,
+    CHECKED,
+    mark_as_checked,
+    write_options,
+)
 from lightning_rnn.data.readers.class_names import sort_classes
 from lightning_rnn.data.readers.columns import find_categories, text_column
 from lightning_rnn.data.readers.contents import FileContents, ReadOptions, errors_with_path
@@ -72,7 +77,8 @@ def pack(
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         work = Path(name)
-        sequences = _write(_parts(find_source(input, read_options), read_options, work), work)
+        parts = _parts(find_source(input, read_options), read_options, work)
+        sequences = _write(parts, work, read_options)
         if target.exists():
             target.rename(work / "old")
         (work / "packed").rename(target)
@@ -166,7 +172,7 @@ def _parts_by_id(
         yield _Part(*tables.table_contents(bucket_rows, options, time_kind))
 
 
-def _write(parts: Iterator[_Part], work: Path) -> Sequences:
+def _write(parts: Iterator[_Part], work: Path, options: ReadOptions) -> Sequences:
     """Write the sequences to the folder `work / "packed"`, in the order of their first rows."""
     columns: dict[str, list[Any]] = {}
     rounding: list[Any] = []  # of each part, (5, F), see `Sequences`
@@ -209,5 +215,6 @@ def _write(parts: Iterator[_Part], work: Path) -> Sequences:
         np.save(folder / "steps.npy", np.array(part.contents.step_names))
     if part.contents.categories:
         (folder / CATEGORIES).write_text(json.dumps(part.contents.categories), encoding="utf-8")
+    write_options(folder, options)
     mark_as_checked(folder)
     return ordered

@@ -17,16 +17,6 @@ BLOCK_SIZE = 256  # batches between two readings of the numbers, each of which s
 SUMS = "train_sums"  # entry of a checkpoint
 
 
-def is_single(value: float) -> bool:
-    """Return whether a number is one of float32.
-
-    Example:
-        >>> is_single(0.5), is_single(0.1), is_single(float("nan"))
-        (True, False, True)
-    """
-    return math.isnan(value) or float(torch.tensor(value, dtype=torch.float32)) == value
-
-
 class StepMonitor(Callback):
     """Stops a run whose gradients are not finite, and logs every `log_every_n_steps`-th step.
 
@@ -116,9 +106,11 @@ class TrainMetrics(Callback):
         """Restore the metrics of a checkpoint, which callbacks may monitor before the next ones."""
         if trainer.ckpt_path is not None:
             for name, value in pl_module.checkpoint_metrics.items():
-                # with precision 64-true, some metrics are logged in float64
-                dtype = torch.float32 if is_single(value) else torch.float64
-                trainer.callback_metrics[name] = torch.tensor(value, dtype=dtype)
+                metric = torch.tensor(value, dtype=torch.float32)
+                if float(metric) != value and not math.isnan(value):
+                    # with precision 64-true, some metrics are logged in float64
+                    metric = torch.tensor(value, dtype=torch.float64)
+                trainer.callback_metrics[name] = metric
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Start from zero."""

@@ -73,7 +73,7 @@ def test_labels_from_a_table(run_ok, run, walks):
     assert re.search(r"new: sequence '0\.csv': expected an id in \S+labels\.csv", result.err)
 
 
-def test_windows(run_ok, tmp_path, monkeypatch):
+def test_windows(run_ok, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for i in range(8):
@@ -95,8 +95,12 @@ def test_windows(run_ok, tmp_path, monkeypatch):
     found = newest_predictions(tmp_path)
     assert found["id"].to_list() == [f"new.csv:{start}" for start in range(0, 15, 2)]
     pack = ("--id_column", "file_name", "--label_column", "state")
-    out = run_ok("pack", "--input", "train", "--output", "packed", *pack, "--window_length", 6)
-    assert "give fit the same window_length, if files to predict are not packed\n" in out
-    contents = read_file("packed", ReadOptions())
+    run_ok("pack", "--input", "train", "--output", "packed", *pack, "--window_length", 6)
+    contents = read_file("packed", ReadOptions(window_length=6))
     assert set(contents.sequences.groups) == {f"{i}.csv" for i in range(8)}
-    run_ok("fit", "--data.train_path", "packed", *TINY)
+    result = run("fit", "--data.train_path", "packed", *TINY)
+    assert "packed: --data.window_length: expected 6, as given to pack, got None" in result.err
+    run_ok("fit", "--data.train_path", "packed", "--data.window_length", 6, *TINY)
+    run_ok("predict", "--data.predict_path", "new.csv", "--data.id_column", "file_name")
+    (file,) = (tmp_path / "lightning_logs/version_1").glob("predictions*.csv")
+    assert pl.read_csv(file)["id"].to_list() == ["new.csv:0", "new.csv:6", "new.csv:12"]

@@ -45,6 +45,7 @@ TYPOS = {
     "fit --early_stopping.patiance 3": "--early_stopping.patiance: unknown option; did you mean "
     "--trainer.callbacks?",
     "fit --data x.csv": "--data: expected a class, got 'x.csv'; give --data.train_path x.csv",
+    "fit --data x.ts": "--data: expected a class, got 'x.ts'; give --data.train_path x.ts",
     "fit --data x.h5": "--data: expected a class, got 'x.h5'; give --data.train_path x.h5",
     "inspect": "expected a file, got nothing",
     "trian": "command: expected one of fit, validate, test, predict, compare, pack, inspect, "

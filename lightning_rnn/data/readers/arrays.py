@@ -12,7 +12,7 @@ import torch
 from lightning_rnn.categories import Categories
 from lightning_rnn.data import checks
 from lightning_rnn.data.disk_rows import DiskRows
-from lightning_rnn.data.readers.checked_folders import CATEGORIES, is_checked
+from lightning_rnn.data.readers.checked_folders import CATEGORIES, is_checked, options_of_folder
 from lightning_rnn.data.readers.class_names import class_names
 from lightning_rnn.data.readers.columns import text_column
 from lightning_rnn.data.readers.contents import (
@@ -70,7 +70,9 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
     `rounding.npy`, see `Sequences`. If its sequences are windows, their groups are in
     `recordings.npy`. Large values stay on disk.
     """
+    checked = is_checked(path)
     if path.is_dir():
+        options = options_of_folder(path, options)
         roles = ("values", *NPY_ROLES, *NAMES_OF, RECORDINGS, "rounding")
         files = {role: path / f"{role}.npy" for role in roles}
         groups = options.group_column and "groups"  # nothing is taken from the folder's name
@@ -91,7 +93,7 @@ def read_npy(path: Path, options: ReadOptions) -> FileContents:
             got = f"a file that cannot be mapped ({first_line(error)})"
             raise unexpected(file.name, PLAIN_ARRAY, got) from error
     names = {role: file.name for role, file in files.items()}
-    contents = _contents(arrays, names, options, checked=is_checked(path))
+    contents = _contents(arrays, names, options, checked=checked)
     if not path.is_dir():
         return contents
     return replace(contents, categories=_categories(path / CATEGORIES, contents, options))

@@ -63,7 +63,9 @@ class FileContents:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What to read from a file. A folder written by `pack` needs only the options on features.
+    """What to read from a file.
+
+    A folder written by `pack` needs only the options on features, missing values and windows.
 
     Attributes:
         label_column: Column of class names (CSV, Parquet), or `folder_name` for the name of the

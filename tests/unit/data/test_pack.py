@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rnn.data import pack as pack_module
+from lightning_rnn.data.file_module import FileDataModule
 from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.data.readers import arrays as array_files
@@ -49,9 +50,8 @@ def check(path, **options):
     """Pack and compare; returns the folder."""
     folder = path.with_name("packed")
     packed = pack(input=str(path), output=str(folder), **options)
-    reading = {
-        name: options[name] for name in ("group_column", "require_labels") if name in options
-    }
+    names = ("group_column", "require_labels", "missing_values")
+    reading = {name: options[name] for name in names if name in options}
     contents = read_file(folder, ReadOptions(**reading))
     assert_equal(contents, read_file(path, ReadOptions(**options)))
     assert len(packed) == len(contents.sequences)
@@ -220,15 +220,33 @@ def test_folders_with_other_categories_or_windows_are_not_joined(tmp_path):
     pack(
         input=str(tmp_path / "a.csv"), output=str(tmp_path / "windows"), window_length=1, **options
     )
-    for other in ("b", "windows"):
+    for other, length in (("b", None), ("windows", 1)):
+        paths = [str(tmp_path / "a"), str(tmp_path / other)]
         with pytest.raises(DataError, match=f"{other}: expected features, names, categories, kind"):
-            read_file([str(tmp_path / "a"), str(tmp_path / other)], ReadOptions(group_column="g"))
+            read_file(paths, ReadOptions(group_column="g", window_length=length))
     options["categories"] = {"word": ["blue", "green", "red"]}
     for name in "ab":
         output = str(tmp_path / name)
         pack(input=f"{output}.csv", output=output, overwrite=True, **options)
     contents = read_file([str(tmp_path / "a"), str(tmp_path / "b")])
     assert contents.sequences.values.tolist() == [[3], [1], [3], [2]]
+
+
+def test_missing_values_of_a_folder(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,x,label\np,1,u\np,-1,u\np,-9,u\nq,3,v\n")
+    options = {"id_column": "id", "missing_values": [-9.0]}
+    folder = check(path, **options)
+    both = {"missing_values": [-1, -9]}
+    expected = read_file(path, ReadOptions(id_column="id", **both))
+    assert_equal(read_file(folder, ReadOptions(**both)), expected)
+    message = r"packed: missing_values: expected \[-9\.0\], as given to pack, got \[\]"
+    for read in (
+        lambda: read_file(folder),
+        lambda: FileDataModule(train_path=str(folder)).split("train"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read()
 
 
 def test_arrays_in_another_order(tmp_path):

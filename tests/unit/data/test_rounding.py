@@ -234,9 +234,9 @@ def test_pieces_files_and_formats_agree_on_large_integers(
             columns = {} if name == "arrays" else {"id_column": "id", "feature_columns": ["v"]}
             target = folder / f"packed {name}"
             pack(input=str(folder / name), output=str(target), missing_values=marks, **columns)
-            found.append(is_lost(target))
+            found.append(is_lost(target, ReadOptions(missing_values=marks)))
         frame.drop("id").write_csv(folder / "wide.csv")  # one feature: the single step
         pack(input=str(folder / "wide.csv"), output=str(folder / "w"), missing_values=marks)
     found += [is_lost(folder / "wide.csv", ReadOptions(missing_values=marks))]
-    found += [is_lost(folder / "w")]
+    found += [is_lost(folder / "w", ReadOptions(missing_values=marks))]
     assert found == [expected] * len(found)

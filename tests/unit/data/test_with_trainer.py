@@ -1,8 +1,10 @@
 """The data modules with a plain Lightning Trainer, as Lightning's documentation uses one."""
 
 import logging
+import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,7 +246,8 @@ def test_copies_on_the_accelerator_are_made_once():
     def placed(on_device, device, *splits):
         data = SyntheticDataModule(on_device=on_device)
         data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
-        return [data._place("train", split) for split in splits]
+        data.train_epoch = lambda epoch: splits[epoch]
+        return [data._place("train", epoch) for epoch in range(len(splits))]
 
     assert placed(True, cpu, sequences) == [sequences]
     copies = placed(True, meta, sequences, sequences, others)
@@ -252,3 +255,12 @@ def test_copies_on_the_accelerator_are_made_once():
     assert [first is second for first, second in pairwise(copies)] == [True, False]
     assert placed(False, meta, sequences) == [sequences]
     assert placed(None, meta, sequences) == [sequences]  # no GPU
+
+
+def test_copies_of_a_data_module_in_use():
+    data = SyntheticDataModule(**SMALL)
+    trainer(max_epochs=1).fit(Recorder(), data)
+    expected = [batch.index.tolist() for batch in data.train_dataloader()]
+    for copied in (deepcopy(data), pickle.loads(pickle.dumps(data))):
+        assert [batch.index.tolist() for batch in copied.train_dataloader()] == expected
+        assert copied.split("train") is not data.split("train")

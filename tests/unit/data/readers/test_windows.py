@@ -12,6 +12,8 @@ from lightning_rnn.data.pack import pack
 from lightning_rnn.data.readers import ReadOptions, read_file
 from lightning_rnn.errors import DataError, OptionError
 
+COLUMNS = ("id_column", "label_column", "group_column")
+
 
 def write_recordings(path, recordings):
     """Write a long table of (value, label) steps of each recording; None is a missing value."""
@@ -93,8 +95,14 @@ def test_windows_are_those_of_the_reference(tmp_path_factory, recordings, length
     assert as_tuples(contents) == expected
     pack(input=str(folder / "a.csv"), output=str(folder / "packed"), **options)
     # the windows of a packed folder stay in the group of their recording, asked for or not
-    assert as_tuples(read_file(folder / "packed")) == expected
-    assert as_tuples(read_file(folder / "packed", ReadOptions(window_length=length))) == expected
+    of_windows = {name: options[name] for name in options if name not in COLUMNS}
+    assert as_tuples(read_file(folder / "packed", ReadOptions(**of_windows))) == expected
+    for name, other in (("window_length", None), ("window_length", 9), ("window_stride", 9)):
+        others = of_windows | {name: other}
+        if others["window_length"] is None:
+            others = {}
+        with pytest.raises(DataError, match=f"packed: {name}: expected .*, as given to pack"):
+            read_file(folder / "packed", ReadOptions(**others))
 
 
 def test_windows_of_arrays_have_the_label_of_their_sequence(tmp_path):
@@ -130,7 +138,8 @@ def test_groups_of_the_file_contain_the_recordings(tmp_path):
     contents = read_file(tmp_path / "a.csv", ReadOptions(**options))
     assert contents.sequences.groups.tolist() == ["A"] * 4
     pack(input=str(tmp_path / "a.csv"), output=str(tmp_path / "packed"), **options)
-    assert read_file(tmp_path / "packed").sequences.groups.tolist() == ["A"] * 4
+    packed = read_file(tmp_path / "packed", ReadOptions(window_length=1))
+    assert packed.sequences.groups.tolist() == ["A"] * 4
 
 
 def test_no_recording_is_in_two_splits(tmp_path):
