@@ -1,6 +1,6 @@
 """Does another value of an option change the accuracy, and by how much more than the seed does?
 
-    python -m benchmarks.accuracy NAME OPTION VALUE OTHER [--device cpu|gpu] FIT_ARGUMENT...
+    python -m benchmarks.accuracy NAME OPTION VALUE OTHER [--device cpu|cuda] FIT_ARGUMENT...
 
 trains with the given arguments of `fit` and with both values (`data.buckets false true`, for
 instance), once per seed; the seed sets weights, data and order. Writes the mean test accuracies
@@ -87,6 +87,6 @@ if __name__ == "__main__":
     parser.add_argument("value")
     parser.add_argument("other")
     parser.add_argument("--first", type=int, default=0, help="first seed; one per run")
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     known, fit_arguments = parser.parse_known_args()
     main(fit=fit_arguments, **vars(known))

@@ -301,6 +301,30 @@ def test_the_list_for_a_gpu_ends_with_one_message_without_one(benchmark, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:CUDA is not available, disabling CUDA profiling")
+def test_the_list_for_a_gpu_on_a_cpu(benchmark, tmp_path):
+    benchmark("gpu").main(quick=True, device="cpu")
+    rows = read_results(tmp_path, "gpu")
+    assert [row["part"] for row in rows] == ["tests", "whole_run", "by_length", "wide", "precision"]
+    assert "skipped" in rows[0]["result"]
+    names = ("gpu_whole_run", "cells", "gpu_wide", "accuracy_bf16", "accuracy_tf32")
+    assert all(read_results(tmp_path, name) for name in names)
+
+
+def test_the_list_for_a_gpu_goes_on_after_a_failure(benchmark, tmp_path, monkeypatch):
+    gpu = benchmark("gpu")
+
+    def broken(quick, device):
+        raise RuntimeError("1 failed")
+
+    monkeypatch.setattr(gpu, "PARTS", (broken, lambda quick, device: "measured"))
+    with pytest.raises(SystemExit, match="make gpu: failed: broken"):
+        gpu.main(quick=True, device="cpu")
+    results = [row["result"] for row in read_results(tmp_path, "gpu")]
+    assert results == ["failed: 1 failed", "measured"]
+
+
 @pytest.mark.filterwarnings("ignore:CUDA is not available, disabling CUDA profiling")
 def test_wide_training_on_a_cpu(benchmark, tmp_path):
     assert "ms per step" in benchmark("gpu").wide(quick=True, device="cpu")
