@@ -104,7 +104,7 @@ def options_in(text: str) -> list[tuple[str, str]]:
 def entry(option: tuple[str, str]) -> list[str]:
     """Return the Markdown of an option: a definition with its text, type and default."""
     flags, text = option
-    name = re.sub(r"^-\w \S+, ", "", flags)
+    name = re.sub(r"^-\w( \S+)?, ", "", flags)  # Python 3.13: -c, --config CONFIG
     words = re.match(r"(--[\w.]+)( \{[^}]*\})?", name)
     assert words, flags
     name = words[0]  # without a placeholder, which would repeat the name

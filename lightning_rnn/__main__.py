@@ -1,5 +1,6 @@
 """Entry point of `python -m lightning_rnn`, also installed as the command `lightning-rnn`."""
 
+import atexit
 import gc
 import sys
 
@@ -39,6 +40,8 @@ def main(args: list[str] | None = None) -> int:
     finally:
         if is_program:
             gc.freeze()  # nor scan them later
+            if "triton" in sys.modules:
+                atexit.register(gc.unfreeze)  # triton would report frozen objects as leaks
         gc.enable()
     return run(args)
 

@@ -91,6 +91,7 @@ def pixels(figure: Any) -> np.ndarray:
     with warnings.catch_warnings():
         # without such a font, there are boxes in the figure
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support")  # before 3.11
         canvas.draw()
         texts = figure.findobj(Text)
         characters = "".join("".join(text.get_text().split()) for text in texts)

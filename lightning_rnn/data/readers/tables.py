@@ -64,9 +64,9 @@ def table_contents(
     ids = _ids(rows, options)
     if _is_wide(rows, ids, options):
         names_of: dict[str, Any] = {"feature_names": None, "step_names": features}
-        first_rows = np.arange(frame.height)
+        first_rows = np.arange(len(ids))
         label_rows = first_rows  # of the labels of all rows
-        lengths = np.full(frame.height, len(features))
+        lengths = np.full(len(ids), len(features))
         values = values.reshape(-1, 1)  # (N * T, 1)
         remainders = remainders.max(1, keepdims=True)
     else:
@@ -115,7 +115,7 @@ def _ids(rows: Rows, options: ReadOptions) -> Any:
         return complete(text_column(rows.frame[options.id_column], options), "an id", rows.place)
     if rows.are_steps:
         return rows.numbers.astype(str).astype(object)
-    return row_ids(rows.frame.height)
+    return row_ids(len(rows.numbers))
 
 
 def _is_wide(rows: Rows, ids: Any, options: ReadOptions) -> bool:
