@@ -25,7 +25,7 @@ def write_rows(path: str, size: int) -> None:
                 step = max(1, int(step / max(1, mean_length or 1)))
                 break
     for start in range(0, height, step):
-        write_piece(table.slice(start, step).collect().write_ipc(None).getbuffer())
+        write_piece(table.slice(start, step).collect().write_ipc(None).getvalue())
     write_piece(b"")
     sys.stdout.buffer.flush()
 

@@ -1,6 +1,7 @@
 """A packed folder holds what the file's reader returns, however small the pieces it reads."""
 
 import csv
+import gc
 import io
 import tempfile
 from pathlib import Path
@@ -247,6 +248,16 @@ def test_missing_values_of_a_folder(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             read()
+
+
+def test_what_an_error_leaves_can_be_collected(tmp_path):
+    """With Python 3.12, collecting a buffer that was not released ended the process."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/1.csv").write_text("id,x,label\np,1,u\n")
+    (tmp_path / "data/2.csv").write_text("id,label\np,u\n")
+    with pytest.raises(DataError, match="2.csv: expected the columns"):
+        pack(input=str(tmp_path / "data"), output=str(tmp_path / "packed"), id_column="id")
+    gc.collect()
 
 
 def test_arrays_in_another_order(tmp_path):
