@@ -255,7 +255,7 @@ def test_what_an_error_leaves_can_be_collected(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/1.csv").write_text("id,x,label\np,1,u\n")
     (tmp_path / "data/2.csv").write_text("id,label\np,u\n")
-    with pytest.raises(DataError, match="2.csv: expected the columns"):
+    with pytest.raises(DataError, match=r"2\.csv: expected the columns"):
         pack(input=str(tmp_path / "data"), output=str(tmp_path / "packed"), id_column="id")
     gc.collect()
 
