@@ -155,7 +155,7 @@ def _parts_by_id(
         buckets = ids.hash() % num_buckets
         frame = rows.frame.with_columns(buckets.alias(BUCKET), pl.Series(ROW_NUMBER, rows.numbers))
         for (bucket,), piece in frame.partition_by(BUCKET, as_dict=True, include_key=False).items():
-            data = piece.write_ipc(None).getvalue()
+            data = piece.write_ipc(None).getvalue()  # a view might outlive its buffer, and crash
             pieces.setdefault(bucket, []).append((file.tell(), len(data)))
             file.write(data)
     file.flush()

@@ -30,8 +30,8 @@ def options_of_folder(folder: Path, options: ReadOptions) -> ReadOptions:
     given = _applied_options(options)
     for name, value in stored.items():
         # further missing values are replaced when the folder is read
-        is_same = name == "missing_values" and set(value) <= set(given[name])
-        if not is_same and value != given.get(name):
+        is_contained = name == "missing_values" and set(value) <= set(given[name])
+        if not is_contained and value != given.get(name):
             raise unexpected(name, f"{value}, as given to pack", str(given.get(name)))
     further = [value for value in given["missing_values"] if value not in stored["missing_values"]]
     return replace(options, missing_values=further)
